@@ -1,0 +1,3 @@
+module posthorn/events
+
+go 1.26.0
