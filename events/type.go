@@ -1,0 +1,99 @@
+package events
+
+import (
+	"fmt"
+	"strings"
+)
+
+// MaxTypeBytes limits an event type and a pattern.
+const MaxTypeBytes = 128
+
+// ParseType returns the event type, or an error that says what is wrong: a
+// type is words of letters, digits, "_" and "-", joined by dots, at most
+// MaxTypeBytes long.
+func ParseType(s string) (string, error) {
+	if err := checkWords(s, "type", false); err != nil {
+		return "", err
+	}
+	return s, nil
+}
+
+// Pattern selects event types the way a RabbitMQ topic binding does: words
+// joined by dots, where "*" stands for exactly one word and "#" for any
+// number of words, none included.
+type Pattern string
+
+// ParsePattern returns the pattern, or an error that says what is wrong.
+func ParsePattern(s string) (Pattern, error) {
+	if err := checkWords(s, "event type", true); err != nil {
+		return "", err
+	}
+	return Pattern(s), nil
+}
+
+// Exact reports whether the pattern is a plain type, without wildcards.
+func (p Pattern) Exact() bool { return !strings.ContainsAny(string(p), "*#") }
+
+// Match reports whether the pattern selects the type.
+func (p Pattern) Match(eventType string) bool {
+	if p.Exact() {
+		return string(p) == eventType
+	}
+	return matchWords(strings.Split(string(p), "."), strings.Split(eventType, "."))
+}
+
+// matchWords keeps the last "#" to come back to, so that the work is bounded
+// by the product of the lengths and not by the number of ways to split.
+func matchWords(pattern, words []string) bool {
+	p, w := 0, 0
+	hash, resume := -1, 0
+	for w < len(words) {
+		switch {
+		case p < len(pattern) && pattern[p] == "#":
+			hash, resume = p, w
+			p++
+		case p < len(pattern) && (pattern[p] == "*" || pattern[p] == words[w]):
+			p++
+			w++
+		case hash >= 0:
+			resume++
+			p, w = hash+1, resume
+		default:
+			return false
+		}
+	}
+	for p < len(pattern) && pattern[p] == "#" {
+		p++
+	}
+	return p == len(pattern)
+}
+
+func checkWords(s, what string, wildcards bool) error {
+	if s == "" {
+		return fmt.Errorf("%w: %s: empty", ErrInvalid, what)
+	}
+	if len(s) > MaxTypeBytes {
+		return fmt.Errorf("%w: %s: longer than %d bytes", ErrInvalid, what, MaxTypeBytes)
+	}
+	for word := range strings.SplitSeq(s, ".") {
+		if word == "" {
+			return fmt.Errorf("%w: %s: has an empty word between, before or after dots", ErrInvalid, what)
+		}
+		if wildcards && (word == "*" || word == "#") {
+			continue
+		}
+		for i := range len(word) {
+			if !wordByte(word[i]) {
+				if wildcards {
+					return fmt.Errorf("%w: %s: want words of letters, digits, \"_\" and \"-\" joined by dots, or \"*\" and \"#\" as whole words", ErrInvalid, what)
+				}
+				return fmt.Errorf("%w: %s: want words of letters, digits, \"_\" and \"-\" joined by dots", ErrInvalid, what)
+			}
+		}
+	}
+	return nil
+}
+
+func wordByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_' || c == '-'
+}

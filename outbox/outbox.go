@@ -1,0 +1,194 @@
+// Package outbox appends events to Posthorn's log in the caller's own
+// transaction, so that a change and the event that tells of it are committed
+// together or not at all.
+//
+//	tx, err := db.BeginTx(ctx, nil)
+//	...
+//	_, err = tx.ExecContext(ctx, "UPDATE orders SET paid = true WHERE id = $1", id)
+//	_, err = outbox.Append(ctx, tx, events.Event{Type: "ORDER_PAID", Subject: "order/7", Data: data})
+//	err = tx.Commit()
+//
+// Append promises that a committed event is forwarded exactly after those
+// with a lower position, whatever else is open in the database; that an id
+// chosen by the caller appends once; and that nothing is sent anywhere before
+// the commit. It fails, and leaves the transaction to the caller to roll
+// back, where an event is invalid, an id is taken by another event, or
+// Postgres refuses. It works with any database/sql driver for Postgres.
+//
+// From other languages: SELECT posthorn.append_event(type, subject, data).
+package outbox
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"posthorn/events"
+)
+
+// ErrConflict is returned by Append when an id chosen by the caller is taken
+// by an event with other content.
+var ErrConflict = errors.New("event id is taken by an event with other content")
+
+// Tx is what Append needs of a transaction; *sql.Tx and *sql.Conn have it.
+type Tx interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// Outcome says what became of one event given to Append.
+type Outcome string
+
+// The outcomes of Append.
+const (
+	Appended Outcome = "appended" // it is new in the log
+	Existing Outcome = "existing" // it was there already, with the same content
+	Conflict Outcome = "conflict" // its id is taken by an event with other content
+)
+
+// Result is an event as it is in the log, with the outcome of appending it.
+type Result struct {
+	events.Event
+	Outcome Outcome
+}
+
+// Append appends the events in the given order and returns them with their
+// id, position and times. An event without an id gets one; an event with an
+// id that is in the log already, with the same content, is not appended again
+// and the one in the log is returned. ErrConflict where the content differs:
+// nothing of this call may be committed then.
+func Append(ctx context.Context, tx Tx, batch ...events.Event) ([]events.Event, error) {
+	results, err := AppendEach(ctx, tx, batch...)
+	if err != nil {
+		return nil, err
+	}
+	appended := make([]events.Event, len(results))
+	for i, r := range results {
+		if r.Outcome == Conflict {
+			return nil, fmt.Errorf("append event %q: %w", r.ID, ErrConflict)
+		}
+		appended[i] = r.Event
+	}
+	return appended, nil
+}
+
+// AppendEach is Append for events that do not belong together: one whose id
+// is taken is not appended and has the outcome Conflict, the others are.
+func AppendEach(ctx context.Context, tx Tx, batch ...events.Event) (results []Result, err error) {
+	if len(batch) == 0 {
+		return nil, nil
+	}
+	args, results, err := encode(batch)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := tx.QueryContext(ctx, `
+		SELECT ordinal, position, id, occurred, recorded, outcome
+		FROM posthorn.append_events($1::text[], $2::boolean[], $3::text[], $4::text[], $5::text[],
+		                            $6::text[], $7::text[], $8::timestamptz[])`, args...)
+	if err != nil {
+		return nil, fmt.Errorf("append events: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	seen := 0
+	for rows.Next() {
+		var (
+			ordinal            int
+			position           sql.NullInt64
+			id, outcome        string
+			occurred, recorded sql.NullTime
+		)
+		if err := rows.Scan(&ordinal, &position, &id, &occurred, &recorded, &outcome); err != nil {
+			return nil, fmt.Errorf("read appended event: %w", err)
+		}
+		r := &results[ordinal-1]
+		r.Position, r.ID, r.Outcome = position.Int64, id, Outcome(outcome)
+		r.OccurredAt, r.RecordedAt = occurred.Time, recorded.Time
+		seen++
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("append events: %w", err)
+	}
+	if seen != len(batch) {
+		return nil, fmt.Errorf("append events: %d of %d came back", seen, len(batch))
+	}
+	return results, nil
+}
+
+// encode checks the batch and lays it out as the array literals that
+// append_events takes: the one form that every driver passes on alike.
+func encode(batch []events.Event) ([]any, []Result, error) {
+	now := time.Now()
+	results := make([]Result, len(batch))
+	var ids, keyed, accounts, types, subjects, data, metadata, occurred array
+	for i, e := range batch {
+		if err := e.Validate(); err != nil {
+			return nil, nil, fmt.Errorf("event %d: %w", i, err)
+		}
+		if e.Account == "" {
+			e.Account = events.DefaultAccount
+		}
+		if len(e.Data) == 0 {
+			e.Data = []byte("null")
+		}
+		meta, err := encodeMetadata(e.Metadata)
+		if err != nil {
+			return nil, nil, fmt.Errorf("event %d: %w", i, err)
+		}
+		if e.ID == "" {
+			e.ID = events.NewID(now)
+			keyed.raw("f")
+		} else {
+			keyed.raw("t")
+		}
+		ids.text(e.ID)
+		accounts.text(e.Account)
+		types.text(e.Type)
+		subjects.text(e.Subject)
+		data.text(string(e.Data))
+		metadata.text(meta)
+		if e.OccurredAt.IsZero() {
+			occurred.raw("NULL")
+		} else {
+			occurred.text(e.OccurredAt.UTC().Format(time.RFC3339Nano))
+		}
+		results[i].Event = e
+	}
+	return []any{
+		ids.String(), keyed.String(), accounts.String(), types.String(),
+		subjects.String(), data.String(), metadata.String(), occurred.String(),
+	}, results, nil
+}
+
+// array builds the text form of a one-dimensional Postgres array
+// (PostgreSQL manual, 8.15.2: Array Value Input).
+type array struct{ b strings.Builder }
+
+func (a *array) raw(element string) {
+	if a.b.Len() == 0 {
+		a.b.WriteByte('{')
+	} else {
+		a.b.WriteByte(',')
+	}
+	a.b.WriteString(element)
+}
+
+func (a *array) text(element string) {
+	a.raw(`"`)
+	for {
+		i := strings.IndexAny(element, `"\`)
+		if i < 0 {
+			break
+		}
+		a.b.WriteString(element[:i])
+		a.b.WriteByte('\\')
+		a.b.WriteByte(element[i])
+		element = element[i+1:]
+	}
+	a.b.WriteString(element)
+	a.b.WriteByte('"')
+}
+
+func (a *array) String() string { return a.b.String() + "}" }
