@@ -78,7 +78,7 @@ RETURN encode(set_bit(set_bit(overlay(
 CREATE TABLE posthorn.outbox (
     position    bigint      NOT NULL DEFAULT posthorn.next_position(),
     id          text        NOT NULL CHECK (id ~ '^[!--/-~]{1,128}$'),
-    kind        text        NOT NULL DEFAULT 'event' CHECK (kind IN ('event', 'subscription')),
+    kind        text        NOT NULL DEFAULT 'event' CHECK (kind IN ('event', 'subscription', 'test')),
     account     text        NOT NULL DEFAULT 'default' CHECK (account ~ '^[a-z0-9_-]{1,64}$'),
     type        text        NOT NULL CHECK (octet_length(type) <= 128 AND type ~ '^[A-Za-z0-9_-]+([.][A-Za-z0-9_-]+)*$'),
     subject     text        NOT NULL DEFAULT '',
