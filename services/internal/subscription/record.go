@@ -1,0 +1,58 @@
+package subscription
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"posthorn/events"
+)
+
+// RecordType is the type of a Record in the log; its kind there is
+// "subscription" and its subject is the subscription's id.
+const RecordType = "posthorn.subscription"
+
+// Record tells of a change: what the subscription is from this position of
+// the log on. URL and secrets are not in it; whoever delivers reads them when
+// it delivers.
+type Record struct {
+	ID         ID               `json:"id"`
+	Account    string           `json:"account"`
+	EventTypes []events.Pattern `json:"eventTypes"`
+	Status     Status           `json:"status"`
+	Version    int              `json:"version"`
+}
+
+// Record of the subscription as it is now.
+func (s Subscription) Record() Record {
+	return Record{ID: s.ID, Account: s.Account, EventTypes: s.EventTypes, Status: s.Status, Version: s.Version}
+}
+
+// Matches reports whether one of its patterns selects the event type.
+func (r Record) Matches(eventType string) bool { return matches(r.EventTypes, eventType) }
+
+// Encode is the record as the data of the log.
+func (r Record) Encode() ([]byte, error) {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return nil, fmt.Errorf("encode subscription record: %w", err)
+	}
+	return data, nil
+}
+
+// ParseRecord reads what Encode wrote. Fields that it does not know are passed
+// over, so that an older reader can follow a newer writer.
+func ParseRecord(data []byte) (Record, error) {
+	var r Record
+	if err := json.Unmarshal(data, &r); err != nil {
+		return Record{}, fmt.Errorf("parse subscription record: %w", err)
+	}
+	if _, err := ParseID(string(r.ID)); err != nil {
+		return Record{}, fmt.Errorf("parse subscription record: id %q: %w", r.ID, err)
+	}
+	switch r.Status {
+	case Active, Paused, Disabled, Deleted:
+	default:
+		return Record{}, fmt.Errorf("parse subscription record: status %q is unknown", r.Status)
+	}
+	return r, nil
+}

@@ -1,0 +1,59 @@
+package subscription
+
+import (
+	"fmt"
+
+	"posthorn/events/webhook"
+)
+
+// sealer encrypts what is stored, bound to the id of its subscription so that
+// a secret copied into another row does not open there.
+type sealer interface {
+	Seal(plaintext, associatedData []byte) ([]byte, error)
+}
+
+type opener interface {
+	Open(sealed, associatedData []byte) ([]byte, error)
+}
+
+// Seal fills Sealed from the secrets.
+func (s *Subscription) Seal(keys sealer) error {
+	s.Sealed = Sealed{}
+	for _, it := range []struct {
+		secret webhook.Secret
+		into   *[]byte
+	}{{s.Secret, &s.Sealed.Secret}, {s.PreviousSecret, &s.Sealed.Previous}} {
+		if it.secret.IsZero() {
+			continue
+		}
+		sealed, err := keys.Seal([]byte(it.secret.Reveal()), []byte(s.ID))
+		if err != nil {
+			return fmt.Errorf("seal secret of %s: %w", s.ID, err)
+		}
+		*it.into = sealed
+	}
+	return nil
+}
+
+// Open fills the secrets from Sealed.
+func (s *Subscription) Open(keys opener) error {
+	s.Secret, s.PreviousSecret = webhook.Secret{}, webhook.Secret{}
+	for _, it := range []struct {
+		sealed []byte
+		into   *webhook.Secret
+	}{{s.Sealed.Secret, &s.Secret}, {s.Sealed.Previous, &s.PreviousSecret}} {
+		if len(it.sealed) == 0 {
+			continue
+		}
+		text, err := keys.Open(it.sealed, []byte(s.ID))
+		if err != nil {
+			return fmt.Errorf("open secret of %s: %w", s.ID, err)
+		}
+		secret, err := webhook.ParseSecret(string(text))
+		if err != nil {
+			return fmt.Errorf("open secret of %s: %w", s.ID, err)
+		}
+		*it.into = secret
+	}
+	return nil
+}

@@ -1,0 +1,183 @@
+// Package subscription is what a subscription is: a URL and the event types
+// that it wants, with the settings of its deliveries and its signing secret.
+//
+// It promises that a Subscription which passed Validate can be stored, bound
+// and delivered to, and that what is wrong with one is said per field, in the
+// names of the HTTP API. It also holds Record, the form in which a change of a
+// subscription travels through the log to those who act on it. It knows
+// neither SQL nor HTTP.
+package subscription
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"posthorn/events"
+	"posthorn/events/webhook"
+	"posthorn/services/internal/sender"
+)
+
+// Limits and defaults.
+const (
+	MaxEventTypes       = 50
+	MaxDescriptionBytes = 1024
+	MinTimeout          = time.Second
+	MaxTimeout          = 30 * time.Second
+	DefaultTimeout      = 15 * time.Second
+	MaxMaxInFlight      = 256
+	DefaultMaxInFlight  = 8
+	MaxRetries          = 20
+	MinRetryDelay       = time.Second
+	MaxRetryDelay       = 24 * time.Hour
+	// SecretOverlap is how long a secret that was rotated away still signs.
+	SecretOverlap = 24 * time.Hour
+)
+
+// Status says what happens to the events that a subscription matches.
+type Status string
+
+// The statuses.
+const (
+	Active   Status = "active"   // they are delivered
+	Paused   Status = "paused"   // they wait; nothing is lost, resuming goes on with them
+	Disabled Status = "disabled" // they are not owed
+	Deleted  Status = "deleted"  // the subscription is only kept to explain the past
+)
+
+// Owed reports whether an event that matches becomes a delivery.
+func (s Status) Owed() bool { return s == Active || s == Paused }
+
+// Subscription is a URL and the event types that it wants.
+type Subscription struct {
+	ID          ID
+	Account     string
+	URL         string
+	EventTypes  []events.Pattern
+	Description string
+	Status      Status
+	// Schedule holds the delays before the retries; nil means the default ones.
+	Schedule    []time.Duration
+	Timeout     time.Duration
+	MaxInFlight int
+
+	// Secret signs the deliveries; PreviousSecret signs them as well until
+	// PreviousSecretUntil. They are zero until Open was called.
+	Secret              webhook.Secret
+	PreviousSecret      webhook.Secret
+	PreviousSecretUntil time.Time
+	// Sealed holds the two as they are stored.
+	Sealed Sealed
+
+	Version   int
+	CreatedAt time.Time
+	UpdatedAt time.Time
+	DeletedAt time.Time
+}
+
+// Sealed holds encrypted secrets; empty where there is none.
+type Sealed struct{ Secret, Previous []byte }
+
+// Matches reports whether one of its patterns selects the event type.
+func (s Subscription) Matches(eventType string) bool { return matches(s.EventTypes, eventType) }
+
+func matches(patterns []events.Pattern, eventType string) bool {
+	for _, p := range patterns {
+		if p.Match(eventType) {
+			return true
+		}
+	}
+	return false
+}
+
+// Secrets are those that sign at the given time, the current one first.
+func (s Subscription) Secrets(now time.Time) []webhook.Secret {
+	if s.PreviousSecretUntil.After(now) && !s.PreviousSecret.IsZero() {
+		return []webhook.Secret{s.Secret, s.PreviousSecret}
+	}
+	return []webhook.Secret{s.Secret}
+}
+
+// FieldError says what is wrong with one field, named as in the HTTP API.
+type FieldError struct{ Field, Message string }
+
+// Invalid is the error of Validate: one entry for each field that is wrong.
+type Invalid []FieldError
+
+func (e Invalid) Error() string {
+	var b strings.Builder
+	b.WriteString("invalid subscription")
+	for i, f := range e {
+		if i == 0 {
+			b.WriteString(": ")
+		} else {
+			b.WriteString("; ")
+		}
+		b.WriteString(f.Field + ": " + f.Message)
+	}
+	return b.String()
+}
+
+// Validate returns Invalid with all that is wrong, or nil.
+func (s Subscription) Validate() error {
+	var wrong Invalid
+	add := func(field, format string, args ...any) {
+		wrong = append(wrong, FieldError{Field: field, Message: fmt.Sprintf(format, args...)})
+	}
+	if err := sender.ValidateURL(s.URL); err != nil {
+		add("url", "%s", message(err))
+	}
+	if n := len(s.EventTypes); n == 0 {
+		add("eventTypes", "name at least one event type")
+	} else if n > MaxEventTypes {
+		add("eventTypes", "at most %d event types, not %d", MaxEventTypes, n)
+	}
+	seen := make(map[events.Pattern]bool, len(s.EventTypes))
+	for i, p := range s.EventTypes[:min(len(s.EventTypes), MaxEventTypes)] {
+		if _, err := events.ParsePattern(string(p)); err != nil {
+			add(fmt.Sprintf("eventTypes[%d]", i), "%s", message(err))
+		} else if seen[p] {
+			add(fmt.Sprintf("eventTypes[%d]", i), "is listed twice")
+		}
+		seen[p] = true
+	}
+	if len(s.Description) > MaxDescriptionBytes {
+		add("description", "longer than %d bytes", MaxDescriptionBytes)
+	} else if !utf8.ValidString(s.Description) || strings.ContainsRune(s.Description, 0) {
+		add("description", "not UTF-8 text")
+	}
+	switch s.Status {
+	case Active, Paused, Disabled:
+	case Deleted:
+		fallthrough
+	default:
+		add("status", "want active, paused or disabled")
+	}
+	if s.Schedule != nil && len(s.Schedule) == 0 {
+		add("retry.schedule", "name at least one delay, or leave it out for the default schedule")
+	} else if len(s.Schedule) > MaxRetries {
+		add("retry.schedule", "at most %d delays, not %d", MaxRetries, len(s.Schedule))
+	}
+	for i, d := range s.Schedule[:min(len(s.Schedule), MaxRetries)] {
+		if d < MinRetryDelay || d > MaxRetryDelay {
+			add(fmt.Sprintf("retry.schedule[%d]", i), "want %v to %v", MinRetryDelay, MaxRetryDelay)
+		}
+	}
+	if s.Timeout < MinTimeout || s.Timeout > MaxTimeout {
+		add("timeout", "want %v to %v", MinTimeout, MaxTimeout)
+	}
+	if s.MaxInFlight < 1 || s.MaxInFlight > MaxMaxInFlight {
+		add("maxInFlight", "want 1 to %d", MaxMaxInFlight)
+	}
+	if wrong != nil {
+		return wrong
+	}
+	return nil
+}
+
+// message drops the sentinel that other packages put in front of the words.
+func message(err error) string {
+	text := strings.TrimPrefix(err.Error(), events.ErrInvalid.Error()+": ")
+	return strings.TrimPrefix(text, sender.ErrInvalidURL.Error()+": ")
+}
