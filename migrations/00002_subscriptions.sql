@@ -24,7 +24,11 @@ CREATE TABLE posthorn.subscriptions (
     deleted_at            timestamptz
 );
 
-CREATE INDEX subscriptions_listed ON posthorn.subscriptions (account, created_at, id) WHERE status <> 'deleted';
+-- Ids sort by the time at which they were made, so lists go by id.
+CREATE INDEX subscriptions_listed ON posthorn.subscriptions (account, id);
+
+-- What a subscription was at a position: its last record before it.
+CREATE INDEX outbox_subscription ON posthorn.outbox (subject, position) WHERE kind = 'subscription';
 
 -- The relay's view of the subscriptions as of its position in the log,
 -- written in the transaction that moves the position. since is the position
@@ -37,5 +41,38 @@ CREATE TABLE posthorn.routes (
     since           bigint NOT NULL
 );
 
+-- +goose StatementBegin
+-- position_since is the first position that was recorded at or after the
+-- given time, or the next one to come. It halves the log instead of reading
+-- it: the times rise with the positions, but for the moment between the two
+-- being taken, so ask for a little more and look at the times of the rows.
+CREATE FUNCTION posthorn.position_since(at timestamptz) RETURNS bigint
+LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    lo  bigint;
+    hi  bigint;
+    mid bigint;
+    row record;
+BEGIN
+    SELECT last_value + 1 INTO hi FROM posthorn.outbox_position;
+    SELECT o.position INTO lo FROM posthorn.outbox o ORDER BY o.position LIMIT 1;
+    lo := coalesce(lo, hi);
+    WHILE lo < hi LOOP
+        mid := lo + (hi - lo) / 2;
+        SELECT o.position, o.recorded_at INTO row
+        FROM posthorn.outbox o WHERE o.position >= mid ORDER BY o.position LIMIT 1;
+        IF row.position IS NULL OR row.recorded_at >= at THEN
+            hi := mid;
+        ELSE
+            lo := row.position + 1;
+        END IF;
+    END LOOP;
+    RETURN lo;
+END
+$$;
+-- +goose StatementEnd
+
 -- +goose Down
+DROP FUNCTION posthorn.position_since;
+DROP INDEX posthorn.outbox_subscription;
 DROP TABLE posthorn.routes, posthorn.subscriptions;
