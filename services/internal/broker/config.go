@@ -1,0 +1,141 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// The queue types of Config.QueueType.
+const (
+	Classic = "classic"
+	Quorum  = "quorum"
+)
+
+// Config is shared by everything in this package. Only URL is required.
+type Config struct {
+	// URL of the broker: amqp://user:password@host:port/vhost, or amqps.
+	URL string
+	// Namespace is put before the name of every exchange and queue.
+	Namespace string
+	// QueueType is Classic (the default) or Quorum, for subscriptions' queues. It cannot change once they exist.
+	QueueType string
+	// ConnectionName is shown in RabbitMQ's UI. "posthorn" unless set.
+	ConnectionName string
+	// Group is the group of consumers that Subscriber.Subscribe joins: each group gets every message once.
+	Group string
+	// Prefetch is how many messages Subscriber.Subscribe has in flight. 64 unless set.
+	Prefetch int
+	// PublishTimeout bounds each PublishAll and each operation of Topology. 10 s unless set.
+	PublishTimeout time.Duration
+	// DrainTimeout bounds how long a stop waits for messages that handlers hold. 20 s unless set.
+	DrainTimeout time.Duration
+	// RequeuePause is how long Consumers hold a message whose handler failed before they give it back. 500 ms unless
+	// set.
+	RequeuePause time.Duration
+	// DialTimeout bounds connecting, with the handshake. 10 s unless set.
+	DialTimeout time.Duration
+	// Heartbeat is the interval of keep-alive frames; a line that is silent for two of them is given up. 10 s unless set.
+	Heartbeat time.Duration
+	// RetryRungs are the delays for which retry queues exist. DefaultRetryRungs unless set.
+	RetryRungs []time.Duration
+	// Logger gets one line per decision. Silent unless set.
+	Logger *slog.Logger
+}
+
+// DefaultRetryRungs are the delays of the retry queues unless Config says otherwise.
+func DefaultRetryRungs() []time.Duration {
+	return []time.Duration{
+		time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute, 15 * time.Minute, time.Hour,
+	}
+}
+
+// Validate says what is wrong with the configuration.
+func (c Config) Validate() error {
+	var errs []error
+	if _, err := amqp.ParseURI(c.URL); err != nil {
+		// The library's error may quote the URL, and with it the password.
+		errs = append(errs, errors.New("url: not an AMQP URL"))
+	}
+	switch c.QueueType {
+	case "", Classic, Quorum:
+	default:
+		errs = append(errs, fmt.Errorf("queue type: %q is neither %q nor %q", c.QueueType, Classic, Quorum))
+	}
+	// The rest of a name (kind, subscription id) needs its room.
+	if len(c.Namespace) > maxName/2 {
+		errs = append(errs, fmt.Errorf("namespace: longer than %d bytes", maxName/2))
+	}
+	if c.Prefetch < 0 || c.Prefetch > maxPrefetch {
+		errs = append(errs, fmt.Errorf("prefetch: %d is not between 0 and %d", c.Prefetch, maxPrefetch))
+	}
+	for name, d := range map[string]time.Duration{
+		"publish timeout": c.PublishTimeout, "drain timeout": c.DrainTimeout, "requeue pause": c.RequeuePause,
+		"dial timeout": c.DialTimeout, "heartbeat": c.Heartbeat,
+	} {
+		if d < 0 {
+			errs = append(errs, fmt.Errorf("%s: %s is negative", name, d))
+		}
+	}
+	for _, d := range c.RetryRungs {
+		if d < time.Millisecond || d%time.Millisecond != 0 {
+			errs = append(errs, fmt.Errorf("retry rungs: %s is not a positive number of milliseconds", d))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("broker configuration: %w", err)
+	}
+	return nil
+}
+
+// Names are the names that this configuration leads to.
+func (c Config) Names() Names { return Names{Namespace: c.Namespace} }
+
+// RungFor is the longest rung that is not longer than d, or the shortest of all.
+func (c Config) RungFor(d time.Duration) time.Duration {
+	rungs := c.RetryRungs
+	if len(rungs) == 0 {
+		rungs = DefaultRetryRungs()
+	}
+	best := slices.Min(rungs)
+	for _, r := range rungs {
+		if r <= d && r > best {
+			best = r
+		}
+	}
+	return best
+}
+
+// filled is the configuration with its defaults in place, once it is valid.
+func (c Config) filled() (Config, error) {
+	if err := c.Validate(); err != nil {
+		return Config{}, err
+	}
+	setDefault(&c.QueueType, Classic)
+	setDefault(&c.ConnectionName, "posthorn")
+	setDefault(&c.Group, "default")
+	setDefault(&c.Prefetch, 64)
+	setDefault(&c.PublishTimeout, 10*time.Second)
+	setDefault(&c.DrainTimeout, 20*time.Second)
+	setDefault(&c.RequeuePause, 500*time.Millisecond)
+	setDefault(&c.DialTimeout, 10*time.Second)
+	setDefault(&c.Heartbeat, 10*time.Second)
+	if len(c.RetryRungs) == 0 {
+		c.RetryRungs = DefaultRetryRungs()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}

@@ -1,0 +1,231 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill"
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// Handler works on one message. Nil acknowledges it; after an error, or a panic, it goes back to its queue and comes
+// again after Config.RequeuePause. ctx lasts until the handler returns, unless a stop has waited for it for
+// Config.DrainTimeout.
+type Handler func(ctx context.Context, d Delivery) error
+
+// Consumers run a handler for each of many queues, which come and go while they run. A slow queue delays no other:
+// each has its own prefetch, and each message its own goroutine.
+//
+// They are one handler of a Watermill Router, fed by all queues. A handler of the Router for each queue was tried
+// and dropped: it costs four goroutines a queue, looks at all handlers whenever one is added, closes the Router with
+// the last one that is removed, and cannot be told to wait for its messages.
+type Consumers struct {
+	cfg    Config
+	log    *slog.Logger
+	pool   *pool
+	router *message.Router
+	feed   feed
+
+	mu      sync.Mutex
+	entries map[string]*entry
+	started bool
+	ended   bool
+}
+
+type entry struct {
+	source
+	running *consumption // nil before Run
+}
+
+// ended reports whether Remove has done its work.
+func (e *entry) ended() bool {
+	if e.running == nil {
+		return false
+	}
+	select {
+	case <-e.running.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// feed is what the Router subscribes to.
+type feed chan *message.Message
+
+// Subscribe implements message.Subscriber.
+func (f feed) Subscribe(context.Context, string) (<-chan *message.Message, error) { return f, nil }
+
+// Close implements message.Subscriber. The feed is closed by Consumers.Run, once the last message is settled.
+func (f feed) Close() error { return nil }
+
+// NewConsumers makes consumers without queues. It does not need the broker to be up.
+func NewConsumers(cfg Config) (*Consumers, error) {
+	cfg, err := cfg.filled()
+	if err != nil {
+		return nil, err
+	}
+	router, err := message.NewRouter(
+		message.RouterConfig{CloseTimeout: cfg.DrainTimeout + closeTimeout},
+		// The Router tells of every handler and message; none of it is a decision.
+		watermill.NewSlogLoggerWithLevelMapping(cfg.Logger, map[slog.Level]slog.Level{slog.LevelInfo: slog.LevelDebug}))
+	if err != nil {
+		return nil, fmt.Errorf("make router: %w", err)
+	}
+	c := &Consumers{
+		cfg: cfg, log: cfg.Logger, pool: newPool(cfg), router: router, feed: make(feed), entries: map[string]*entry{},
+	}
+	router.AddConsumerHandler("deliveries", "deliveries", c.feed, c.handle)
+	return c, nil
+}
+
+// Run consumes until ctx ends and everything is drained. It can be called once.
+func (c *Consumers) Run(ctx context.Context) error {
+	routing, stopRouting := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopRouting()
+	routed := make(chan error, 1)
+	if err := c.begin(); err != nil {
+		return err
+	}
+	go func() { routed <- c.router.Run(routing) }()
+
+	var early error
+	select {
+	case <-ctx.Done():
+	case early = <-routed: // which it does not do by itself
+		early = errors.Join(errors.New("router has stopped"), early)
+		go c.refuse()
+	}
+	c.mu.Lock()
+	c.ended = true
+	c.mu.Unlock()
+	c.pool.close()
+	stopRouting() // before the feed ends, or the Router takes the end for an error
+	close(c.feed)
+	if early != nil {
+		return fmt.Errorf("consume: %w", early)
+	}
+	if err := errors.Join(<-routed, c.router.Close()); err != nil {
+		return fmt.Errorf("consume: %w", err)
+	}
+	return nil
+}
+
+// refuse gives back what arrives after the Router has ended.
+func (c *Consumers) refuse() {
+	for msg := range c.feed {
+		msg.Nack()
+	}
+}
+
+func (c *Consumers) begin() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.started {
+		return errors.New("consume: Run was called before")
+	}
+	c.started = true
+	for _, e := range c.entries {
+		if err := c.startLocked(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Consumers) startLocked(e *entry) error {
+	var err error
+	// It ends with Remove or with the pool.
+	if e.running, err = c.pool.start(context.Background(), e.source); err != nil {
+		return fmt.Errorf("consume queue %s: %w", e.queue, err)
+	}
+	return nil
+}
+
+// Add begins to consume a queue, with up to prefetch messages in flight, now or when Run is called. A queue that is
+// not there is waited for.
+func (c *Consumers) Add(queue string, prefetch int, h Handler) error {
+	if prefetch < 1 || prefetch > maxPrefetch {
+		return fmt.Errorf("consume queue %s: prefetch %d is not between 1 and %d", queue, prefetch, maxPrefetch)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return fmt.Errorf("consume queue %s: %w", queue, ErrClosed)
+	}
+	if e, ok := c.entries[queue]; ok && !e.ended() {
+		return fmt.Errorf("consume queue %s: %w", queue, ErrAdded)
+	}
+	e := &entry{source: source{queue: queue, prefetch: prefetch, out: c.feed, handler: h}}
+	if c.started {
+		if err := c.startLocked(e); err != nil {
+			return err
+		}
+	}
+	c.entries[queue] = e
+	return nil
+}
+
+// Remove stops consuming a queue and waits until its messages are drained, or until ctx ends; the stop goes on then,
+// and until it is finished the queue cannot be added again. A queue that was never added is no error.
+func (c *Consumers) Remove(ctx context.Context, queue string) error {
+	c.mu.Lock()
+	e := c.entries[queue]
+	if e == nil {
+		c.mu.Unlock()
+		return nil
+	}
+	if e.running == nil {
+		delete(c.entries, queue)
+		c.mu.Unlock()
+		return nil
+	}
+	e.running.stopNow()
+	c.mu.Unlock()
+	select {
+	case <-e.running.done:
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.entries[queue] == e {
+			delete(c.entries, queue)
+		}
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("remove queue %s: %w", queue, ctx.Err())
+	}
+}
+
+// handle is the Router's handler: it finds the queue's own.
+func (c *Consumers) handle(msg *message.Message) error {
+	r, ok := msg.Context().Value(receivedKey{}).(*received)
+	if !ok {
+		return errors.New("message without a delivery")
+	}
+	err := r.handle(msg.Context())
+	if err == nil {
+		return nil
+	}
+	// A message that fails at once would otherwise go round as fast as the broker can.
+	t := time.NewTimer(c.cfg.RequeuePause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-r.from.stop.Done():
+	}
+	return err
+}
+
+// handle runs the queue's handler. A panic is an error like another.
+func (r *received) handle(ctx context.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("handler panicked: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return r.from.handler(ctx, r.delivery)
+}

@@ -1,0 +1,314 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// maxQueueBackoff is how long a missing queue is left alone at most.
+const maxQueueBackoff = 15 * time.Second
+
+// pool spreads consumptions over connections.
+type pool struct {
+	cfg Config
+
+	mu     sync.Mutex
+	lanes  []*lane
+	closed bool
+	active sync.WaitGroup
+	stop   context.CancelFunc
+	ctx    context.Context //nolint:containedctx // the pool's lifetime, from newPool to close
+}
+
+func newPool(cfg Config) *pool {
+	ctx, stop := context.WithCancel(context.Background())
+	return &pool{cfg: cfg, ctx: ctx, stop: stop}
+}
+
+// source says what is consumed and where it goes.
+type source struct {
+	queue    string
+	prefetch int
+	out      chan<- *message.Message
+	// closeOut says that out belongs to this consumption alone.
+	closeOut bool
+	// prepare is called before consuming if the queue is missing; nil to wait until somebody declares it.
+	prepare func(context.Context) error
+	// handler is what Consumers run for the queue's messages.
+	handler Handler
+}
+
+// consumption keeps a consumer on one queue alive until it is told to stop, whatever happens to the queue, the
+// channel and the connection.
+type consumption struct {
+	source
+	pool *pool
+	lane *lane
+	log  *slog.Logger
+
+	stop     context.Context //nolint:containedctx // ends when no more messages are wanted
+	stopNow  context.CancelFunc
+	drain    context.Context //nolint:containedctx // ends when handlers have had their time
+	drainEnd context.CancelFunc
+	done     chan struct{}
+
+	inFlight tally
+}
+
+// start begins a consumption. When ctx ends it stops in two phases; done is closed after the second.
+func (p *pool) start(ctx context.Context, src source) (*consumption, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, ErrClosed
+	}
+	c := &consumption{
+		source: src, pool: p, lane: p.room(), log: p.cfg.Logger.With("queue", src.queue), done: make(chan struct{}),
+	}
+	c.stop, c.stopNow = context.WithCancel(ctx)
+	// Messages outlive the request to stop: their handlers may finish.
+	c.drain, c.drainEnd = context.WithCancel(context.WithoutCancel(ctx))
+	unhook := context.AfterFunc(p.ctx, c.stopNow)
+	c.lane.assigned++
+	p.active.Go(func() {
+		defer func() {
+			unhook()
+			c.stopNow()
+			c.drainEnd()
+			p.mu.Lock()
+			c.lane.assigned--
+			p.mu.Unlock()
+			if c.closeOut {
+				close(c.out)
+			}
+			close(c.done)
+		}()
+		c.run()
+	})
+	return c, nil
+}
+
+func (p *pool) room() *lane {
+	for _, l := range p.lanes {
+		if l.assigned < consumersPerLane {
+			return l
+		}
+	}
+	l := newLane(p.cfg, len(p.lanes)+1)
+	p.lanes = append(p.lanes, l)
+	return l
+}
+
+// close stops all consumptions in two phases, then ends the connections.
+func (p *pool) close() {
+	p.mu.Lock()
+	p.closed = true
+	lanes := p.lanes
+	p.mu.Unlock()
+	p.stop()
+	p.active.Wait()
+	var closing sync.WaitGroup
+	for _, l := range lanes {
+		closing.Go(l.link.close)
+	}
+	closing.Wait()
+}
+
+func (c *consumption) run() {
+	wait := backoff{limit: maxQueueBackoff}
+	var missing bool
+	for c.stop.Err() == nil {
+		k, err := c.lane.consume(c.stop, c.queue, c.prefetch)
+		switch {
+		case err == nil:
+			if missing {
+				c.log.InfoContext(c.stop, "queue is back")
+			}
+			missing = false
+			wait.reset()
+			c.serve(k)
+			continue
+		case c.stop.Err() != nil:
+		case errors.Is(err, ErrNotFound) && c.prepare != nil:
+			if err = c.prepare(c.stop); err == nil {
+				continue
+			}
+			c.log.WarnContext(c.stop, "queue cannot be declared", "error", err)
+		case errors.Is(err, ErrNotFound):
+			if !missing {
+				c.log.WarnContext(c.stop, "queue is missing, waiting for it", "error", err)
+			}
+			missing = true
+		default:
+			c.log.WarnContext(c.stop, "queue cannot be consumed", "error", err)
+		}
+		wait.pause(c.stop)
+	}
+	c.finish()
+}
+
+// serve passes messages on until the consumer ends, or until stop; then it cancels the consumer and gives back what
+// nobody has taken yet.
+func (c *consumption) serve(k *consumer) {
+	defer k.release()
+	for {
+		select {
+		case d, ok := <-k.deliveries:
+			if ok {
+				c.pass(k, &d)
+				continue
+			}
+			if c.stop.Err() == nil {
+				c.log.InfoContext(c.stop, "consumer has ended, starting it again")
+				// What the handlers still hold will be delivered again. Let them finish first, so that the same
+				// message is not worked on twice at once.
+				c.settle(c.stop)
+			}
+			return
+		case <-c.stop.Done():
+			c.cancel(k)
+			return
+		}
+	}
+}
+
+func (c *consumption) cancel(k *consumer) {
+	go func() {
+		// It hangs only on a line that is dead, until that is noticed.
+		if err := k.cancel(); err != nil {
+			c.log.DebugContext(c.drain, "consumer was not cancelled", "error", err)
+		}
+	}()
+	late := time.NewTimer(c.pool.cfg.DrainTimeout)
+	defer late.Stop()
+	for {
+		select {
+		case d, ok := <-k.deliveries:
+			if !ok {
+				return
+			}
+			giveBack(&d)
+		case <-late.C:
+			go func() {
+				for d := range k.deliveries {
+					giveBack(&d)
+				}
+			}()
+			return
+		}
+	}
+}
+
+// pass hands one message over, or gives it back if nobody takes it before the consumption stops.
+func (c *consumption) pass(k *consumer, d *amqp.Delivery) {
+	ctx, cancel := context.WithCancel(c.drain)
+	in := arrived(d)
+	msg := message.NewMessageWithContext(
+		context.WithValue(ctx, receivedKey{}, &received{delivery: in, from: c}), in.ID, in.Body)
+	msg.Metadata = in.Headers
+	select {
+	case c.out <- msg:
+		c.inFlight.add()
+		go func() {
+			defer c.inFlight.done()
+			defer cancel()
+			select {
+			case <-msg.Acked():
+				// An error means that the channel is gone, and the message will come again.
+				_ = d.Ack(false)
+			case <-msg.Nacked():
+				giveBack(d)
+			case <-c.drain.Done():
+				giveBack(d)
+			}
+		}()
+	case <-c.stop.Done():
+		cancel()
+		giveBack(d)
+	case <-k.channel.closed: // the broker has taken it back already
+		cancel()
+	}
+}
+
+func giveBack(d *amqp.Delivery) { _ = d.Nack(false, true) }
+
+// settle waits for the handlers, until ctx ends or they have had their time. It reports whether all have finished.
+func (c *consumption) settle(ctx context.Context) bool {
+	late := time.NewTimer(c.pool.cfg.DrainTimeout)
+	defer late.Stop()
+	select {
+	case <-c.inFlight.none():
+		return true
+	case <-late.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// finish waits for the handlers; those that take too long see their context end, and their messages go back.
+func (c *consumption) finish() {
+	if c.settle(c.drain) {
+		return
+	}
+	c.log.WarnContext(c.stop, "handlers did not finish in time, their messages go back to the queue")
+	c.drainEnd()
+	<-c.inFlight.none()
+}
+
+// tally counts messages in flight. A sync.WaitGroup must not be waited for while it is counted up again from zero.
+type tally struct {
+	mu   sync.Mutex
+	n    int
+	zero chan struct{} // closed when n falls to zero
+}
+
+func (t *tally) add() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.n == 0 {
+		t.zero = make(chan struct{})
+	}
+	t.n++
+}
+
+func (t *tally) done() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.n--; t.n == 0 {
+		close(t.zero)
+	}
+}
+
+// none is closed when there are no messages in flight.
+func (t *tally) none() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.zero == nil {
+		t.zero = make(chan struct{})
+		close(t.zero)
+	}
+	return t.zero
+}
+
+type receivedKey struct{}
+
+// received travels in a message's context.
+type received struct {
+	delivery Delivery
+	from     *consumption
+}
+
+// DeliveryOf gives what a message of this package's Subscriber was on the wire.
+func DeliveryOf(msg *message.Message) (Delivery, bool) {
+	r, ok := msg.Context().Value(receivedKey{}).(*received)
+	if !ok {
+		return Delivery{}, false
+	}
+	return r.delivery, true
+}

@@ -1,0 +1,51 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+var (
+	// ErrUnavailable is returned by everything that needs the broker when it cannot be reached or does not answer in
+	// time. It passes by itself.
+	ErrUnavailable = errors.New("broker unavailable")
+	// ErrBlocked is returned by PublishAll while the broker accepts no messages because of a memory or disk alarm.
+	// It passes by itself; consuming and declaring go on meanwhile.
+	ErrBlocked = errors.New("broker refuses to accept messages (memory or disk alarm)")
+	// ErrNotFound is returned by PublishAll for an exchange and by Topology for an exchange or queue that is not there.
+	ErrNotFound = errors.New("no such exchange or queue")
+	// ErrForeign is returned by Topology when an exchange or queue exists with other properties than ours. Nothing
+	// but deleting it helps.
+	ErrForeign = errors.New("exists with other properties")
+	// ErrReturned is returned by PublishAll when a mandatory message reached no queue.
+	ErrReturned = errors.New("message reached no queue")
+	// ErrNacked is returned by PublishAll when the broker refused a message.
+	ErrNacked = errors.New("broker refused message")
+	// ErrInvalid is returned by PublishAll for a message that AMQP cannot carry; sending it would cost the connection.
+	ErrInvalid = errors.New("message cannot be sent")
+	// ErrClosed is returned by everything after Close.
+	ErrClosed = errors.New("closed")
+	// ErrAdded is returned by Consumers.Add for a queue that it has already, or that is still being removed.
+	ErrAdded = errors.New("queue is already consumed")
+)
+
+// translate turns an error of the AMQP library into one of this package. Anything that is not a channel's exception
+// is the connection's trouble.
+func translate(err error) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*amqp.Error](err); ok {
+		switch e.Code {
+		case amqp.NotFound:
+			return fmt.Errorf("%w: %w", ErrNotFound, err)
+		case amqp.PreconditionFailed, amqp.ResourceLocked:
+			return fmt.Errorf("%w: %w", ErrForeign, err)
+		case amqp.AccessRefused, amqp.NotAllowed, amqp.NotImplemented:
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}

@@ -1,0 +1,375 @@
+package broker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// Outcome is what became of a published message.
+type Outcome int
+
+const (
+	// Unknown means that the broker may or may not have the message.
+	Unknown Outcome = iota
+	// Acked means that the broker has it, and for a mandatory message that a queue has it. Nothing else is success.
+	Acked
+	// Nacked means that the broker, or AMQP itself, refused the message.
+	Nacked
+	// Returned means that a mandatory message reached no queue.
+	Returned
+)
+
+// String names the outcome.
+func (o Outcome) String() string {
+	switch o {
+	case Acked:
+		return "acked"
+	case Nacked:
+		return "nacked"
+	case Returned:
+		return "returned"
+	case Unknown:
+		return "unknown"
+	}
+	return "Outcome(" + strconv.Itoa(int(o)) + ")"
+}
+
+// After connection.blocked, confirms of messages that the broker took before the alarm may still come in.
+const blockedGrace = 250 * time.Millisecond
+
+// Publisher publishes with confirms over one connection and one channel, which it renews for ever. All callers share
+// the channel and their confirms are in flight together, so that many small calls are as fast as a large one, while
+// the messages of a caller that makes one call after another stay in order. It implements Watermill's
+// message.Publisher.
+type Publisher struct {
+	cfg  Config
+	log  *slog.Logger
+	link *link
+
+	writing chan struct{} // held by the one call that writes; a channel, so that the others can give up waiting
+	channel *publishChannel
+
+	mu     sync.RWMutex
+	closed bool
+	active sync.WaitGroup
+}
+
+// NewPublisher starts a publisher. It does not need the broker to be up.
+func NewPublisher(cfg Config) (*Publisher, error) {
+	cfg, err := cfg.filled()
+	if err != nil {
+		return nil, err
+	}
+	return &Publisher{
+		cfg: cfg, log: cfg.Logger, link: newLink(cfg, "publish"), writing: make(chan struct{}, 1),
+	}, nil
+}
+
+// PublishAll publishes a batch: all of it is written, then all confirms are awaited. There is one outcome for each
+// message; the error is nil only if all are Acked. It ends with ctx, after Config.PublishTimeout, or soon after the
+// broker has raised an alarm. After an error the batch may still be read for a while, so it must not be changed.
+func (p *Publisher) PublishAll(ctx context.Context, batch []Publishing) ([]Outcome, error) {
+	outcomes := make([]Outcome, len(batch))
+	if len(batch) == 0 {
+		return outcomes, nil
+	}
+	if !p.enter() {
+		return outcomes, fmt.Errorf("publish: %w", ErrClosed)
+	}
+	defer p.active.Done()
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.PublishTimeout)
+	defer cancel()
+	start := time.Now()
+
+	s, err := p.link.session(ctx)
+	if err != nil {
+		return outcomes, fmt.Errorf("publish: %w", err)
+	}
+	refusing := s.refusing()
+	select {
+	case <-refusing:
+		return outcomes, fmt.Errorf("publish: %w", ErrBlocked)
+	default:
+	}
+
+	c := &publishCall{batch: batch, flights: make([]flight, len(batch)), written: make(chan struct{})}
+	p.active.Go(func() {
+		defer close(c.written)
+		c.err = p.write(ctx, s, c)
+	})
+	if err := c.await(ctx, refusing, outcomes); err != nil {
+		if errors.Is(err, context.DeadlineExceeded) && s.wire.lastRead.Load() < start.UnixNano() && time.Since(start) > time.Second {
+			p.log.WarnContext(ctx, "gave up a connection that says nothing")
+			s.kill()
+		}
+		return outcomes, fmt.Errorf("publish %d messages: %w", len(batch), err)
+	}
+	return outcomes, nil
+}
+
+// Publish publishes messages to the events exchange of the default account, the topic being the routing key. It
+// implements Watermill's message.Publisher.
+func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
+	if len(messages) == 0 {
+		return nil
+	}
+	batch := make([]Publishing, len(messages))
+	for i, m := range messages {
+		batch[i] = Publishing{
+			Exchange: p.cfg.Names().Events(DefaultAccount), Key: topic, ID: m.UUID, Headers: m.Metadata, Body: m.Payload,
+		}
+	}
+	// A message that a handler passes on has the context of the one that it got, which ends with the acknowledgement.
+	_, err := p.PublishAll(context.WithoutCancel(messages[0].Context()), batch)
+	return err
+}
+
+// Close waits for calls under way and closes the connection. Further calls do nothing.
+func (p *Publisher) Close() error {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.active.Wait()
+	p.link.close()
+	return nil
+}
+
+func (p *Publisher) enter() bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.closed {
+		return false
+	}
+	p.active.Add(1)
+	return true
+}
+
+// publishCall is one PublishAll under way. Its flights and error belong to the writer until written is closed.
+type publishCall struct {
+	batch   []Publishing
+	stop    atomic.Bool
+	written chan struct{}
+	channel *publishChannel
+	flights []flight
+	err     error // why writing ended early
+}
+
+// flight is one message under way.
+type flight struct {
+	confirm  *amqp.DeferredConfirmation // nil if not written
+	returned *returnFlag                // nil unless mandatory
+	invalid  error
+}
+
+// write sends the batch. It runs beside the caller, who may have to leave while a write still hangs; the wire's
+// deadline ends that.
+func (p *Publisher) write(ctx context.Context, s *session, c *publishCall) error {
+	select {
+	case p.writing <- struct{}{}:
+		defer func() { <-p.writing }()
+	case <-ctx.Done():
+		return unavailable(errors.New("waited for other messages to be written"), ctx)
+	}
+	if p.channel == nil || p.channel.session != s || p.channel.ch.IsClosed() {
+		ch, err := openPublishChannel(s)
+		if err != nil {
+			return translate(fmt.Errorf("open channel: %w", err))
+		}
+		p.channel = ch
+	}
+	c.channel = p.channel
+	s.wire.cork()
+	err := c.writeAll()
+	if flushErr := s.wire.uncork(); err == nil && flushErr != nil {
+		// The library has not seen this error, and half a frame may be out.
+		s.kill()
+		err = translate(flushErr)
+	}
+	return err
+}
+
+func (c *publishCall) writeAll() error {
+	for i := range c.batch {
+		if c.stop.Load() {
+			return nil
+		}
+		m, f := &c.batch[i], &c.flights[i]
+		if f.invalid = m.validate(); f.invalid != nil {
+			continue
+		}
+		msg := m.amqp()
+		if m.Mandatory {
+			f.returned = c.channel.expectReturn()
+			msg.CorrelationId = f.returned.id
+		}
+		var err error
+		if f.confirm, err = c.channel.ch.PublishWithDeferredConfirm(m.Exchange, m.Key, m.Mandatory, false, msg); err != nil {
+			return translate(fmt.Errorf("write: %w", err))
+		}
+	}
+	return nil
+}
+
+// await fills in the outcomes. Its error is nil only if all are Acked.
+func (c *publishCall) await(ctx context.Context, refusing <-chan struct{}, outcomes []Outcome) error {
+	w := patience{ctx: ctx, refusing: refusing, stop: &c.stop}
+	if !w.wait(c.written) {
+		return w.err // the flights are still the writer's
+	}
+	var lost bool
+	var invalid, returned, nacked, unknown error // the first of each kind is enough
+	for i := range c.flights {
+		f := &c.flights[i]
+		switch {
+		case f.invalid != nil:
+			outcomes[i] = Nacked
+			invalid = cmp.Or(invalid, fmt.Errorf("message %d: %w", i, f.invalid))
+		case f.confirm == nil || !w.wait(f.confirm.Done()):
+			lost = true
+		case f.confirm.Acked() && f.returned != nil && f.returned.set.Load():
+			outcomes[i] = Returned
+			returned = cmp.Or(returned, fmt.Errorf("message %d: %w: %s", i, ErrReturned, c.batch[i].Key))
+		case f.confirm.Acked():
+			outcomes[i] = Acked
+		case c.channel.ch.IsClosed(): // which the library reports as a nack
+			lost = true
+		default:
+			outcomes[i] = Nacked
+			nacked = cmp.Or(nacked, fmt.Errorf("message %d: %w: %s", i, ErrNacked, c.batch[i].Key))
+		}
+		if f.returned != nil {
+			c.channel.forgetReturn(f.returned)
+		}
+	}
+	switch {
+	case lost && w.err != nil:
+		unknown = w.err
+	case lost && c.channel != nil && c.channel.ch.IsClosed():
+		unknown = c.channel.reason()
+	case lost:
+		unknown = cmp.Or(c.err, ErrUnavailable)
+	}
+	return errors.Join(invalid, returned, nacked, unknown)
+}
+
+// patience waits for one thing after another until there is no time left; then it only looks.
+type patience struct {
+	ctx      context.Context
+	refusing <-chan struct{}
+	stop     *atomic.Bool // told to the writer when there is no time left
+	grace    <-chan time.Time
+	over     bool
+	err      error // why there is no time left
+}
+
+func (p *patience) wait(done <-chan struct{}) bool {
+	for !p.over {
+		select {
+		case <-done:
+			return true
+		case <-p.refusing:
+			p.refusing, p.err = nil, ErrBlocked
+			p.grace = time.After(blockedGrace)
+			p.stop.Store(true)
+		case <-p.grace:
+			p.over = true
+		case <-p.ctx.Done():
+			p.over = true
+			p.stop.Store(true)
+			if p.err == nil {
+				p.err = unavailable(errors.New("no confirm in time"), p.ctx)
+			}
+		}
+	}
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
+}
+
+// publishChannel is a channel in confirm mode.
+type publishChannel struct {
+	session *session
+	ch      *amqp.Channel
+	closed  chan struct{}
+	err     error // set before closed is
+
+	mu      sync.Mutex
+	next    uint64
+	returns map[string]*returnFlag
+}
+
+// returnFlag is set when the mandatory message with its id has come back.
+type returnFlag struct {
+	id  string
+	set atomic.Bool
+}
+
+func openPublishChannel(s *session) (*publishChannel, error) {
+	ch, err := s.conn.Channel()
+	if err != nil {
+		return nil, fmt.Errorf("open channel: %w", err)
+	}
+	c := &publishChannel{session: s, ch: ch, closed: make(chan struct{}), returns: map[string]*returnFlag{}}
+	// Both listeners get every return, one after the other, and the library reads nothing more before the second has
+	// taken it. So a return is noted before the confirm of the same message, which follows it, can be seen.
+	first, second := ch.NotifyReturn(make(chan amqp.Return)), ch.NotifyReturn(make(chan amqp.Return))
+	go c.watch(first, second, ch.NotifyClose(make(chan *amqp.Error, 1)))
+	if err := ch.Confirm(false); err != nil {
+		return nil, fmt.Errorf("switch to confirms: %w", err)
+	}
+	return c, nil
+}
+
+func (c *publishChannel) watch(first, second <-chan amqp.Return, closing <-chan *amqp.Error) {
+	defer close(c.closed)
+	for r := range first {
+		c.mu.Lock()
+		if f := c.returns[r.CorrelationId]; f != nil {
+			f.set.Store(true)
+		}
+		c.mu.Unlock()
+		<-second
+	}
+	if e := <-closing; e != nil {
+		c.err = e
+	}
+}
+
+// reason tells why the channel is closed, once it is.
+func (c *publishChannel) reason() error {
+	<-c.closed
+	if c.err == nil {
+		return fmt.Errorf("%w: channel closed", ErrUnavailable)
+	}
+	return translate(c.err)
+}
+
+// expectReturn makes an id by which a returned message is known. The message's own id would not do: the same event
+// may be under way more than once.
+func (c *publishChannel) expectReturn() *returnFlag {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.next++
+	f := &returnFlag{id: strconv.FormatUint(c.next, 10)}
+	c.returns[f.id] = f
+	return f
+}
+
+func (c *publishChannel) forgetReturn(f *returnFlag) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.returns, f.id)
+}

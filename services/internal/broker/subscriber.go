@@ -1,0 +1,82 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+)
+
+// Subscriber implements Watermill's message.Subscriber, with many messages in flight for each Subscribe. When its
+// context ends, or at Close, a subscription takes no more messages, gives back those that nobody has taken, waits for
+// the acknowledgement of the others, and only then closes its channel.
+type Subscriber struct {
+	cfg      Config
+	pool     *pool
+	topology *Topology
+
+	closing sync.Once
+}
+
+// NewSubscriber makes a subscriber. It does not need the broker to be up; nor does SubscribeQueue, which waits for it.
+func NewSubscriber(cfg Config) (*Subscriber, error) {
+	cfg, err := cfg.filled()
+	if err != nil {
+		return nil, err
+	}
+	topology, err := NewTopology(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Subscriber{cfg: cfg, pool: newPool(cfg), topology: topology}, nil
+}
+
+// SubscribeQueue consumes a queue, with up to prefetch messages not yet acknowledged. A queue that is not there is
+// waited for.
+func (s *Subscriber) SubscribeQueue(ctx context.Context, queue string, prefetch int) (<-chan *message.Message, error) {
+	return s.subscribe(ctx, queue, prefetch, nil)
+}
+
+// Subscribe consumes the events of the default account whose type matches a topic, which may be a pattern of AMQP.
+// It declares a durable queue for that, one for each topic and Config.Group.
+func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	declare := func(ctx context.Context) error {
+		return s.topology.declareListener(ctx, s.cfg.Group, topic)
+	}
+	if err := declare(ctx); err != nil {
+		return nil, fmt.Errorf("subscribe to %q: %w", topic, err)
+	}
+	return s.subscribe(ctx, s.cfg.Names().listenQueue(s.cfg.Group, topic), s.cfg.Prefetch, declare)
+}
+
+// SubscribeInitialize declares what Subscribe would, so that nothing published from then on is missed.
+func (s *Subscriber) SubscribeInitialize(topic string) error {
+	if err := s.topology.declareListener(context.Background(), s.cfg.Group, topic); err != nil {
+		return fmt.Errorf("initialize subscription to %q: %w", topic, err)
+	}
+	return nil
+}
+
+func (s *Subscriber) subscribe(
+	ctx context.Context, queue string, prefetch int, prepare func(context.Context) error,
+) (<-chan *message.Message, error) {
+	if prefetch < 1 || prefetch > maxPrefetch {
+		return nil, fmt.Errorf("subscribe to queue %s: prefetch %d is not between 1 and %d", queue, prefetch, maxPrefetch)
+	}
+	out := make(chan *message.Message)
+	_, err := s.pool.start(ctx, source{queue: queue, prefetch: prefetch, out: out, closeOut: true, prepare: prepare})
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to queue %s: %w", queue, err)
+	}
+	return out, nil
+}
+
+// Close ends all subscriptions and waits until they are drained.
+func (s *Subscriber) Close() error {
+	s.closing.Do(func() {
+		s.pool.close()
+		_ = s.topology.Close()
+	})
+	return nil
+}

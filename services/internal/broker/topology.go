@@ -1,0 +1,256 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+// RabbitMQ 4 drops a message from a quorum queue after 20 returns unless told otherwise, and 3.10 takes no negative
+// number for "never".
+const deliveryLimit = int64(1_000_000_000)
+
+// parallelDeclarations is how many channels Topology uses at most; so many callers can work at once.
+const parallelDeclarations = 8
+
+// Topology declares exchanges, queues and bindings, and removes them. All of it can be repeated. It is safe for
+// concurrent use. Errors tell apart ErrUnavailable (wait), ErrForeign (something else has the name) and ErrNotFound.
+type Topology struct {
+	cfg      Config
+	names    Names
+	link     *link
+	channels chan *topologyChannel // idle ones, nil where none is open yet
+}
+
+type topologyChannel struct {
+	session *session
+	ch      *amqp.Channel
+}
+
+// NewTopology starts a topology's own connection. It does not need the broker to be up.
+func NewTopology(cfg Config) (*Topology, error) {
+	cfg, err := cfg.filled()
+	if err != nil {
+		return nil, err
+	}
+	t := &Topology{
+		cfg: cfg, names: cfg.Names(), link: newLink(cfg, "topology"),
+		channels: make(chan *topologyChannel, parallelDeclarations),
+	}
+	for range parallelDeclarations {
+		t.channels <- nil
+	}
+	return t, nil
+}
+
+// Close ends the connection.
+func (t *Topology) Close() error {
+	t.link.close()
+	return nil
+}
+
+// DeclareShared declares what all subscriptions share: the accounts' exchanges, the exchange deliver, and the retry
+// queues with their exchanges.
+func (t *Topology) DeclareShared(ctx context.Context, accounts []string) error {
+	for _, account := range append([]string{DefaultAccount}, accounts...) {
+		if err := t.declareExchange(ctx, t.names.Events(account), amqp.ExchangeTopic); err != nil {
+			return err
+		}
+	}
+	if err := t.declareExchange(ctx, t.names.Deliver(), amqp.ExchangeDirect); err != nil {
+		return err
+	}
+	for _, rung := range t.cfg.RetryRungs {
+		name := t.names.Retry(rung)
+		// A fanout exchange, so that the message keeps its routing key: that is its way back.
+		if err := t.declareExchange(ctx, name, amqp.ExchangeFanout); err != nil {
+			return err
+		}
+		if err := t.declareQueue(ctx, name, amqp.Table{
+			amqp.QueueTypeArg:        amqp.QueueTypeClassic,
+			amqp.QueueMessageTTLArg:  rung.Milliseconds(),
+			"x-dead-letter-exchange": t.names.Deliver(),
+		}); err != nil {
+			return err
+		}
+		if err := t.bind(ctx, name, name, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DeclareSubscription declares the queues of a subscription and binds them: to the exchange deliver, and to its
+// account's events with each pattern.
+func (t *Topology) DeclareSubscription(ctx context.Context, sub, account string, patterns []string) error {
+	if err := t.declareExchange(ctx, t.names.Events(account), amqp.ExchangeTopic); err != nil {
+		return err
+	}
+	if err := t.declareExchange(ctx, t.names.Deliver(), amqp.ExchangeDirect); err != nil {
+		return err
+	}
+	for _, queue := range []string{t.names.DeadQueue(sub), t.names.DeliverQueue(sub)} {
+		if err := t.declareQueue(ctx, queue, t.queueArgs()); err != nil {
+			return err
+		}
+	}
+	if err := t.bind(ctx, t.names.DeliverQueue(sub), t.names.Deliver(), sub); err != nil {
+		return err
+	}
+	return t.Bind(ctx, sub, account, patterns)
+}
+
+// Bind adds patterns of event types to a subscription's queue. It returns ErrNotFound if the queue or the account's
+// exchange is missing.
+func (t *Topology) Bind(ctx context.Context, sub, account string, patterns []string) error {
+	for _, pattern := range patterns {
+		if err := t.bind(ctx, t.names.DeliverQueue(sub), t.names.Events(account), pattern); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Unbind takes patterns away. What is not there already is no error.
+func (t *Topology) Unbind(ctx context.Context, sub, account string, patterns []string) error {
+	queue, exchange := t.names.DeliverQueue(sub), t.names.Events(account)
+	for _, pattern := range patterns {
+		err := t.do(ctx, func(ch *amqp.Channel) error { return ch.QueueUnbind(queue, pattern, exchange, nil) })
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return fmt.Errorf("unbind queue %s from %q: %w", queue, pattern, err)
+		}
+	}
+	return nil
+}
+
+// DeleteSubscription deletes the queues of a subscription with all that is in them.
+func (t *Topology) DeleteSubscription(ctx context.Context, sub string) error {
+	for _, queue := range []string{t.names.DeliverQueue(sub), t.names.DeadQueue(sub)} {
+		if err := t.DeleteQueue(ctx, queue); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// DeleteQueue deletes a queue with all that is in it. One that is not there is no error.
+func (t *Topology) DeleteQueue(ctx context.Context, queue string) error {
+	err := t.do(ctx, func(ch *amqp.Channel) error {
+		_, err := ch.QueueDelete(queue, false, false, false)
+		return err
+	})
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("delete queue %s: %w", queue, err)
+	}
+	return nil
+}
+
+// Depth tells how many messages wait in a queue (not counting those in flight), and how many consumers it has.
+func (t *Topology) Depth(ctx context.Context, queue string) (messages, consumers int, exists bool, err error) {
+	err = t.do(ctx, func(ch *amqp.Channel) error {
+		q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+		messages, consumers = q.Messages, q.Consumers
+		return err
+	})
+	if errors.Is(err, ErrNotFound) {
+		return 0, 0, false, nil
+	}
+	if err != nil {
+		return 0, 0, false, fmt.Errorf("inspect queue %s: %w", queue, err)
+	}
+	return messages, consumers, true, nil
+}
+
+// declareListener declares what Subscriber.Subscribe consumes.
+func (t *Topology) declareListener(ctx context.Context, group, topic string) error {
+	if err := t.declareExchange(ctx, t.names.Events(DefaultAccount), amqp.ExchangeTopic); err != nil {
+		return err
+	}
+	queue := t.names.listenQueue(group, topic)
+	if err := t.declareQueue(ctx, queue, t.queueArgs()); err != nil {
+		return err
+	}
+	return t.bind(ctx, queue, t.names.Events(DefaultAccount), topic)
+}
+
+func (t *Topology) queueArgs() amqp.Table {
+	if t.cfg.QueueType == Quorum {
+		return amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeQuorum, "x-delivery-limit": deliveryLimit}
+	}
+	// Said aloud, since a virtual host may have another default.
+	return amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeClassic}
+}
+
+func (t *Topology) declareExchange(ctx context.Context, name, kind string) error {
+	err := t.do(ctx, func(ch *amqp.Channel) error {
+		return ch.ExchangeDeclare(name, kind, true, false, false, false, nil)
+	})
+	if err != nil {
+		return fmt.Errorf("declare exchange %s: %w", name, err)
+	}
+	return nil
+}
+
+func (t *Topology) declareQueue(ctx context.Context, name string, args amqp.Table) error {
+	err := t.do(ctx, func(ch *amqp.Channel) error {
+		_, err := ch.QueueDeclare(name, true, false, false, false, args)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("declare queue %s: %w", name, err)
+	}
+	return nil
+}
+
+func (t *Topology) bind(ctx context.Context, queue, exchange, key string) error {
+	err := t.do(ctx, func(ch *amqp.Channel) error { return ch.QueueBind(queue, key, exchange, false, nil) })
+	if err != nil {
+		return fmt.Errorf("bind queue %s to %q: %w", queue, key, err)
+	}
+	return nil
+}
+
+// do makes one request on an idle channel. The library's requests know no deadline, so each runs beside the caller;
+// one that hangs keeps its channel until the connection ends.
+func (t *Topology) do(ctx context.Context, request func(*amqp.Channel) error) error {
+	ctx, cancel := context.WithTimeout(ctx, t.cfg.PublishTimeout)
+	defer cancel()
+	start := time.Now()
+	s, err := t.link.session(ctx)
+	if err != nil {
+		return err
+	}
+	var c *topologyChannel
+	select {
+	case c = <-t.channels:
+	case <-ctx.Done():
+		return unavailable(errors.New("waited for a free channel"), ctx)
+	}
+	answer := make(chan error, 1)
+	go func() {
+		err := func() error {
+			if c == nil || c.session != s || c.ch.IsClosed() {
+				ch, err := s.conn.Channel()
+				if err != nil {
+					return fmt.Errorf("open channel: %w", err)
+				}
+				c = &topologyChannel{session: s, ch: ch}
+			}
+			return request(c.ch)
+		}()
+		t.channels <- c
+		answer <- err
+	}()
+	select {
+	case err := <-answer:
+		return translate(err)
+	case <-ctx.Done():
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) && s.wire.lastRead.Load() < start.UnixNano() && time.Since(start) > time.Second {
+			s.kill()
+		}
+		return unavailable(errors.New("no answer in time"), ctx)
+	}
+}
