@@ -1,0 +1,138 @@
+// Package photo keeps the like counts: a projection of the log, which can be
+// thrown away and made again from it.
+//
+// Projector promises that a count is what the likes and unlikes of the log
+// come to, in their order and never below zero, whichever of several
+// processes takes them in. A database that is away delays it and is logged.
+package photo
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"posthorn/services/internal/postgres"
+)
+
+// Config of a Projector.
+type Config struct {
+	DB     *sql.DB
+	Logger *slog.Logger
+	// Interval between looks at the log. Default 100 ms.
+	Interval time.Duration
+	// Window is how many positions are taken in with one commit. Default 10,000.
+	Window int
+}
+
+// Projector takes likes from the log into the counts.
+type Projector struct{ cfg Config }
+
+// NewProjector returns a Projector, or an error that says what is missing.
+func NewProjector(cfg Config) (*Projector, error) {
+	if cfg.DB == nil {
+		return nil, errors.New("photo projector: DB is missing")
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Interval <= 0 {
+		cfg.Interval = 100 * time.Millisecond
+	}
+	if cfg.Window <= 0 {
+		cfg.Window = 10_000
+	}
+	return &Projector{cfg: cfg}, nil
+}
+
+// Run projects until ctx ends. Several may run; one of them works at a time.
+func (p *Projector) Run(ctx context.Context) error {
+	ticker := time.NewTicker(p.cfg.Interval)
+	defer ticker.Stop()
+	done, failing := int64(-1), false
+	for {
+		last, err := postgres.LastPosition(ctx, p.cfg.DB)
+		if err == nil && last != done {
+			var through int64
+			if through, err = p.catchUp(ctx, nil); err == nil && through >= last {
+				done = last
+			}
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && !failing:
+			p.cfg.Logger.WarnContext(ctx, "like counts are falling behind", slog.Any("error", err))
+		case err == nil && failing:
+			p.cfg.Logger.InfoContext(ctx, "like counts are kept up again")
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// Rebuild throws the counts away and makes them again from the log. Reads of
+// a count stay right while it runs. progress, which may be nil, hears how far
+// it is. It fails with postgres.ErrLogIncomplete, and nothing is changed,
+// where the beginning of the log has been dropped.
+func (p *Projector) Rebuild(ctx context.Context, progress func(position, end int64)) error {
+	end, err := postgres.Horizon(ctx, p.cfg.DB)
+	if err != nil {
+		return fmt.Errorf("rebuild like counts: %w", err)
+	}
+	if err := postgres.ResetPhotos(ctx, p.cfg.DB); err != nil {
+		return fmt.Errorf("rebuild like counts: %w", err)
+	}
+	report := func(through int64) {
+		if progress != nil {
+			progress(min(through, end), end)
+		}
+	}
+	ticker := time.NewTicker(p.cfg.Interval)
+	defer ticker.Stop()
+	for {
+		through, err := p.catchUp(ctx, report)
+		if err != nil {
+			return fmt.Errorf("rebuild like counts: %w", err)
+		}
+		if through >= end {
+			return nil
+		}
+		// Another process is at it; its work counts as well.
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("rebuild like counts: %w", ctx.Err())
+		case <-ticker.C:
+		}
+	}
+}
+
+// catchUp projects up to the horizon and returns how far the counts are.
+// Where another process leads, that is unknown and -1.
+func (p *Projector) catchUp(ctx context.Context, report func(through int64)) (int64, error) {
+	horizon, err := postgres.Horizon(ctx, p.cfg.DB)
+	if err != nil {
+		return 0, fmt.Errorf("project photos: %w", err)
+	}
+	for {
+		through, led, err := postgres.ProjectPhotos(ctx, p.cfg.DB, horizon, p.cfg.Window)
+		switch {
+		case err != nil:
+			return 0, fmt.Errorf("project photos: %w", err)
+		case !led:
+			return -1, nil
+		}
+		if report != nil {
+			report(through)
+		}
+		if through >= horizon {
+			return through, nil
+		}
+	}
+}

@@ -1,0 +1,133 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// EventFilter selects events for a list; the zero value of a field selects all.
+type EventFilter struct {
+	Account string
+	Type    string
+	Subject string
+	// Since and Until bound the time of recording: from Since on, before Until.
+	Since, Until time.Time
+	// After and Before bound the position, both excluded.
+	After, Before int64
+	// Ascending lists the oldest first, and only what is settled: a reader
+	// that goes on from the last position never misses a later commit.
+	Ascending bool
+	Limit     int
+}
+
+// clockSkew is what the times of two records may differ from the order of
+// their positions.
+const clockSkew = 10 * time.Second
+
+// ListEvents is one page of the events of an account, test events included.
+func ListEvents(ctx context.Context, q Queryer, f EventFilter) (records []Record, err error) {
+	var (
+		where = []string{"account = $1", "kind <> 'subscription'"}
+		args  = []any{f.Account}
+	)
+	and := func(condition string, arg any) {
+		args = append(args, arg)
+		where = append(where, strings.ReplaceAll(condition, "?", "$"+strconv.Itoa(len(args))))
+	}
+	before := f.Before
+	if f.Ascending {
+		horizon, err := Horizon(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		if before == 0 || before > horizon+1 {
+			before = horizon + 1
+		}
+	}
+	after := f.After
+	// The times become positions first, so that a page costs the same however
+	// far back it lies.
+	if !f.Since.IsZero() {
+		from, err := positionSince(ctx, q, f.Since.Add(-clockSkew))
+		if err != nil {
+			return nil, err
+		}
+		after = max(after, from-1)
+		and("recorded_at >= ?", f.Since)
+	}
+	if !f.Until.IsZero() {
+		to, err := positionSince(ctx, q, f.Until.Add(clockSkew))
+		if err != nil {
+			return nil, err
+		}
+		if before == 0 || before > to {
+			before = to
+		}
+		and("recorded_at < ?", f.Until)
+	}
+	if after > 0 {
+		and("position > ?", after)
+	}
+	if before > 0 {
+		and("position < ?", before)
+	}
+	if f.Type != "" {
+		and("type = ?", f.Type)
+	}
+	if f.Subject != "" {
+		and("subject = ?", f.Subject)
+	}
+	order := "DESC"
+	if f.Ascending {
+		order = "ASC"
+	}
+	args = append(args, f.Limit)
+	rows, err := q.QueryContext(ctx, `SELECT `+recordColumns+` FROM posthorn.outbox
+		WHERE `+strings.Join(where, " AND ")+`
+		ORDER BY position `+order+` LIMIT $`+strconv.Itoa(len(args)), args...) //nolint:gosec // made of constants; values are parameters
+	if err != nil {
+		return nil, Translate(fmt.Errorf("list events: %w", err))
+	}
+	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
+	for rows.Next() {
+		r, err := scanRecord(rows)
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, r)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("list events: %w", err)
+	}
+	return records, nil
+}
+
+func positionSince(ctx context.Context, q Queryer, at time.Time) (int64, error) {
+	var position int64
+	if err := q.QueryRowContext(ctx, `SELECT posthorn.position_since($1)`, at).Scan(&position); err != nil {
+		return 0, Translate(fmt.Errorf("find position of time: %w", err))
+	}
+	return position, nil
+}
+
+// EventByID is the event of the account with the id.
+func EventByID(ctx context.Context, q Queryer, account, id string) (r Record, err error) {
+	rows, err := q.QueryContext(ctx, `
+		SELECT `+recordColumns+` FROM posthorn.outbox
+		WHERE id = $1 AND account = $2 AND kind <> 'subscription' ORDER BY position LIMIT 1`, id, account)
+	if err != nil {
+		return Record{}, Translate(fmt.Errorf("read event: %w", err))
+	}
+	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
+	if !rows.Next() {
+		if err := rows.Err(); err != nil {
+			return Record{}, fmt.Errorf("read event: %w", err)
+		}
+		return Record{}, ErrNotFound
+	}
+	return scanRecord(rows)
+}

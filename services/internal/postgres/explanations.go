@@ -1,0 +1,127 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"posthorn/services/internal/subscription"
+)
+
+// Reason says why a subscription has no delivery of an event.
+type Reason string
+
+// The reasons.
+const (
+	NoMatch      Reason = "type"         // none of its event types matched
+	WasDisabled  Reason = "disabled"     // it was disabled
+	WasDeleted   Reason = "deleted"      // it was deleted
+	CreatedLater Reason = "createdLater" // it was created after the event
+	TestOfOther  Reason = "test"         // it is a test event for another one
+	// NotRelayed: there will be one; the relay has not come to the event yet.
+	NotRelayed Reason = "notRelayedYet"
+	// Unexplained: there should be one. This is a fault.
+	Unexplained Reason = "missing"
+)
+
+// EventDelivery is what became of an event for one subscription: a delivery,
+// or the reason why there is none.
+type EventDelivery struct {
+	Subscription subscription.ID
+	Reason       Reason
+	// The rest is set where Reason is empty.
+	Status        DeliveryStatus
+	Cause         string
+	Attempts      int
+	NextAttemptAt time.Time
+	LastStatus    int
+	LastError     string
+	CreatedAt     time.Time
+	FinishedAt    time.Time
+}
+
+// EventDeliveries says for one page of the account's subscriptions, deleted
+// ones included, what became of the event. They come in the order of their
+// ids, from after on. What a subscription was at the event's position is taken
+// from its last record before it, so the answer holds whatever it is now. With
+// owed, only those with a delivery are listed.
+func EventDeliveries(ctx context.Context, q Queryer, event Record, owed bool, after subscription.ID, limit int) (list []EventDelivery, err error) {
+	last := after.UUID()
+	if last == "" {
+		last = uuid.Nil.String()
+	}
+	// The relay's position is read in the same statement, so in the same
+	// snapshot, as the deliveries.
+	rows, err := q.QueryContext(ctx, `
+		SELECT s.id, d.status, coalesce(d.cause, ''), coalesce(d.attempts, 0), d.next_attempt_at, coalesce(d.last_status, 0),
+		       coalesce(d.last_error, ''), d.created_at, d.finished_at, r.data,
+		       (SELECT position >= $2 FROM posthorn.readers WHERE name = 'relay')
+		FROM posthorn.subscriptions s
+		LEFT JOIN posthorn.deliveries d ON d.position = $2 AND d.subscription_id = s.id
+		LEFT JOIN LATERAL (
+			SELECT o.data FROM posthorn.outbox o
+			WHERE o.kind = 'subscription' AND o.subject = 'sub_' || s.id::text AND o.position < $2
+			ORDER BY o.position DESC LIMIT 1
+		) r ON d.status IS NULL
+		WHERE s.account = $1 AND s.id > $3 AND (d.status IS NOT NULL OR NOT $5)
+		ORDER BY s.id LIMIT $4`, event.Account, event.Position, last, limit, owed)
+	if err != nil {
+		return nil, Translate(fmt.Errorf("list deliveries of event: %w", err))
+	}
+	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
+	for rows.Next() {
+		var (
+			d                       EventDelivery
+			id                      uuid.UUID
+			status                  sql.NullString
+			next, created, finished sql.NullTime
+			record                  []byte
+			relayed                 bool
+		)
+		if err := rows.Scan(&id, &status, &d.Cause, &d.Attempts, &next, &d.LastStatus, &d.LastError,
+			&created, &finished, &record, &relayed); err != nil {
+			return nil, fmt.Errorf("read delivery of event: %w", err)
+		}
+		d.Subscription, d.Status = subscription.FromUUID(id), DeliveryStatus(status.String)
+		d.NextAttemptAt, d.CreatedAt, d.FinishedAt = next.Time, created.Time, finished.Time
+		if !status.Valid {
+			if d.Reason, err = reason(event, d.Subscription, record, relayed); err != nil {
+				return nil, err
+			}
+		}
+		list = append(list, d)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("list deliveries of event: %w", err)
+	}
+	return list, nil
+}
+
+func reason(event Record, id subscription.ID, record []byte, relayed bool) (Reason, error) {
+	if event.Kind == KindTest && event.Metadata["subscription"] != string(id) {
+		return TestOfOther, nil
+	}
+	if record == nil {
+		return CreatedLater, nil
+	}
+	was, err := subscription.ParseRecord(record)
+	if err != nil {
+		return "", fmt.Errorf("explain %s: %w", id, err)
+	}
+	switch {
+	case was.Status == subscription.Deleted:
+		return WasDeleted, nil
+	case was.Status == subscription.Disabled:
+		return WasDisabled, nil
+	case event.Kind != KindTest && !was.Matches(event.Type):
+		return NoMatch, nil
+	case !relayed:
+		return NotRelayed, nil
+	default:
+		return Unexplained, nil
+	}
+}

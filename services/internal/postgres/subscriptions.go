@@ -1,0 +1,267 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"posthorn/events"
+	"posthorn/services/internal/subscription"
+)
+
+// ErrUnchanged may be returned by the change given to UpdateSubscription: the
+// subscription is as wanted already, and nothing is written.
+var ErrUnchanged = errors.New("subscription is unchanged")
+
+// SubscriptionFilter selects subscriptions for a list; the zero value of a
+// field selects all.
+type SubscriptionFilter struct {
+	Account string
+	// EventType selects those with a pattern that matches this type, or that
+	// is this very pattern.
+	EventType string
+	URL       string
+	Status    subscription.Status
+	// After is the last id of the page before.
+	After subscription.ID
+	Limit int
+}
+
+const subscriptionColumns = `
+	id, account, url, event_types, description, status,
+	CASE WHEN retry_schedule IS NOT NULL THEN ARRAY(
+		SELECT (extract(epoch FROM d) * 1000000)::bigint FROM unnest(retry_schedule) WITH ORDINALITY AS u(d, n) ORDER BY n) END,
+	(extract(epoch FROM timeout) * 1000000)::bigint, max_in_flight,
+	secret, previous_secret, previous_secret_until, version, created_at, updated_at, deleted_at`
+
+func scanSubscription(scan func(...any) error) (subscription.Subscription, error) {
+	var (
+		s                subscription.Subscription
+		id               uuid.UUID
+		types            []string
+		schedule         pq.Int64Array
+		timeout          int64
+		until, deletedAt sql.NullTime
+	)
+	err := scan(&id, &s.Account, &s.URL, pq.Array(&types), &s.Description, &s.Status, &schedule, &timeout, &s.MaxInFlight,
+		&s.Sealed.Secret, &s.Sealed.Previous, &until, &s.Version, &s.CreatedAt, &s.UpdatedAt, &deletedAt)
+	if err != nil {
+		return subscription.Subscription{}, fmt.Errorf("read subscription: %w", err)
+	}
+	s.ID = subscription.FromUUID(id)
+	for _, t := range types {
+		s.EventTypes = append(s.EventTypes, events.Pattern(t))
+	}
+	for _, micros := range schedule {
+		s.Schedule = append(s.Schedule, time.Duration(micros)*time.Microsecond)
+	}
+	s.Timeout = time.Duration(timeout) * time.Microsecond
+	s.PreviousSecretUntil, s.DeletedAt = until.Time, deletedAt.Time
+	return s, nil
+}
+
+// storedColumns are the arguments for what a change may touch, $2 on.
+func storedColumns(s subscription.Subscription) []any {
+	types := make([]string, len(s.EventTypes))
+	for i, p := range s.EventTypes {
+		types[i] = string(p)
+	}
+	var schedule any
+	if s.Schedule != nil {
+		micros := make([]int64, len(s.Schedule))
+		for i, d := range s.Schedule {
+			micros[i] = d.Microseconds()
+		}
+		schedule = pq.Array(micros)
+	}
+	var previous any
+	if len(s.Sealed.Previous) > 0 {
+		previous = s.Sealed.Previous
+	}
+	secret := s.Sealed.Secret
+	if secret == nil {
+		secret = []byte{}
+	}
+	return []any{
+		s.ID.UUID(), s.URL, pq.Array(types), s.Description, string(s.Status), schedule, interval(s.Timeout), s.MaxInFlight,
+		secret, previous, sql.NullTime{Time: s.PreviousSecretUntil, Valid: !s.PreviousSecretUntil.IsZero()},
+	}
+}
+
+const schedule = `
+	CASE WHEN $6::bigint[] IS NOT NULL THEN ARRAY(
+		SELECT d * interval '1 microsecond' FROM unnest($6::bigint[]) WITH ORDINALITY AS u(d, n) ORDER BY n) END`
+
+// CreateSubscription stores a subscription, with its secrets sealed, and
+// appends the record that makes it count from that position of the log on.
+func CreateSubscription(ctx context.Context, db *sql.DB, s subscription.Subscription) (subscription.Subscription, error) {
+	var created subscription.Subscription
+	err := commitTx(ctx, db, func(tx *sql.Tx) (err error) {
+		created, err = scanSubscription(tx.QueryRowContext(ctx, `
+			INSERT INTO posthorn.subscriptions (id, url, event_types, description, status, retry_schedule, timeout,
+			    max_in_flight, secret, previous_secret, previous_secret_until, account)
+			VALUES ($1, $2, $3, $4, $5, `+schedule+`, $7::interval, $8, $9, $10, $11, $12)
+			RETURNING `+subscriptionColumns, append(storedColumns(s), s.Account)...).Scan)
+		if err != nil {
+			return err
+		}
+		return appendRecordTx(ctx, tx, created.Record())
+	})
+	return created, err
+}
+
+// UpdateSubscription changes a subscription that is not deleted and appends
+// the record of the change. change gets it with its secrets sealed, may refuse
+// with an error of its own, and may return ErrUnchanged; the version and the
+// times are not its business. Setting the status to deleted deletes it, and
+// its secrets with it.
+func UpdateSubscription(ctx context.Context, db *sql.DB, account string, id subscription.ID,
+	change func(*subscription.Subscription) error,
+) (subscription.Subscription, error) {
+	var changed subscription.Subscription
+	err := commitTx(ctx, db, func(tx *sql.Tx) error {
+		// The row's lock comes before the record's position, so that the log
+		// has the changes of one subscription in the order of their commits.
+		s, err := scanSubscription(tx.QueryRowContext(ctx, `
+			SELECT `+subscriptionColumns+` FROM posthorn.subscriptions
+			WHERE id = $1 AND account = $2 AND status <> 'deleted' FOR NO KEY UPDATE`, id.UUID(), account).Scan)
+		if err != nil {
+			return err
+		}
+		changed = s
+		if err := change(&changed); err != nil {
+			return err
+		}
+		if changed.Status == subscription.Deleted {
+			changed.Sealed, changed.PreviousSecretUntil = subscription.Sealed{}, time.Time{}
+		}
+		changed, err = scanSubscription(tx.QueryRowContext(ctx, `
+			UPDATE posthorn.subscriptions
+			SET url = $2, event_types = $3, description = $4, status = $5, retry_schedule = `+schedule+`,
+			    timeout = $7::interval, max_in_flight = $8, secret = $9, previous_secret = $10, previous_secret_until = $11,
+			    version = version + 1, updated_at = clock_timestamp(),
+			    deleted_at = CASE WHEN $5 = 'deleted' THEN clock_timestamp() END
+			WHERE id = $1
+			RETURNING `+subscriptionColumns, storedColumns(changed)...).Scan)
+		if err != nil {
+			return err
+		}
+		return appendRecordTx(ctx, tx, changed.Record())
+	})
+	if errors.Is(err, ErrUnchanged) {
+		return changed, nil
+	}
+	return changed, err
+}
+
+// appendRecordTx appends the record of a change. The caller holds the lock of
+// the subscription's row.
+func appendRecordTx(ctx context.Context, tx *sql.Tx, r subscription.Record) error {
+	data, err := r.Encode()
+	if err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `
+		INSERT INTO posthorn.outbox (id, kind, account, type, subject, data)
+		VALUES ($1, 'subscription', $2, $3, $4, $5)`,
+		events.NewID(time.Now()), r.Account, subscription.RecordType, string(r.ID), data); err != nil {
+		return fmt.Errorf("append subscription record: %w", err)
+	}
+	return nil
+}
+
+// AccountSubscription is a subscription of the account that is not deleted.
+func AccountSubscription(ctx context.Context, q Queryer, account string, id subscription.ID) (subscription.Subscription, error) {
+	s, err := scanSubscription(q.QueryRowContext(ctx, `
+		SELECT `+subscriptionColumns+` FROM posthorn.subscriptions
+		WHERE id = $1 AND account = $2 AND status <> 'deleted'`, id.UUID(), account).Scan)
+	return s, Translate(err)
+}
+
+// Subscription is a subscription of any account, deleted ones included; those
+// have no secrets.
+func Subscription(ctx context.Context, q Queryer, id subscription.ID) (subscription.Subscription, error) {
+	s, err := scanSubscription(q.QueryRowContext(ctx, `
+		SELECT `+subscriptionColumns+` FROM posthorn.subscriptions WHERE id = $1`, id.UUID()).Scan)
+	return s, Translate(err)
+}
+
+// LiveSubscriptions are all that are not deleted, with their secrets sealed.
+func LiveSubscriptions(ctx context.Context, q Queryer) ([]subscription.Subscription, error) {
+	return querySubscriptions(ctx, q, `
+		SELECT `+subscriptionColumns+` FROM posthorn.subscriptions WHERE status <> 'deleted' ORDER BY id`)
+}
+
+// ListSubscriptions is one page of an account's subscriptions, the oldest
+// first.
+func ListSubscriptions(ctx context.Context, q Queryer, f SubscriptionFilter) ([]subscription.Subscription, error) {
+	after := f.After.UUID()
+	if after == "" {
+		after = uuid.Nil.String()
+	}
+	// A topic pattern as a regular expression: each word with its dot before
+	// it, "*" for one word and "#" for any number of them.
+	return querySubscriptions(ctx, q, `
+		SELECT `+subscriptionColumns+` FROM posthorn.subscriptions
+		WHERE account = $1 AND id > $2 AND status <> 'deleted'
+		  AND ($3 = '' OR status = $3) AND ($4 = '' OR url = $4)
+		  AND ($5 = '' OR $5 = ANY (event_types) OR EXISTS (
+			SELECT 1 FROM unnest(event_types) AS p
+			WHERE ('.' || $5) ~ ('^' || replace(replace(replace('.' || p, '.', '\.'), '\.#', '(\.[^.]+)*'), '\.*', '\.[^.]+') || '$')))
+		ORDER BY id LIMIT $6`, f.Account, after, string(f.Status), f.URL, f.EventType, f.Limit)
+}
+
+func querySubscriptions(ctx context.Context, q Queryer, query string, args ...any) (list []subscription.Subscription, err error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, Translate(fmt.Errorf("list subscriptions: %w", err))
+	}
+	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
+	for rows.Next() {
+		s, err := scanSubscription(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, s)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("list subscriptions: %w", err)
+	}
+	return list, nil
+}
+
+// AppendTest appends an event that goes to this subscription alone, if allow
+// has nothing against it. The row stays locked against changes until then.
+func AppendTest(ctx context.Context, db *sql.DB, account string, id subscription.ID, e events.Event,
+	allow func(subscription.Subscription) error,
+) (events.Event, error) {
+	err := commitTx(ctx, db, func(tx *sql.Tx) error {
+		s, err := scanSubscription(tx.QueryRowContext(ctx, `
+			SELECT `+subscriptionColumns+` FROM posthorn.subscriptions
+			WHERE id = $1 AND account = $2 AND status <> 'deleted' FOR SHARE`, id.UUID(), account).Scan)
+		if err != nil {
+			return err
+		}
+		if err := allow(s); err != nil {
+			return err
+		}
+		e.Account = account
+		e.Metadata = map[string]string{"subscription": string(id)}
+		err = tx.QueryRowContext(ctx, `
+			INSERT INTO posthorn.outbox (id, kind, account, type, subject, data, metadata)
+			VALUES ($1, 'test', $2, $3, $4, $5, $6)
+			RETURNING id, position, occurred_at, recorded_at`,
+			events.NewID(time.Now()), account, e.Type, e.Subject, e.Data, headerJSON(e.Metadata)).
+			Scan(&e.ID, &e.Position, &e.OccurredAt, &e.RecordedAt)
+		if err != nil {
+			return fmt.Errorf("append test event: %w", err)
+		}
+		return nil
+	})
+	return e, err
+}
