@@ -32,9 +32,9 @@ type Config struct {
 
 // Group gathers items of type In and hands each its own Out.
 type Group[In, Out any] struct {
-	cfg     Config
-	flush   func(ctx context.Context, items []In) ([]Out, error)
-	calls   chan *call[In, Out]
+	cfg   Config
+	flush func(ctx context.Context, items []In) ([]Out, error)
+	calls chan *call[In, Out]
 	// stopped: nothing more is taken in; drained: and nothing more is flushed.
 	stopped, drained chan struct{}
 }

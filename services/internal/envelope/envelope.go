@@ -1,0 +1,130 @@
+// Package envelope is what travels with an event through the broker: the
+// headers by which a message says which delivery it is about and how far that
+// delivery has come.
+//
+// A message is no more than a token for the next attempt of a delivery; the
+// ledger is the truth. Parse is total: what was not written by Headers is
+// refused with ErrForeign and must be parked, not delivered.
+package envelope
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// ErrForeign is returned by Parse for headers that Posthorn did not write.
+var ErrForeign = errors.New("not a message of posthorn")
+
+// Cause is why an attempt is made.
+type Cause string
+
+// The causes of attempts.
+const (
+	Live    Cause = "live"    // the event has just happened
+	Retry   Cause = "retry"   // an earlier attempt failed
+	Replay  Cause = "replay"  // somebody asked for past events again
+	Redrive Cause = "redrive" // a dead letter was put back to work
+	Test    Cause = "test"    // somebody tries a subscription out
+)
+
+// Names of the headers. They are text, as all headers of ours, so that any
+// consumer can read them.
+const (
+	headerPosition    = "posthorn-position"
+	headerAttempts    = "posthorn-attempts"
+	headerCause       = "posthorn-cause"
+	headerWait        = "posthorn-wait-ms"
+	headerPublishedAt = "posthorn-published-at"
+	headerSuspect     = "posthorn-suspect"
+
+	headerTraceParent = "traceparent"
+	headerTraceState  = "tracestate"
+)
+
+// Envelope of a message.
+type Envelope struct {
+	// Position of the event in the outbox.
+	Position int64
+	// Attempts that were made before this message was sent.
+	Attempts int
+	// Cause of the delivery.
+	Cause Cause
+	// Wait is how long the delivery has still to wait when it arrives: the
+	// rest of a delay that no single retry queue is long enough for.
+	Wait time.Duration
+	// PublishedAt is when it was handed to the broker, to the millisecond.
+	PublishedAt time.Time
+	// Suspect: the same message may have been sent before.
+	Suspect bool
+	// Trace context (W3C) of the event; may be empty.
+	TraceParent, TraceState string
+}
+
+// Headers of a message with this envelope.
+func (e Envelope) Headers() map[string]string {
+	h := make(map[string]string, 5)
+	h[headerPosition] = strconv.FormatInt(e.Position, 10)
+	h[headerCause] = string(e.Cause)
+	h[headerPublishedAt] = strconv.FormatInt(e.PublishedAt.UnixMilli(), 10)
+	if e.Attempts > 0 {
+		h[headerAttempts] = strconv.Itoa(e.Attempts)
+	}
+	if e.Wait > 0 {
+		h[headerWait] = strconv.FormatInt(e.Wait.Milliseconds(), 10)
+	}
+	if e.Suspect {
+		h[headerSuspect] = "true"
+	}
+	if e.TraceParent != "" {
+		h[headerTraceParent] = e.TraceParent
+	}
+	if e.TraceState != "" {
+		h[headerTraceState] = e.TraceState
+	}
+	return h
+}
+
+// WithTrace returns the envelope with the trace context of an event's metadata.
+func (e Envelope) WithTrace(metadata map[string]string) Envelope {
+	e.TraceParent, e.TraceState = metadata[headerTraceParent], metadata[headerTraceState]
+	return e
+}
+
+// Parse reads what Headers wrote.
+func Parse(headers map[string]string) (Envelope, error) {
+	position, err := strconv.ParseInt(headers[headerPosition], 10, 64)
+	if err != nil || position < 1 {
+		return Envelope{}, fmt.Errorf("%w: header %s is %q", ErrForeign, headerPosition, headers[headerPosition])
+	}
+	e := Envelope{
+		Position: position, Cause: Cause(headers[headerCause]), Suspect: headers[headerSuspect] == "true",
+		TraceParent: headers[headerTraceParent], TraceState: headers[headerTraceState],
+	}
+	switch e.Cause {
+	case Live, Retry, Replay, Redrive, Test:
+	default:
+		return Envelope{}, fmt.Errorf("%w: header %s is %q", ErrForeign, headerCause, headers[headerCause])
+	}
+	for _, field := range []struct {
+		name string
+		max  int64
+		set  func(int64)
+	}{
+		{headerAttempts, 1 << 30, func(n int64) { e.Attempts = int(n) }},
+		{headerWait, int64(30 * 24 * time.Hour / time.Millisecond), func(n int64) { e.Wait = time.Duration(n) * time.Millisecond }},
+		{headerPublishedAt, 1 << 50, func(n int64) { e.PublishedAt = time.UnixMilli(n) }},
+	} {
+		text, ok := headers[field.name]
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || n < 0 || n > field.max {
+			return Envelope{}, fmt.Errorf("%w: header %s is %q", ErrForeign, field.name, text)
+		}
+		field.set(n)
+	}
+	return e, nil
+}

@@ -1,0 +1,124 @@
+// Package postgres holds the services' SQL: one file for each noun, each
+// statement beside the function that runs it.
+//
+// An exported function runs in a transaction of its own unless it takes a
+// Queryer. Errors of the driver do not leave the package as they are: what is
+// missing is ErrNotFound, what comes of a database that is away, restarting or
+// full is ErrUnavailable and may be tried again, anything else is wrapped
+// with what was being done.
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"time"
+
+	"github.com/lib/pq"
+)
+
+var (
+	// ErrUnavailable is wrapped by every function of this package when the
+	// database is away, starting, stopping, out of connections or out of space.
+	ErrUnavailable = errors.New("postgres is unavailable")
+	// ErrNotFound is wrapped when the row that was asked for does not exist.
+	ErrNotFound = errors.New("not found")
+)
+
+// Queryer is what *sql.DB, *sql.Conn and *sql.Tx have in common.
+type Queryer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// Open returns a pool for the server of the URL. It does not connect: a
+// database that is away is reported by the first query. application names the
+// connections in pg_stat_activity.
+func Open(databaseURL, application string, maxConns int) (*sql.DB, error) {
+	u, err := url.Parse(databaseURL)
+	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
+		return nil, errors.New("want a database URL such as postgres://user:password@host:5432/name")
+	}
+	q := u.Query()
+	for name, value := range map[string]string{
+		"application_name": application,
+		"connect_timeout":  "5",
+		// Bind parameters in one round trip instead of two.
+		"binary_parameters": "yes",
+		// What the relay forwards must survive a crash of the database.
+		"synchronous_commit": "on",
+	} {
+		if !q.Has(name) {
+			q.Set(name, value)
+		}
+	}
+	u.RawQuery = q.Encode()
+	connector, err := pq.NewConnector(u.String())
+	if err != nil {
+		return nil, fmt.Errorf("read database URL: %w", err)
+	}
+	db := sql.OpenDB(connector)
+	db.SetMaxOpenConns(maxConns)
+	db.SetMaxIdleConns(maxConns)
+	db.SetConnMaxIdleTime(5 * time.Minute)
+	return db, nil
+}
+
+// Translate maps an error of database/sql or of the driver to this package's.
+// It passes nil, errors of a context and what it does not know unchanged.
+func Translate(err error) error {
+	if err == nil || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNotFound) {
+		return err
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return ErrNotFound
+	}
+	if unavailable(err) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
+}
+
+func unavailable(err error) bool {
+	var pqErr *pq.Error
+	if errors.As(err, &pqErr) {
+		switch pqErr.Code.Class() {
+		case "08", // connection exception
+			"53", // insufficient resources: connections, disk, memory
+			"57", // operator intervention: shutdown, restart, cancelled by timeout
+			"58": // system error, such as I/O
+			return true
+		}
+		return pqErr.Code == "25006" // read-only: a standby, or about to become one
+	}
+	var opErr *net.OpError
+	var dnsErr *net.DNSError
+	return errors.As(err, &opErr) || errors.As(err, &dnsErr) ||
+		errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
+}
+
+// InTx runs f in a transaction that commits when f returns nil.
+func InTx(ctx context.Context, db *sql.DB, f func(tx *sql.Tx) error) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return Translate(fmt.Errorf("begin transaction: %w", err))
+	}
+	if err := f(tx); err != nil {
+		_ = tx.Rollback() // the connection is dropped where this fails too
+		return Translate(err)
+	}
+	if err := tx.Commit(); err != nil {
+		return Translate(fmt.Errorf("commit: %w", err))
+	}
+	return nil
+}
+
+// interval is a duration as a Postgres interval, to the microsecond.
+func interval(d time.Duration) string { return fmt.Sprintf("%d microseconds", d.Microseconds()) }

@@ -1,0 +1,63 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// LeaseTimeout is how long a leader may go without a statement on its
+// connection before Postgres ends the session and, with it, the lead.
+const LeaseTimeout = 15 * time.Second
+
+// Lead is the session by which one process of its kind is the active one.
+type Lead struct{ conn *sql.Conn }
+
+// TryLead takes the lead under a name, or returns nil where another process
+// has it. The lead lasts as long as the session: it is lost with the
+// connection, and a process that hangs for LeaseTimeout is cut off by
+// Postgres, so that a standby can go on.
+func TryLead(ctx context.Context, db *sql.DB, name string) (*Lead, error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, Translate(fmt.Errorf("connect to lead: %w", err))
+	}
+	l := &Lead{conn: conn}
+	var leads bool
+	err = conn.QueryRowContext(ctx, `
+		SELECT set_config('idle_session_timeout', $2, false) IS NOT NULL
+		   AND set_config('idle_in_transaction_session_timeout', $2, false) IS NOT NULL
+		   AND pg_try_advisory_lock(hashtextextended('posthorn.lead.' || $1, 0))`,
+		name, fmt.Sprintf("%dms", LeaseTimeout.Milliseconds())).Scan(&leads)
+	if err != nil || !leads {
+		return nil, errors.Join(Translate(err), l.Release())
+	}
+	return l, nil
+}
+
+// Conn is the session: statements that must not happen without the lead go
+// through it.
+func (l *Lead) Conn() *sql.Conn { return l.conn }
+
+// Check fails when the lead is lost, and otherwise renews it.
+func (l *Lead) Check(ctx context.Context) error {
+	if _, err := l.conn.ExecContext(ctx, `SELECT 1`); err != nil {
+		return Translate(fmt.Errorf("renew the lead: %w", err))
+	}
+	return nil
+}
+
+// Release gives the lead up by ending the session, which works whatever
+// state the session is in.
+func (l *Lead) Release() error {
+	// This error from Raw makes database/sql close the connection instead of
+	// handing its settings and locks to the next user of the pool.
+	_ = l.conn.Raw(func(any) error { return driver.ErrBadConn })
+	if err := l.conn.Close(); err != nil && !errors.Is(err, sql.ErrConnDone) {
+		return fmt.Errorf("release the lead: %w", err)
+	}
+	return nil
+}

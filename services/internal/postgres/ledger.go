@@ -1,0 +1,297 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"posthorn/services/internal/subscription"
+)
+
+// DeliveryStatus is the state of one event owed to one subscription.
+type DeliveryStatus string
+
+// The states of a delivery; the last three are final.
+const (
+	Pending   DeliveryStatus = "pending"
+	Retrying  DeliveryStatus = "retrying"
+	Delivered DeliveryStatus = "delivered"
+	Dead      DeliveryStatus = "dead"
+	Cancelled DeliveryStatus = "cancelled"
+)
+
+// Attempt is one HTTP request of a delivery and what follows from it.
+type Attempt struct {
+	Position     int64
+	Subscription subscription.ID
+	EventID      string
+	Number       int // from 1
+	Cause        string
+	StartedAt    time.Time
+	Duration     time.Duration
+	HTTPStatus   int // 0 where no response came
+	ErrorClass   string
+	Error        string
+	// Headers and the start of the response, as far as they are kept.
+	RequestHeaders, ResponseHeaders map[string]string
+	ResponseBody                    []byte
+
+	// Status of the delivery after this attempt, and for Retrying how long
+	// until the next one, by the database's clock.
+	Status  DeliveryStatus
+	RetryIn time.Duration
+}
+
+// RecordAttempts enters a batch of attempts in the ledger and moves their
+// deliveries on, in one statement. The delivery's row may not be there yet:
+// the relay commits its own at its leisure. What is final stays so, except
+// that a delivery that succeeded while it was being cancelled did succeed.
+func RecordAttempts(ctx context.Context, q Queryer, batch []Attempt) error {
+	n := len(batch)
+	var (
+		positions, numbers              = make([]int64, n), make([]int64, n)
+		ids, eventIDs, causes           = make([]string, n), make([]string, n), make([]string, n)
+		started                         = make([]string, n)
+		durations, retryIn              = make([]int64, n), make([]sql.NullInt64, n)
+		statuses                        = make([]sql.NullInt64, n)
+		classes, errs, next             = make([]string, n), make([]string, n), make([]string, n)
+		requestHeaders, responseHeaders = make([]string, n), make([]string, n)
+		bodies                          = make([][]byte, n)
+	)
+	for i, a := range batch {
+		positions[i], numbers[i] = a.Position, int64(a.Number)
+		ids[i], eventIDs[i], causes[i] = a.Subscription.UUID(), a.EventID, a.Cause
+		started[i] = a.StartedAt.UTC().Format(time.RFC3339Nano)
+		durations[i] = a.Duration.Microseconds()
+		statuses[i] = sql.NullInt64{Int64: int64(a.HTTPStatus), Valid: a.HTTPStatus != 0}
+		classes[i], errs[i], next[i] = a.ErrorClass, a.Error, string(a.Status)
+		retryIn[i] = sql.NullInt64{Int64: a.RetryIn.Microseconds(), Valid: a.Status == Retrying}
+		requestHeaders[i], responseHeaders[i] = headerJSON(a.RequestHeaders), headerJSON(a.ResponseHeaders)
+		bodies[i] = a.ResponseBody
+		if bodies[i] == nil {
+			bodies[i] = []byte{}
+		}
+	}
+	// In the order of the key, so that two batches that share rows wait for
+	// each other instead of deadlocking.
+	_, err := q.ExecContext(ctx, `
+		WITH made AS MATERIALIZED (
+			SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[],
+			                     $7::bigint[], $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bytea[],
+			                     $14::text[], $15::bigint[])
+			AS a(position, subscription_id, event_id, number, cause, started_at, micros, http_status, error_class, error,
+			     request_headers, response_headers, response_body, status, retry_in)
+		), logged AS (
+			INSERT INTO posthorn.attempts (position, subscription_id, number, cause, started_at, duration, status,
+			    error_class, error, request_headers, response_headers, response_body, next_step)
+			SELECT position, subscription_id, number, cause, started_at, micros * interval '1 microsecond', http_status,
+			    error_class, error, request_headers::jsonb, response_headers::jsonb, response_body, status
+			FROM made
+			ON CONFLICT DO NOTHING
+		)
+		INSERT INTO posthorn.deliveries AS d (position, subscription_id, event_id, cause, status, attempts,
+		    next_attempt_at, last_status, last_error, finished_at)
+		SELECT DISTINCT ON (position, subscription_id) position, subscription_id, event_id, cause, status, number,
+		    clock_timestamp() + retry_in * interval '1 microsecond', http_status, nullif(error, ''),
+		    CASE WHEN status IN ('delivered', 'dead', 'cancelled') THEN clock_timestamp() END
+		FROM made ORDER BY position, subscription_id, status = 'delivered' DESC, number DESC
+		ON CONFLICT (position, subscription_id) DO UPDATE
+		SET status = excluded.status, attempts = excluded.attempts, next_attempt_at = excluded.next_attempt_at,
+		    last_status = excluded.last_status, last_error = excluded.last_error,
+		    finished_at = excluded.finished_at, claimed_until = NULL
+		WHERE d.status <> 'delivered'
+		  AND (excluded.status = 'delivered' OR (d.status IN ('pending', 'retrying') AND d.attempts < excluded.attempts))`,
+		pq.Array(positions), pq.Array(ids), pq.Array(eventIDs), pq.Array(numbers), pq.Array(causes), pq.Array(started),
+		pq.Array(durations), pq.Array(statuses), pq.Array(classes), pq.Array(errs), pq.Array(requestHeaders),
+		pq.Array(responseHeaders), pq.Array(bodies), pq.Array(next), pq.Array(retryIn))
+	if err != nil {
+		return Translate(fmt.Errorf("record attempts: %w", err))
+	}
+	return nil
+}
+
+func headerJSON(headers map[string]string) string {
+	if len(headers) == 0 {
+		return "{}"
+	}
+	b, err := json.Marshal(headers)
+	if err != nil {
+		return "{}" // a map of strings always encodes
+	}
+	return string(b)
+}
+
+// Claim asks for the sole right to make the next attempt of a delivery.
+type Claim struct {
+	Position     int64
+	Subscription subscription.ID
+	EventID      string
+	Cause        string
+	// Attempts made before the one that is asked for.
+	Attempts int
+	// For is how long the claim lasts if nothing is recorded.
+	For time.Duration
+}
+
+// Claimed answers a Claim.
+type Claimed struct {
+	// OK: the attempt is the caller's to make.
+	OK bool
+	// Status and Attempts of the delivery where it is not.
+	Status   DeliveryStatus
+	Attempts int
+	// Busy is how long another's claim on this same attempt still lasts.
+	Busy time.Duration
+}
+
+// ClaimAttempts grants each claim whose delivery is not finished, has had just
+// the attempts that the claim says, and is not claimed by another. It is how
+// a message that may be a copy is told from one that is due. A delivery whose
+// row the relay has not committed yet is entered here.
+func ClaimAttempts(ctx context.Context, q Queryer, claims []Claim) (answers []Claimed, err error) {
+	n := len(claims)
+	var (
+		positions, attempts, micros = make([]int64, n), make([]int64, n), make([]int64, n)
+		ids, eventIDs, causes       = make([]string, n), make([]string, n), make([]string, n)
+	)
+	for i, c := range claims {
+		positions[i], attempts[i], micros[i] = c.Position, int64(c.Attempts), c.For.Microseconds()
+		ids[i], eventIDs[i], causes[i] = c.Subscription.UUID(), c.EventID, c.Cause
+	}
+	rows, err := q.QueryContext(ctx, `
+		WITH given AS MATERIALIZED (
+			SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
+			WITH ORDINALITY AS g(position, subscription_id, event_id, cause, attempts, micros, ordinal)
+		), claimed AS (
+			INSERT INTO posthorn.deliveries AS d (position, subscription_id, event_id, cause, status, attempts, next_attempt_at, claimed_until)
+			SELECT position, subscription_id, event_id, cause, 'pending', attempts, clock_timestamp() + $7::interval,
+			       clock_timestamp() + micros * interval '1 microsecond'
+			FROM given ORDER BY position, subscription_id
+			ON CONFLICT (position, subscription_id) DO UPDATE SET claimed_until = excluded.claimed_until
+			WHERE d.status IN ('pending', 'retrying') AND d.attempts <= excluded.attempts
+			  AND (d.claimed_until IS NULL OR d.claimed_until < clock_timestamp())
+			RETURNING d.position, d.subscription_id
+		)
+		SELECT g.ordinal, c.position IS NOT NULL, coalesce(d.status, 'pending'), coalesce(d.attempts, 0),
+		       coalesce(extract(epoch FROM d.claimed_until - clock_timestamp()) * 1000000, 0)::bigint
+		FROM given g
+		LEFT JOIN claimed c ON c.position = g.position AND c.subscription_id = g.subscription_id
+		LEFT JOIN posthorn.deliveries d ON d.position = g.position AND d.subscription_id = g.subscription_id`,
+		pq.Array(positions), pq.Array(ids), pq.Array(eventIDs), pq.Array(causes), pq.Array(attempts), pq.Array(micros),
+		interval(SweepGrace))
+	if err != nil {
+		return nil, Translate(fmt.Errorf("claim attempts: %w", err))
+	}
+	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
+	answers = make([]Claimed, n)
+	for rows.Next() {
+		var (
+			ordinal int
+			busy    int64
+			c       Claimed
+		)
+		if err := rows.Scan(&ordinal, &c.OK, &c.Status, &c.Attempts, &busy); err != nil {
+			return nil, fmt.Errorf("read claim: %w", err)
+		}
+		c.Busy = max(0, time.Duration(busy)*time.Microsecond)
+		answers[ordinal-1] = c
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("claim attempts: %w", err)
+	}
+	return answers, nil
+}
+
+// Backlog is how many deliveries of a subscription are overdue.
+type Backlog struct {
+	Subscription subscription.ID
+	Overdue      int
+}
+
+// Overdue counts, for each subscription, the unfinished deliveries whose next
+// attempt should have been made more than grace ago.
+func Overdue(ctx context.Context, q Queryer, grace time.Duration) (backlogs []Backlog, err error) {
+	rows, err := q.QueryContext(ctx, `
+		SELECT subscription_id, count(*) FROM posthorn.deliveries
+		WHERE next_attempt_at < clock_timestamp() - $1::interval
+		GROUP BY subscription_id ORDER BY subscription_id`, interval(grace))
+	if err != nil {
+		return nil, Translate(fmt.Errorf("count overdue deliveries: %w", err))
+	}
+	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
+	for rows.Next() {
+		var (
+			id uuid.UUID
+			b  Backlog
+		)
+		if err := rows.Scan(&id, &b.Overdue); err != nil {
+			return nil, fmt.Errorf("read overdue count: %w", err)
+		}
+		b.Subscription = subscription.FromUUID(id)
+		backlogs = append(backlogs, b)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("count overdue deliveries: %w", err)
+	}
+	return backlogs, nil
+}
+
+// Due is an overdue delivery with the event that it delivers.
+type Due struct {
+	Record
+	Attempts int
+	Cause    string
+}
+
+// OverdueDeliveries are the overdue deliveries of a subscription, the oldest
+// events first. One whose event is no longer in the log is not among them.
+func OverdueDeliveries(ctx context.Context, q Queryer, id subscription.ID, grace time.Duration, limit int) (due []Due, err error) {
+	rows, err := q.QueryContext(ctx, `
+		SELECT o.position, o.kind, o.id, o.account, o.type, o.subject, o.data, o.metadata, o.occurred_at, o.recorded_at,
+		       d.attempts, d.cause
+		FROM (
+			SELECT position, attempts, cause FROM posthorn.deliveries
+			WHERE subscription_id = $1 AND next_attempt_at < clock_timestamp() - $2::interval
+			ORDER BY position LIMIT $3
+		) d JOIN posthorn.outbox o USING (position)
+		ORDER BY o.position`, id.UUID(), interval(grace), limit)
+	if err != nil {
+		return nil, Translate(fmt.Errorf("read overdue deliveries: %w", err))
+	}
+	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
+	for rows.Next() {
+		var (
+			d        Due
+			metadata []byte
+		)
+		if err := rows.Scan(&d.Position, &d.Kind, &d.ID, &d.Account, &d.Type, &d.Subject, &d.Data, &metadata,
+			&d.OccurredAt, &d.RecordedAt, &d.Attempts, &d.Cause); err != nil {
+			return nil, fmt.Errorf("read overdue delivery: %w", err)
+		}
+		d.Metadata = decodeMetadata(metadata)
+		due = append(due, d)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read overdue deliveries: %w", err)
+	}
+	return due, nil
+}
+
+// Postpone moves the next attempt of unfinished deliveries, so that the
+// sweeper leaves them alone until the message that it sent has had its time.
+func Postpone(ctx context.Context, q Queryer, id subscription.ID, positions []int64, by time.Duration) error {
+	_, err := q.ExecContext(ctx, `
+		UPDATE posthorn.deliveries SET next_attempt_at = clock_timestamp() + $3::interval
+		WHERE position = ANY ($2) AND subscription_id = $1 AND next_attempt_at IS NOT NULL`,
+		id.UUID(), pq.Array(positions), interval(by))
+	if err != nil {
+		return Translate(fmt.Errorf("postpone deliveries: %w", err))
+	}
+	return nil
+}

@@ -1,0 +1,133 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"posthorn/events"
+)
+
+// Kind tells the records of the log apart.
+type Kind string
+
+// The kinds of records.
+const (
+	KindEvent        Kind = "event"        // something happened; goes to whoever subscribes to its type
+	KindSubscription Kind = "subscription" // a subscription was created, changed or deleted
+	KindTest         Kind = "test"         // an event for one subscription alone, named in its metadata
+)
+
+// Record is an entry of the log.
+type Record struct {
+	Kind Kind
+	events.Event
+}
+
+// LastPosition is the last position that was handed out, committed or not. It
+// is the cheapest way to see that nothing can be new.
+func LastPosition(ctx context.Context, q Queryer) (int64, error) {
+	var last int64
+	err := q.QueryRowContext(ctx, `SELECT last_value FROM posthorn.outbox_position`).Scan(&last)
+	if err != nil {
+		return 0, Translate(fmt.Errorf("read last position: %w", err))
+	}
+	return last, nil
+}
+
+// Horizon is the highest position up to which the log is settled: what a
+// later statement does not see at or below it will never be there.
+func Horizon(ctx context.Context, q Queryer) (int64, error) {
+	var horizon int64
+	if err := q.QueryRowContext(ctx, `SELECT posthorn.horizon()`).Scan(&horizon); err != nil {
+		return 0, Translate(fmt.Errorf("read horizon: %w", err))
+	}
+	return horizon, nil
+}
+
+// Window is a stretch of the log: all records with a position above the one
+// it was read after, up to and including Through.
+type Window struct {
+	Records []Record
+	Through int64
+}
+
+// ReadWindow reads the log above after, up to the horizon, in position order:
+// at most positions positions and about maxBytes bytes of data, but at least
+// one record where there is one. The horizon must have been read before, in
+// another statement.
+//
+// The range of positions bounds the work, not a LIMIT: whatever plan the
+// statistics lead to, the cost does not depend on the backlog.
+func ReadWindow(ctx context.Context, q Queryer, after, horizon int64, positions, maxBytes int) (w Window, err error) {
+	through := min(horizon, after+int64(positions))
+	if through <= after {
+		return Window{Through: after}, nil
+	}
+	rows, err := q.QueryContext(ctx, readWindow, after, through)
+	if err != nil {
+		return Window{}, Translate(fmt.Errorf("read log: %w", err))
+	}
+	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
+	bytes := 0
+	for rows.Next() {
+		r, err := scanRecord(rows)
+		if err != nil {
+			return Window{}, err
+		}
+		if bytes += len(r.Data); bytes > maxBytes && len(w.Records) > 0 {
+			w.Through = w.Records[len(w.Records)-1].Position
+			return w, nil
+		}
+		w.Records = append(w.Records, r)
+	}
+	if err := rows.Err(); err != nil {
+		return Window{}, fmt.Errorf("read log: %w", err)
+	}
+	w.Through = through
+	return w, nil
+}
+
+const (
+	recordColumns = `position, kind, id, account, type, subject, data, metadata, occurred_at, recorded_at`
+
+	readWindow = `
+		SELECT ` + recordColumns + `
+		FROM posthorn.outbox WHERE position > $1 AND position <= $2 ORDER BY position`
+)
+
+func scanRecord(rows *sql.Rows) (Record, error) {
+	var (
+		r        Record
+		metadata []byte
+	)
+	if err := rows.Scan(&r.Position, &r.Kind, &r.ID, &r.Account, &r.Type, &r.Subject, &r.Data, &metadata,
+		&r.OccurredAt, &r.RecordedAt); err != nil {
+		return Record{}, fmt.Errorf("read record: %w", err)
+	}
+	r.Metadata = decodeMetadata(metadata)
+	return r, nil
+}
+
+// decodeMetadata is total: a producer that wrote something other than text
+// must not stop the log, so that value is kept as its JSON.
+func decodeMetadata(b []byte) map[string]string {
+	if len(b) == 0 || string(b) == "{}" {
+		return nil
+	}
+	var values map[string]json.RawMessage
+	if json.Unmarshal(b, &values) != nil {
+		return nil
+	}
+	metadata := make(map[string]string, len(values))
+	for k, v := range values {
+		var text string
+		if json.Unmarshal(v, &text) != nil {
+			text = string(v)
+		}
+		metadata[k] = text
+	}
+	return metadata
+}

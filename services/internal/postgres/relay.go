@@ -1,0 +1,197 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"posthorn/events"
+	"posthorn/services/internal/subscription"
+)
+
+// ErrFenced is returned by Advance when the position is no longer where the
+// caller left it: another relay has taken over.
+var ErrFenced = errors.New("another relay has moved the position")
+
+// SweepGrace is how long a delivery may go without a first attempt before the
+// sweeper looks whether the broker still has it.
+const SweepGrace = 30 * time.Second
+
+// Route is what the relay knows of a subscription as of its position.
+type Route struct {
+	ID         subscription.ID
+	Account    string
+	EventTypes []events.Pattern
+	Status     subscription.Status
+	// Since is the position of the record that created it.
+	Since int64
+}
+
+// Owed is a delivery to enter in the ledger.
+type Owed struct {
+	Position     int64
+	Subscription subscription.ID
+	EventID      string
+	Cause        string
+}
+
+// Progress is what the relay did with the log above From, through Through.
+type Progress struct {
+	From, Through int64
+	Owed          []Owed
+	// Changed routes, as they are now; those with the status deleted go.
+	Changed []Route
+}
+
+// RelayPosition is the position up to which the log has been forwarded.
+func RelayPosition(ctx context.Context, q Queryer) (int64, error) {
+	var position int64
+	err := q.QueryRowContext(ctx, `SELECT position FROM posthorn.readers WHERE name = 'relay'`).Scan(&position)
+	if err != nil {
+		return 0, Translate(fmt.Errorf("read the relay's position: %w", err))
+	}
+	return position, nil
+}
+
+// Routes are the subscriptions as of the relay's position.
+func Routes(ctx context.Context, q Queryer) (routes []Route, err error) {
+	rows, err := q.QueryContext(ctx, `
+		SELECT subscription_id, account, event_types, status, since FROM posthorn.routes ORDER BY subscription_id`)
+	if err != nil {
+		return nil, Translate(fmt.Errorf("read routes: %w", err))
+	}
+	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
+	for rows.Next() {
+		var (
+			r     Route
+			id    uuid.UUID
+			types []string
+		)
+		if err := rows.Scan(&id, &r.Account, pq.Array(&types), &r.Status, &r.Since); err != nil {
+			return nil, fmt.Errorf("read route: %w", err)
+		}
+		r.ID = subscription.FromUUID(id)
+		for _, t := range types {
+			r.EventTypes = append(r.EventTypes, events.Pattern(t))
+		}
+		routes = append(routes, r)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read routes: %w", err)
+	}
+	return routes, nil
+}
+
+// ControlRecords are the records of the log above after, up to the horizon,
+// that are no events.
+func ControlRecords(ctx context.Context, q Queryer, after, horizon int64) (records []Record, err error) {
+	rows, err := q.QueryContext(ctx, `
+		SELECT `+recordColumns+`
+		FROM posthorn.outbox WHERE kind <> 'event' AND position > $1 AND position <= $2 ORDER BY position`, after, horizon)
+	if err != nil {
+		return nil, Translate(fmt.Errorf("read control records: %w", err))
+	}
+	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
+	for rows.Next() {
+		r, err := scanRecord(rows)
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, r)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read control records: %w", err)
+	}
+	return records, nil
+}
+
+// Advance enters in the ledger what is owed and moves the relay's position,
+// in one transaction, and only if the position is still where it was.
+// A delivery that was finished before this commits is left as it is.
+func Advance(ctx context.Context, conn *sql.Conn, p Progress) error {
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return Translate(fmt.Errorf("begin to advance: %w", err))
+	}
+	if err := advanceTx(ctx, tx, p); err != nil {
+		_ = tx.Rollback() // a connection that cannot is dropped
+		return Translate(err)
+	}
+	if err := tx.Commit(); err != nil {
+		return Translate(fmt.Errorf("commit the relay's position: %w", err))
+	}
+	return nil
+}
+
+func advanceTx(ctx context.Context, tx *sql.Tx, p Progress) error {
+	moved, err := tx.ExecContext(ctx, `
+		UPDATE posthorn.readers SET position = $2, updated_at = clock_timestamp()
+		WHERE name = 'relay' AND position = $1`, p.From, p.Through)
+	if err != nil {
+		return fmt.Errorf("move the relay's position: %w", err)
+	}
+	if n, err := moved.RowsAffected(); err != nil || n != 1 {
+		return errors.Join(ErrFenced, err)
+	}
+	for _, r := range p.Changed {
+		if err := changeRouteTx(ctx, tx, r); err != nil {
+			return err
+		}
+	}
+	if len(p.Owed) == 0 {
+		return nil
+	}
+	var (
+		positions = make([]int64, len(p.Owed))
+		ids       = make([]string, len(p.Owed))
+		eventIDs  = make([]string, len(p.Owed))
+		causes    = make([]string, len(p.Owed))
+	)
+	for i, o := range p.Owed {
+		positions[i], ids[i], eventIDs[i], causes[i] = o.Position, o.Subscription.UUID(), o.EventID, o.Cause
+	}
+	// A delivery owed to a subscription that was deleted within the same
+	// stretch of the log is cancelled from the start.
+	if _, err := tx.ExecContext(ctx, `
+		INSERT INTO posthorn.deliveries (position, subscription_id, event_id, cause, status, next_attempt_at, finished_at)
+		SELECT o.position, o.subscription_id, o.event_id, o.cause,
+		       CASE WHEN r.subscription_id IS NULL THEN 'cancelled' ELSE 'pending' END,
+		       CASE WHEN r.subscription_id IS NOT NULL THEN clock_timestamp() + $5::interval END,
+		       CASE WHEN r.subscription_id IS NULL THEN clock_timestamp() END
+		FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[]) AS o(position, subscription_id, event_id, cause)
+		LEFT JOIN posthorn.routes r USING (subscription_id)
+		ON CONFLICT DO NOTHING`,
+		pq.Array(positions), pq.Array(ids), pq.Array(eventIDs), pq.Array(causes), interval(SweepGrace)); err != nil {
+		return fmt.Errorf("enter deliveries in the ledger: %w", err)
+	}
+	return nil
+}
+
+func changeRouteTx(ctx context.Context, tx *sql.Tx, r Route) error {
+	if r.Status == subscription.Deleted {
+		if _, err := tx.ExecContext(ctx, `
+			WITH gone AS (DELETE FROM posthorn.routes WHERE subscription_id = $1)
+			UPDATE posthorn.deliveries
+			SET status = 'cancelled', next_attempt_at = NULL, finished_at = clock_timestamp()
+			WHERE subscription_id = $1 AND next_attempt_at IS NOT NULL`, r.ID.UUID()); err != nil {
+			return fmt.Errorf("remove route: %w", err)
+		}
+		return nil
+	}
+	types := make([]string, len(r.EventTypes))
+	for i, p := range r.EventTypes {
+		types[i] = string(p)
+	}
+	if _, err := tx.ExecContext(ctx, `
+		INSERT INTO posthorn.routes (subscription_id, account, event_types, status, since) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (subscription_id) DO UPDATE SET event_types = excluded.event_types, status = excluded.status`,
+		r.ID.UUID(), r.Account, pq.Array(types), string(r.Status), r.Since); err != nil {
+		return fmt.Errorf("change route: %w", err)
+	}
+	return nil
+}

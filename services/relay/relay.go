@@ -1,0 +1,174 @@
+// Package relay forwards the outbox to the broker: it reads the log in order,
+// publishes every event to the topic exchange, and enters in the ledger which
+// subscriptions are owed it.
+//
+// It promises that every event is published at least once and in position
+// order; that a subscription gets exactly the events after its creation,
+// because topology follows the same log; and that an event is published twice
+// only around a crash or a lost connection, and is marked as suspect then.
+// One relay is active, any number stand by; one that hangs is replaced within
+// postgres.LeaseTimeout. With the broker or the database away it waits and
+// goes on by itself. What the broker loses is sent again from the ledger.
+package relay
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"posthorn/services/internal/broker"
+	"posthorn/services/internal/postgres"
+)
+
+// Config of a Relay. The zero value of each field means its default.
+type Config struct {
+	// Poll is how often an idle relay looks for a new record. Default 10 ms.
+	Poll time.Duration
+	// Positions and Bytes limit what is read and published at once.
+	// Defaults 1,000 and 8 MiB.
+	Positions, Bytes int
+	// Standby is how often a standby tries to take over. Default 500 ms.
+	Standby time.Duration
+	// SweepEvery is how often overdue deliveries are looked for. Default 5 s.
+	SweepEvery time.Duration
+	// ReconcileWithin is how long it takes to have looked at every queue and
+	// binding once. Default 20 s.
+	ReconcileWithin time.Duration
+}
+
+func (c *Config) fill() {
+	setDefault(&c.Poll, 10*time.Millisecond)
+	setDefault(&c.Positions, 1000)
+	setDefault(&c.Bytes, 8<<20)
+	setDefault(&c.Standby, 500*time.Millisecond)
+	setDefault(&c.SweepEvery, 5*time.Second)
+	setDefault(&c.ReconcileWithin, 20*time.Second)
+}
+
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+// Parts are what a Relay works with. All are needed.
+type Parts struct {
+	DB        *sql.DB
+	Publisher *broker.Publisher
+	Topology  *broker.Topology
+	Names     broker.Names
+	Logger    *slog.Logger
+	Metrics   prometheus.Registerer
+}
+
+// Relay forwards the log.
+type Relay struct {
+	Parts
+	cfg     Config
+	metrics metrics
+	// trouble is what keeps the relay from forwarding, nil when nothing does.
+	trouble atomic.Pointer[string]
+}
+
+// New returns a Relay that does nothing until Run.
+func New(cfg Config, parts Parts) *Relay {
+	cfg.fill()
+	return &Relay{Parts: parts, cfg: cfg, metrics: newMetrics(parts.Metrics)}
+}
+
+// Ready reports what keeps the relay from forwarding; a standby is ready.
+func (r *Relay) Ready() error {
+	if trouble := r.trouble.Load(); trouble != nil {
+		return errors.New(*trouble)
+	}
+	return nil
+}
+
+// Run forwards until ctx ends. It returns nil then, with the batch in hand
+// either finished or not begun.
+func (r *Relay) Run(ctx context.Context) error {
+	wait := backoff{}
+	for ctx.Err() == nil {
+		err := r.lead(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil: // another relay leads
+			r.trouble.Store(nil)
+			wait.reset()
+			pause(ctx, r.cfg.Standby)
+		default:
+			text := err.Error()
+			if old := r.trouble.Swap(&text); old == nil || *old != text {
+				r.Logger.Warn("relay cannot forward", "error", err)
+			}
+			pause(ctx, wait.next())
+		}
+	}
+	return nil
+}
+
+// lead takes the lead where it can and forwards until something fails. It
+// returns nil at once where another relay has the lead.
+func (r *Relay) lead(ctx context.Context) (err error) {
+	lead, err := postgres.TryLead(ctx, r.DB, "relay")
+	if err != nil || lead == nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lead.Release()) }()
+	r.metrics.leading.Set(1)
+	defer r.metrics.leading.Set(0)
+
+	// A failed publish ends a term, not the lead: the next term declares the
+	// topology anew, which is what a wiped broker needs.
+	wait := backoff{}
+	for {
+		t := newTerm(r, lead)
+		err := t.serve(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, postgres.ErrUnavailable), errors.Is(err, postgres.ErrFenced):
+			return fmt.Errorf("lose the lead: %w", err)
+		}
+		if t.forwarded {
+			wait.reset()
+		}
+		text := err.Error()
+		if old := r.trouble.Swap(&text); old == nil || *old != text {
+			r.Logger.Warn("relay is interrupted", "error", err)
+		}
+		pause(ctx, wait.next())
+		if err := lead.Check(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// pause waits for d or for the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// backoff doubles from 50 ms to 2 s: what fails is on the same network, and
+// recovery should follow its return closely.
+type backoff struct{ last time.Duration }
+
+func (b *backoff) next() time.Duration {
+	b.last = min(max(2*b.last, 50*time.Millisecond), 2*time.Second)
+	return b.last
+}
+
+func (b *backoff) reset() { b.last = 0 }

@@ -1,0 +1,149 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"posthorn/services/internal/broker"
+	"posthorn/services/internal/envelope"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/subscription"
+)
+
+const (
+	// overdueGrace is how late a delivery must be before anybody wonders.
+	overdueGrace = 5 * time.Second
+	// sweepAgain is how long a message that the sweeper sent is given.
+	sweepAgain = time.Minute
+	// sweepAtOnce limits what is sent again in one go.
+	sweepAtOnce = 1000
+)
+
+// sweep sends deliveries again whose message the broker has lost. It makes of
+// every loss a delay: a purged or deleted queue, a wiped broker, a crash
+// between the ledger and the broker.
+func (t *term) sweep(ctx context.Context) error {
+	return every(ctx, t.cfg.SweepEvery, func() error {
+		backlogs, err := postgres.Overdue(ctx, t.DB, overdueGrace)
+		if err != nil {
+			return err
+		}
+		for _, b := range backlogs {
+			if err := t.sweepOne(ctx, b); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (t *term) sweepOne(ctx context.Context, b postgres.Backlog) error {
+	route, ok := t.routes.get(b.Subscription)
+	if !ok || route.Status != subscription.Active {
+		return nil // they wait until it is resumed
+	}
+	waiting, _, exists, err := t.Topology.Depth(ctx, t.Names.DeliverQueue(string(b.Subscription)))
+	if err != nil {
+		return fmt.Errorf("look into the queue of %s: %w", b.Subscription, err)
+	}
+	if !exists {
+		if err := t.restore(ctx, b.Subscription); err != nil {
+			return err
+		}
+	}
+	// What waits in the queue is late, not lost. A queue hands out the oldest
+	// first, so what is lost is among the oldest that the ledger knows. A
+	// wrong guess does no harm: a swept message is checked against the ledger
+	// before an attempt is made for it.
+	for lost := b.Overdue - waiting; lost > 0; {
+		due, err := postgres.OverdueDeliveries(ctx, t.DB, b.Subscription, overdueGrace, min(lost, sweepAtOnce))
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		if err := t.resend(ctx, b.Subscription, due); err != nil {
+			return err
+		}
+		lost -= len(due)
+	}
+	return nil
+}
+
+func (t *term) resend(ctx context.Context, id subscription.ID, due []postgres.Due) error {
+	messages := make([]broker.Publishing, len(due))
+	positions := make([]int64, len(due))
+	for i := range due {
+		d := &due[i]
+		positions[i] = d.Position
+		messages[i] = message(
+			broker.Publishing{Exchange: t.Names.Deliver(), Key: string(id), Mandatory: true}, &d.Record,
+			envelope.Envelope{
+				Position: d.Position, Attempts: d.Attempts, Cause: envelope.Cause(d.Cause),
+				PublishedAt: time.Now(), Suspect: true,
+			})
+	}
+	_, err := t.Publisher.PublishAll(ctx, messages)
+	if errors.Is(err, broker.ErrReturned) {
+		return nil // the queue is gone again: the next round restores it
+	}
+	if err != nil {
+		return fmt.Errorf("send overdue deliveries of %s again: %w", id, err)
+	}
+	t.metrics.swept.Add(float64(len(due)))
+	t.Logger.Info("overdue deliveries are sent again", "subscription", id, "count", len(due))
+	// Crash window: sent and not postponed, so sent once more at the next
+	// round and dropped by the delivery that finds it done.
+	return postgres.Postpone(ctx, t.DB, id, positions, sweepAgain)
+}
+
+// reconcile goes round the routes and declares each one's queues and bindings
+// again, which repairs whatever is missing and changes nothing else.
+func (t *term) reconcile(ctx context.Context) error {
+	const tick = 250 * time.Millisecond
+	var round []subscription.ID
+	next, credit := 0, 0.0
+	return every(ctx, tick, func() error {
+		if next >= len(round) {
+			round, next = t.routes.ids(), 0
+			if err := t.Topology.DeclareShared(ctx, t.routes.accounts()); err != nil {
+				return fmt.Errorf("declare exchanges and retry queues: %w", err)
+			}
+		}
+		credit = min(credit+float64(len(round))*tick.Seconds()/t.cfg.ReconcileWithin.Seconds(), float64(len(round)))
+		for ; credit >= 1 && next < len(round); credit, next = credit-1, next+1 {
+			if err := t.restore(ctx, round[next]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// restore declares one subscription's queues and bindings as the routes have
+// them at this moment.
+func (t *term) restore(ctx context.Context, id subscription.ID) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	route, ok := t.routes.get(id)
+	if !ok {
+		return nil
+	}
+	return t.declare(ctx, route)
+}
+
+// every calls f at each tick until ctx ends or f fails.
+func every(ctx context.Context, tick time.Duration, f func() error) error {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+			if err := f(); err != nil {
+				return err
+			}
+		}
+	}
+}

@@ -1,0 +1,368 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"posthorn/services/internal/broker"
+	"posthorn/services/internal/envelope"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/subscription"
+)
+
+// term is a stretch of leading during which the topology is known to follow
+// the routes. It ends with the first failure.
+type term struct {
+	*Relay
+	lead *postgres.Lead
+
+	position  int64
+	forwarded bool // at least one window got through
+	// suspectThrough: what is published up to this position may have been
+	// published before, by a predecessor or by an attempt that failed.
+	suspectThrough int64
+
+	// mu makes a change of a route and of its queue and bindings one step, so
+	// that the reconciler cannot put back what was just taken away.
+	mu     sync.Mutex
+	routes *routes
+}
+
+func newTerm(r *Relay, lead *postgres.Lead) *term { return &term{Relay: r, lead: lead} }
+
+// serve brings the topology to what the log says up to the relay's position
+// and forwards from there. It returns when ctx ends or something fails.
+func (t *term) serve(ctx context.Context) error {
+	if err := t.begin(ctx); err != nil {
+		return err
+	}
+	t.trouble.Store(nil)
+	t.Logger.Info("relay is forwarding", "position", t.position, "subscriptions", t.routes.len())
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return t.forward(ctx) })
+	g.Go(func() error { return t.sweep(ctx) })
+	g.Go(func() error { return t.reconcile(ctx) })
+	return g.Wait()
+}
+
+func (t *term) begin(ctx context.Context) error {
+	conn := t.lead.Conn()
+	position, err := postgres.RelayPosition(ctx, conn)
+	if err != nil {
+		return err
+	}
+	known, err := postgres.Routes(ctx, conn)
+	if err != nil {
+		return err
+	}
+	horizon, err := postgres.Horizon(ctx, conn)
+	if err != nil {
+		return err
+	}
+	ahead, err := postgres.ControlRecords(ctx, conn, position, horizon)
+	if err != nil {
+		return err
+	}
+	t.position = position
+	// A predecessor may have published one window before it could move the
+	// position: those events must not be taken for new ones.
+	t.suspectThrough = min(horizon, position+int64(t.cfg.Positions))
+	t.routes = newRoutes(known)
+
+	if err := t.declareAll(ctx, known); err != nil {
+		return err
+	}
+	return t.unbindAhead(ctx, ahead)
+}
+
+// declareAll declares the shared topology and that of every route. A queue
+// that is somebody else's costs its own subscription and nobody else's.
+func (t *term) declareAll(ctx context.Context, known []postgres.Route) error {
+	if err := t.Topology.DeclareShared(ctx, t.routes.accounts()); err != nil {
+		return fmt.Errorf("declare exchanges and retry queues: %w", err)
+	}
+	for i, route := range known {
+		if err := t.declare(ctx, route); err != nil {
+			return err
+		}
+		// Thousands of queues take longer than the lease.
+		if i%500 == 499 {
+			t.Logger.Info("relay is declaring queues", "done", i+1, "of", len(known))
+			if err := t.lead.Check(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (t *term) declare(ctx context.Context, route postgres.Route) error {
+	err := t.Topology.DeclareSubscription(ctx, string(route.ID), route.Account, bound(route))
+	if errors.Is(err, broker.ErrForeign) {
+		t.metrics.foreign.Inc()
+		t.Logger.Error("queue exists with other arguments and is left alone: delete it in RabbitMQ and it is declared anew",
+			"subscription", route.ID, "error", err)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("declare queues of %s: %w", route.ID, err)
+	}
+	return nil
+}
+
+// unbindAhead takes back bindings that a predecessor made for records above
+// our position: events before those records are about to be published again
+// and must not reach a subscription that was created after them.
+func (t *term) unbindAhead(ctx context.Context, ahead []postgres.Record) error {
+	for _, record := range ahead {
+		if record.Kind != postgres.KindSubscription {
+			continue
+		}
+		change, err := subscription.ParseRecord(record.Data)
+		if err != nil {
+			continue // forwarding will say so
+		}
+		route, _ := t.routes.get(change.ID)
+		extra := without(patterns(change.EventTypes), bound(route))
+		if err := t.Topology.Unbind(ctx, string(change.ID), change.Account, extra); err != nil {
+			return fmt.Errorf("take back bindings of %s: %w", change.ID, err)
+		}
+	}
+	return nil
+}
+
+// forward reads, publishes and records until ctx ends or something fails.
+func (t *term) forward(ctx context.Context) error {
+	conn := t.lead.Conn()
+	ticker := time.NewTicker(t.cfg.Poll)
+	defer ticker.Stop()
+	for {
+		drawn, err := postgres.LastPosition(ctx, conn)
+		if err != nil {
+			return err
+		}
+		t.metrics.lag.Set(float64(drawn - t.position))
+		if drawn > t.position {
+			horizon, err := postgres.Horizon(ctx, conn)
+			if err != nil {
+				return err
+			}
+			if horizon > t.position {
+				if err := t.window(ctx, horizon); err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+// window forwards one window of the log. Whatever happens in between, the
+// position moves only over what was confirmed.
+func (t *term) window(ctx context.Context, horizon int64) error {
+	w, err := postgres.ReadWindow(ctx, t.lead.Conn(), t.position, horizon, t.cfg.Positions, t.cfg.Bytes)
+	if err != nil {
+		return err
+	}
+	// A batch that has begun is finished also when we are told to stop, so
+	// that a deploy sends nothing twice.
+	ctx = context.WithoutCancel(ctx)
+	b := batch{term: t, progress: postgres.Progress{From: t.position, Through: w.Through}}
+	failed := b.publish(ctx, w.Records)
+	if failed != nil {
+		t.suspectThrough = max(t.suspectThrough, w.Through)
+	}
+	if b.progress.Through == t.position {
+		return failed
+	}
+	// Crash window: all of this is published, nothing of it is recorded. The
+	// next term publishes it again, marked as suspect, and the deliveries
+	// look into the ledger before they make an attempt for such a message.
+	if err := postgres.Advance(ctx, t.lead.Conn(), b.progress); err != nil {
+		return errors.Join(failed, err)
+	}
+	t.position = b.progress.Through
+	t.forwarded = true
+	t.metrics.position.Set(float64(t.position))
+	return failed
+}
+
+// batch is what becomes of one window.
+type batch struct {
+	*term
+	progress postgres.Progress
+	// waiting to be published, in position order, with the position of each.
+	waiting   []broker.Publishing
+	positions []int64
+}
+
+// publish publishes the records and applies changes of subscriptions between
+// them. Where it fails, progress is cut back to what is done.
+func (b *batch) publish(ctx context.Context, records []postgres.Record) error {
+	for i := range records {
+		r := &records[i]
+		switch r.Kind {
+		case postgres.KindEvent:
+			b.event(r)
+		case postgres.KindTest:
+			b.test(r)
+		case postgres.KindSubscription:
+			// Everything before the record has to be in the queues before the
+			// bindings change, and everything after it must not be.
+			if err := b.flush(ctx); err != nil {
+				return err
+			}
+			if err := b.change(ctx, r); err != nil {
+				b.cut(r.Position)
+				return err
+			}
+		default:
+			b.Logger.Error("record of an unknown kind is passed over", "position", r.Position, "kind", r.Kind)
+		}
+	}
+	return b.flush(ctx)
+}
+
+func (b *batch) event(r *postgres.Record) {
+	matches := b.routes.match(r.Account, r.Type)
+	for _, id := range matches {
+		b.progress.Owed = append(b.progress.Owed, postgres.Owed{
+			Position: r.Position, Subscription: id, EventID: r.ID, Cause: string(envelope.Live),
+		})
+	}
+	// Published also where nobody subscribes: others may listen on the
+	// exchange. Mandatory only where somebody does.
+	b.wait(r, broker.Publishing{
+		Exchange: b.Names.Events(r.Account), Key: r.Type, Mandatory: len(matches) > 0,
+	}, envelope.Live)
+}
+
+// test sends a record to the one subscription that it names.
+func (b *batch) test(r *postgres.Record) {
+	id := subscription.ID(r.Metadata[subscription.TestTarget])
+	if _, ok := b.routes.get(id); !ok {
+		b.Logger.Warn("test event for a subscription that is gone", "position", r.Position, "subscription", id)
+		return
+	}
+	b.progress.Owed = append(b.progress.Owed, postgres.Owed{
+		Position: r.Position, Subscription: id, EventID: r.ID, Cause: string(envelope.Test),
+	})
+	b.wait(r, broker.Publishing{Exchange: b.Names.Deliver(), Key: string(id), Mandatory: true}, envelope.Test)
+}
+
+func (b *batch) wait(r *postgres.Record, p broker.Publishing, cause envelope.Cause) {
+	b.waiting = append(b.waiting, message(p, r, envelope.Envelope{
+		Position: r.Position, Cause: cause, PublishedAt: time.Now(), Suspect: r.Position <= b.suspectThrough,
+	}))
+	b.positions = append(b.positions, r.Position)
+}
+
+// message completes a publishing with an event and its envelope.
+func message(p broker.Publishing, r *postgres.Record, e envelope.Envelope) broker.Publishing {
+	p.ID = r.ID
+	p.Headers = e.WithTrace(r.Metadata).Headers()
+	p.ContentType = "application/json"
+	p.Body = r.AppendBody(make([]byte, 0, len(r.Data)+256))
+	return p
+}
+
+// flush publishes what is waiting and has it confirmed.
+func (b *batch) flush(ctx context.Context) error {
+	if len(b.waiting) == 0 {
+		return nil
+	}
+	outcomes, err := b.Publisher.PublishAll(ctx, b.waiting)
+	acked := 0
+	for i, outcome := range outcomes {
+		switch outcome {
+		case broker.Acked:
+			acked++
+			continue
+		case broker.Returned:
+			// Its queues are missing. The ledger says that it is owed, the
+			// reconciler mends the queues and the sweeper sends it again.
+			b.metrics.returned.Inc()
+			b.Logger.Warn("event reached no queue", "position", b.positions[i])
+			continue
+		case broker.Nacked, broker.Unknown:
+		}
+		b.metrics.published.Add(float64(acked))
+		b.cut(b.positions[i])
+		return fmt.Errorf("publish event at position %d: %w", b.positions[i], err)
+	}
+	b.metrics.published.Add(float64(acked))
+	b.waiting, b.positions = b.waiting[:0], b.positions[:0]
+	return nil
+}
+
+// cut takes the record at a position, and all after it, out of the progress.
+func (b *batch) cut(position int64) {
+	b.progress.Through = position - 1
+	for i, o := range b.progress.Owed {
+		if o.Position >= position {
+			b.progress.Owed = b.progress.Owed[:i]
+			return
+		}
+	}
+}
+
+// change applies a change of a subscription to the topology and the routes.
+func (b *batch) change(ctx context.Context, r *postgres.Record) error {
+	change, err := subscription.ParseRecord(r.Data)
+	if err != nil {
+		b.Logger.Error("control record is passed over", "position", r.Position, "error", err)
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	old, known := b.routes.get(change.ID)
+	route := postgres.Route{
+		ID: change.ID, Account: change.Account, EventTypes: change.EventTypes, Status: change.Status, Since: old.Since,
+	}
+	switch {
+	case change.Status == subscription.Deleted:
+		err = b.Topology.DeleteSubscription(ctx, string(change.ID))
+	case !known:
+		route.Since = r.Position
+		if err := b.Topology.DeclareShared(ctx, []string{change.Account}); err != nil {
+			return fmt.Errorf("declare exchange of account %s: %w", change.Account, err)
+		}
+		err = b.declare(ctx, route)
+	default:
+		err = b.rebind(ctx, old, route)
+	}
+	if err != nil {
+		return fmt.Errorf("apply change of %s: %w", change.ID, err)
+	}
+	b.routes.set(route)
+	b.progress.Changed = append(b.progress.Changed, route)
+	b.Logger.Info("subscription changed", "subscription", change.ID, "status", change.Status, "position", r.Position)
+	return nil
+}
+
+// rebind binds before it unbinds, so that a pattern which replaces another
+// leaves no gap.
+func (b *batch) rebind(ctx context.Context, old, route postgres.Route) error {
+	if added := without(bound(route), bound(old)); len(added) > 0 {
+		if err := b.Topology.Bind(ctx, string(route.ID), route.Account, added); err != nil && !errors.Is(err, broker.ErrNotFound) {
+			return fmt.Errorf("bind: %w", err)
+		}
+	}
+	if gone := without(bound(old), bound(route)); len(gone) > 0 {
+		if err := b.Topology.Unbind(ctx, string(route.ID), route.Account, gone); err != nil {
+			return fmt.Errorf("unbind: %w", err)
+		}
+	}
+	return nil
+}
