@@ -1,0 +1,175 @@
+package sender
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Class is the kind of end that an attempt came to. It is stored.
+type Class string
+
+// The classes. All but the last speak about the subscriber's server.
+const (
+	ClassOK        Class = "ok"        // a complete 2xx response
+	ClassStatus    Class = "status"    // a complete response that is not 2xx
+	ClassTimeout   Class = "timeout"   // not complete in time, from the name's lookup on
+	ClassConnect   Class = "connect"   // refused, reset, unreachable, closed early
+	ClassDNS       Class = "dns"       // the name has no address
+	ClassTLS       Class = "tls"       // no trusted connection
+	ClassBlocked   Class = "blocked"   // refused by the Guard
+	ClassProtocol  Class = "protocol"  // not HTTP, too large a header, or a request that cannot be made
+	ClassCancelled Class = "cancelled" // we stopped it: not the subscriber's failure, and not to be counted
+)
+
+const maxErrorLen = 240
+
+// fail sets the class and the error text for a request that got no complete
+// response. The texts are our own: those of package net name addresses, of
+// this machine, of its resolver, and of what is behind a name.
+func (s *Sender) fail(ctx, attempt context.Context, err error, timeout time.Duration, result *Result) {
+	result.Class, result.Error = classify(err)
+	switch {
+	case errors.Is(err, ErrBlocked):
+		// Before anything else, so that the text does not depend on timing.
+	case ctx.Err() != nil:
+		result.Class, result.Error = ClassCancelled, "stopped before there was a response"
+	case attempt.Err() != nil:
+		result.Class = ClassTimeout
+		result.Error = "no response within " + timeout.String()
+	}
+	if result.Status != 0 && result.Class != ClassCancelled {
+		result.Error = "status " + strconv.Itoa(result.Status) + ", but the response was not complete: " + result.Error
+	}
+	result.Error = clip(result.Error)
+}
+
+func classify(err error) (Class, string) {
+	var (
+		dnsErr    *net.DNSError
+		opErr     *net.OpError
+		certErr   *tls.CertificateVerificationError
+		recordErr tls.RecordHeaderError
+		alertErr  tls.AlertError
+		hostErr   x509.HostnameError
+		netErr    net.Error
+	)
+	dialing := errors.As(err, &opErr) && opErr.Op == "dial"
+	switch {
+	case errors.Is(err, ErrBlocked):
+		return ClassBlocked, "the address of this host is not allowed"
+	case errors.As(err, &dnsErr):
+		switch {
+		case dnsErr.IsTimeout:
+			return ClassTimeout, "the host's name was not resolved in time"
+		case dnsErr.IsNotFound:
+			return ClassDNS, "the host's name has no address"
+		}
+		return ClassDNS, "the host's name could not be resolved"
+	case errors.As(err, &certErr):
+		return ClassTLS, certErr.Err.Error()
+	case errors.As(err, &hostErr):
+		return ClassTLS, hostErr.Error()
+	case errors.Is(err, http.ErrSchemeMismatch), errors.As(err, &recordErr):
+		return ClassTLS, "the server does not speak TLS on this port"
+	case errors.As(err, &alertErr), opErr != nil && opErr.Op == "remote error":
+		return ClassTLS, "the server broke off the TLS handshake"
+	case strings.Contains(err.Error(), "tls: "):
+		return ClassTLS, "the TLS handshake failed"
+	}
+	if text, ok := connectError(err); ok {
+		return ClassConnect, text
+	}
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded),
+		errors.As(err, &netErr) && netErr.Timeout():
+		if dialing {
+			return ClassTimeout, "no connection within " + dialTimeout.String()
+		}
+		return ClassTimeout, "no response in time"
+	case dialing:
+		return ClassConnect, "the connection failed"
+	case closedEarly(err):
+		return ClassConnect, "the server closed the connection before the response was complete"
+	case strings.Contains(err.Error(), "response headers exceeded"):
+		return ClassProtocol, "the response's headers are larger than 32 KiB"
+	}
+	return ClassProtocol, "the response is not valid HTTP"
+}
+
+func connectError(err error) (string, bool) {
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "the connection was refused", true
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNABORTED):
+		return "the server reset the connection", true
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.ENETDOWN):
+		return "the host cannot be reached", true
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE),
+		errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.ENOBUFS):
+		return "this machine has no connections left to make", true
+	}
+	return "", false
+}
+
+// closedEarly recognises the ends of a connection that have no errno. The
+// transport's own errors for them are not exported.
+func closedEarly(err error) bool {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
+		return true
+	}
+	text := err.Error()
+	return strings.Contains(text, "server closed idle connection") ||
+		strings.Contains(text, "transport connection broken") && strings.HasSuffix(text, "EOF")
+}
+
+func clip(text string) string {
+	text = printable(text)
+	if len(text) > maxErrorLen {
+		text = strings.ToValidUTF8(text[:maxErrorLen], "") + "..."
+	}
+	return text
+}
+
+func statusText(status int) string {
+	code := strconv.Itoa(status)
+	switch {
+	case status >= 300 && status < 400:
+		return "status " + code + ": redirects are not followed"
+	case http.StatusText(status) != "":
+		return "status " + code + ": " + http.StatusText(status)
+	}
+	return "status " + code
+}
+
+const maxRetryAfter = 24 * time.Hour
+
+// retryAfter reads the header's two forms, a number of seconds or a date.
+// What is neither, negative or past is 0; what is too far is 24 h.
+func retryAfter(value string, now time.Time) time.Duration {
+	value = strings.TrimSpace(value)
+	if value == "" {
+		return 0
+	}
+	if !strings.ContainsFunc(value, func(r rune) bool { return r < '0' || r > '9' }) {
+		seconds, err := strconv.ParseUint(value, 10, 64)
+		if err != nil || seconds > uint64(maxRetryAfter/time.Second) {
+			return maxRetryAfter // also for a number that does not fit
+		}
+		return time.Duration(seconds) * time.Second
+	}
+	at, err := http.ParseTime(value)
+	if err != nil {
+		return 0
+	}
+	return max(0, min(at.Sub(now), maxRetryAfter))
+}

@@ -1,0 +1,204 @@
+package sender
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/textproto"
+	"slices"
+	"strings"
+)
+
+// ErrInvalidHeader is wrapped by what ValidateHeaders returns. The text after
+// it can be shown to whoever sent the headers.
+var ErrInvalidHeader = errors.New("invalid header")
+
+const (
+	maxCustomHeaders     = 32
+	maxCustomHeaderName  = 128
+	maxCustomHeaderValue = 2048
+)
+
+// ValidateHeaders reports why headers cannot be added to a subscription's
+// requests.
+func ValidateHeaders(headers http.Header) error {
+	if len(headers) > maxCustomHeaders {
+		return fmt.Errorf("%w: more than %d", ErrInvalidHeader, maxCustomHeaders)
+	}
+	for name, values := range headers {
+		switch {
+		case !isToken(name):
+			return fmt.Errorf("%w: a name must be letters, digits and !#$%%&'*+-.^_`|~ only", ErrInvalidHeader)
+		case len(name) > maxCustomHeaderName:
+			return fmt.Errorf("%w: a name is longer than %d bytes", ErrInvalidHeader, maxCustomHeaderName)
+		case reserved(textproto.CanonicalMIMEHeaderKey(name)):
+			return fmt.Errorf("%w: %s is set by Posthorn", ErrInvalidHeader, name)
+		case len(values) != 1:
+			return fmt.Errorf("%w: %s must have one value", ErrInvalidHeader, name)
+		case len(values[0]) > maxCustomHeaderValue:
+			return fmt.Errorf("%w: the value of %s is longer than %d bytes", ErrInvalidHeader, name, maxCustomHeaderValue)
+		case strings.ContainsFunc(values[0], forbiddenInValue):
+			return fmt.Errorf("%w: the value of %s must be visible ASCII", ErrInvalidHeader, name)
+		case strings.TrimSpace(values[0]) != values[0]:
+			return fmt.Errorf("%w: the value of %s begins or ends with a space", ErrInvalidHeader, name)
+		}
+	}
+	return nil
+}
+
+// isToken is RFC 9110's grammar of a header's name.
+func isToken(name string) bool {
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		case strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0:
+		default:
+			return false
+		}
+	}
+	return name != ""
+}
+
+func forbiddenInValue(r rune) bool { return r < ' ' || r > '~' }
+
+// reserved reports whether a subscriber may not choose the header, given its
+// canonical name: it frames the message, belongs to one connection, says what
+// the body is, or is ours.
+func reserved(name string) bool {
+	switch name {
+	case "Host", "Content-Length", "Content-Type", "Content-Encoding",
+		"Transfer-Encoding", "Te", "Trailer", "Connection", "Keep-Alive",
+		"Upgrade", "Expect", "Accept-Encoding", "User-Agent",
+		// net/http takes either as leave to send the request a second time.
+		"Idempotency-Key", "X-Idempotency-Key":
+		return true
+	}
+	return strings.HasPrefix(name, "Webhook-") || strings.HasPrefix(name, "Proxy-") ||
+		strings.HasPrefix(name, "Ce-") // CloudEvents
+}
+
+// dropped is the part of reserved that Send enforces: Headers also carries
+// what Posthorn itself sets, such as Content-Type or Ce-Id.
+func dropped(name string) bool {
+	switch name {
+	case "Content-Type", "Content-Encoding", "User-Agent":
+		return false
+	}
+	return reserved(name) && !strings.HasPrefix(name, "Ce-")
+}
+
+// Of an attempt's headers this much is kept.
+const (
+	maxKeptHeaders = 64
+	maxKeptValue   = 1024
+	maxKeptTotal   = 8 << 10
+)
+
+// keep returns headers as they are recorded: joined, capped, and without the
+// values that give access to something.
+func keep(headers http.Header) map[string]string {
+	if len(headers) == 0 {
+		return nil
+	}
+	kept := make(map[string]string, min(len(headers), maxKeptHeaders))
+	total := 0
+	add := func(name string, values []string) bool {
+		value := values[0]
+		if len(values) > 1 {
+			value = strings.Join(values, ", ")
+		}
+		if sensitive(name) {
+			value = "[redacted]"
+		}
+		if len(value) > maxKeptValue {
+			value = strings.ToValidUTF8(value[:maxKeptValue], "") + "..."
+		}
+		value = printable(value)
+		total += len(name) + len(value)
+		if len(kept) == maxKeptHeaders || total > maxKeptTotal {
+			return false
+		}
+		kept[name] = value
+		return true
+	}
+	if !overCap(headers) {
+		for name, values := range headers {
+			if len(values) > 0 {
+				add(name, values)
+			}
+		}
+		return kept
+	}
+	// Which ones fall away must not depend on a map's order.
+	names := make([]string, 0, len(headers))
+	for name := range headers {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if values := headers[name]; len(values) > 0 && !add(name, values) {
+			break
+		}
+	}
+	return kept
+}
+
+func overCap(headers http.Header) bool {
+	if len(headers) > maxKeptHeaders {
+		return true
+	}
+	total := 0
+	for name, values := range headers {
+		total += len(name)
+		for _, value := range values {
+			total += len(value) + len(", ")
+		}
+	}
+	return total > maxKeptTotal
+}
+
+// sensitive goes by the name: a signature proves one request and is kept, a
+// credential opens the subscriber's server to whoever reads the ledger.
+func sensitive(name string) bool {
+	switch name {
+	case "Webhook-Signature":
+		return false
+	case "Authorization", "Cookie", "Set-Cookie":
+		return true
+	}
+	for _, word := range [...]string{"auth", "token", "secret", "password", "api-key", "apikey", "credential"} {
+		if containsFold(name, word) {
+			return true
+		}
+	}
+	return false
+}
+
+// containsFold spares the lower-case copy, of which an attempt would make a dozen.
+func containsFold(name, word string) bool {
+	for i := 0; i+len(word) <= len(name); i++ {
+		if strings.EqualFold(name[i:i+len(word)], word) {
+			return true
+		}
+	}
+	return false
+}
+
+// printable keeps what can be stored and shown anywhere: a header's value may
+// hold bytes that are not UTF-8, which a text column refuses.
+func printable(text string) string {
+	if !strings.ContainsFunc(text, unprintable) {
+		return text
+	}
+	return strings.Map(func(r rune) rune {
+		if unprintable(r) {
+			return '?'
+		}
+		return r
+	}, text)
+}
+
+func unprintable(r rune) bool {
+	return r < ' ' || r == 0x7f || r == '\uFFFD' || r >= 0x80 && r < 0xa0
+}

@@ -1,0 +1,336 @@
+package sender
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/textproto"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"posthorn/events/webhook"
+)
+
+// Config of a Sender. The zero value is safe to use.
+type Config struct {
+	// AllowNetworks may be reached although they are private.
+	AllowNetworks []netip.Prefix
+	// Logger gets one debug line for each attempt that the Guard refused.
+	// The default discards it.
+	Logger *slog.Logger
+	// UserAgent defaults to "Posthorn/1".
+	UserAgent string
+	// MaxResponseBody is how much of a response's body is kept. 16 KiB.
+	MaxResponseBody int
+	// MaxTimeout bounds Request.Timeout. 30 s.
+	MaxTimeout time.Duration
+	// MaxIdlePerHost and MaxIdle bound the connections that are kept open,
+	// per host and in total. 512 and 4,096.
+	MaxIdlePerHost, MaxIdle int
+	// RootCAs replaces the system's certificate authorities.
+	RootCAs *x509.CertPool
+	// Resolver looks up names. The default is Go's own, which knows no
+	// spellings of an address that the C library's would accept.
+	Resolver *net.Resolver
+}
+
+const (
+	defaultTimeout = 15 * time.Second
+	dialTimeout    = 10 * time.Second
+	// Node and Apache close an idle connection after five seconds. To be
+	// first avoids writing a request to a connection that is being closed,
+	// of which nobody can say afterwards whether it was read.
+	idleTimeout = 4 * time.Second
+
+	maxResponseHeader = 32 << 10
+	// If no more than this is left of a body that is too long to be kept, it
+	// is cheaper to read it than to open another connection.
+	maxDrain = 64 << 10
+)
+
+// Request is what to send.
+type Request struct {
+	// URL as ValidateURL accepts it.
+	URL string
+	// Body is sent as it is. It must not be changed afterwards: a request that
+	// was given up may still be being written when Send returns.
+	Body []byte
+	// ID is the webhook-id.
+	ID string
+	// Secrets sign the request; at least one must be usable.
+	Secrets []webhook.Secret
+	// Headers to add. Content-Type is application/json unless set here.
+	Headers http.Header
+	// Timeout for the whole attempt. 15 s.
+	Timeout time.Duration
+	// At is the webhook-timestamp; zero means now.
+	At time.Time
+}
+
+// Result is how an attempt ended.
+type Result struct {
+	// StartedAt and Duration of the attempt, including the response's body.
+	StartedAt time.Time
+	Duration  time.Duration
+	// Status of the response, or 0 if there was none. It may be there
+	// although Class is not ClassOK or ClassStatus: then the response was not
+	// complete, and counts as none.
+	Status int
+	Class  Class
+	// Error explains a failure to the subscriber. Empty if OK.
+	Error string
+	// RequestHeaders and ResponseHeaders by canonical name, capped, and
+	// without credentials. The signature is kept.
+	RequestHeaders, ResponseHeaders map[string]string
+	// ResponseBody is the beginning of the response's body; ResponseTruncated
+	// says that there was more.
+	ResponseBody      []byte
+	ResponseTruncated bool
+	// RetryAfter is what a response that is not 2xx asked for, at most 24 h.
+	RetryAfter time.Duration
+}
+
+// OK reports whether the subscriber has the event: a complete 2xx response.
+func (r Result) OK() bool { return r.Class == ClassOK }
+
+// Sender makes attempts. It is safe for concurrent use and keeps connections
+// open between attempts.
+type Sender struct {
+	transport  *http.Transport
+	guard      *Guard
+	logger     *slog.Logger
+	userAgent  []string
+	maxBody    int
+	maxTimeout time.Duration
+	buffers    sync.Pool // of *[]byte, maxBody+1 long
+}
+
+// New returns a Sender.
+func New(config Config) *Sender {
+	s := &Sender{
+		guard:      NewGuard(config.AllowNetworks),
+		logger:     config.Logger,
+		userAgent:  []string{orDefault(config.UserAgent, "Posthorn/1")},
+		maxBody:    orDefault(config.MaxResponseBody, 16<<10),
+		maxTimeout: orDefault(config.MaxTimeout, 30*time.Second),
+	}
+	if s.logger == nil {
+		s.logger = slog.New(slog.DiscardHandler)
+	}
+	s.buffers.New = func() any {
+		buf := make([]byte, s.maxBody+1)
+		return &buf
+	}
+	resolver := config.Resolver
+	if resolver == nil {
+		resolver = &net.Resolver{PreferGo: true}
+	}
+	dialer := &net.Dialer{
+		Timeout:        dialTimeout,
+		ControlContext: s.guard.control,
+		Resolver:       resolver,
+		// TCP's own keep-alive is of no use to connections that live for
+		// seconds, and costs three system calls each.
+		KeepAlive: -1,
+	}
+	// HTTP/1.1 only: one request per connection at a time, so that attempts to
+	// one host share no fate, and no retry inside the library, which HTTP/2
+	// makes on a refused stream.
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	s.transport = &http.Transport{
+		Proxy:                  nil, // a proxy would connect in our place, past the guard
+		DialContext:            dialContext(dialer),
+		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: config.RootCAs},
+		TLSHandshakeTimeout:    dialTimeout,
+		DisableCompression:     true,
+		MaxIdleConns:           orDefault(config.MaxIdle, 4096),
+		MaxIdleConnsPerHost:    orDefault(config.MaxIdlePerHost, 512),
+		IdleConnTimeout:        idleTimeout,
+		MaxResponseHeaderBytes: maxResponseHeader,
+		Protocols:              protocols,
+	}
+	return s
+}
+
+// dialContext is dialer's, except that "localhost." means this machine as
+// "localhost" does (RFC 6761). A hosts file is not asked for a name with a dot
+// at its end, and what a name server says of that one is of no interest.
+func dialContext(dialer *net.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		if host, port, err := net.SplitHostPort(address); err == nil && strings.EqualFold(host, "localhost.") {
+			address = net.JoinHostPort("localhost", port)
+		}
+		return dialer.DialContext(ctx, network, address)
+	}
+}
+
+func orDefault[T comparable](value, fallback T) T {
+	var zero T
+	if value == zero {
+		return fallback
+	}
+	return value
+}
+
+// Close closes the connections that are idle. Attempts under way go on.
+func (s *Sender) Close() { s.transport.CloseIdleConnections() }
+
+// Send makes one attempt. When ctx ends before the attempt does, the result is
+// of ClassCancelled, whatever the subscriber might still have answered.
+func (s *Sender) Send(ctx context.Context, r Request) Result {
+	result := Result{StartedAt: time.Now()}
+	s.send(ctx, r, &result)
+	result.Duration = time.Since(result.StartedAt)
+	return result
+}
+
+func (s *Sender) send(ctx context.Context, r Request, result *Result) {
+	target, err := parseURL(r.URL)
+	if err != nil {
+		result.Class, result.Error = ClassProtocol, err.Error()
+		return
+	}
+	if !webhook.ValidID(r.ID) {
+		result.Class, result.Error = ClassProtocol, "the event's id cannot be a webhook-id"
+		return
+	}
+	at := r.At
+	if at.IsZero() {
+		at = result.StartedAt
+	}
+	signature := webhook.Sign(r.ID, at, r.Body, r.Secrets...)
+	if signature == "" {
+		// Never unsigned: a receiver that did not check could be taught to rely on it.
+		result.Class, result.Error = ClassProtocol, "there is no secret to sign with"
+		return
+	}
+	header := s.header(r, at, signature)
+	result.RequestHeaders = keep(header)
+
+	timeout := min(orDefault(r.Timeout, defaultTimeout), s.maxTimeout)
+	attempt, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+
+	// RoundTrip, not Client.Do: no redirects, no cookies, no second timer.
+	response, err := s.transport.RoundTrip(newRequest(attempt, target, header, r.Body))
+	if err != nil {
+		s.fail(ctx, attempt, err, timeout, result)
+		if result.Class == ClassBlocked {
+			s.logger.DebugContext(ctx, "attempt blocked", "id", r.ID, "host", target.Host)
+		}
+		return
+	}
+	defer func() { _ = response.Body.Close() }() // nothing more is wanted of it
+
+	result.Status = response.StatusCode
+	result.ResponseHeaders = keep(response.Header)
+	if err := s.readBody(response, result); err != nil {
+		s.fail(ctx, attempt, err, timeout, result)
+		return
+	}
+	if result.Status >= 200 && result.Status < 300 {
+		result.Class = ClassOK
+		return
+	}
+	result.Class = ClassStatus
+	result.Error = statusText(result.Status)
+	result.RetryAfter = retryAfter(response.Header.Get("Retry-After"), time.Now())
+}
+
+func newRequest(ctx context.Context, target *url.URL, header http.Header, body []byte) *http.Request {
+	request := &http.Request{
+		Method:        http.MethodPost,
+		URL:           target,
+		Host:          target.Host,
+		Header:        header,
+		ContentLength: int64(len(body)),
+		Proto:         "HTTP/1.1",
+		ProtoMajor:    1,
+		ProtoMinor:    1,
+	}
+	if len(body) > 0 {
+		request.Body = io.NopCloser(bytes.NewReader(body))
+		// With it the transport may take another connection if a pooled one
+		// turns out closed before anything was written, and in no other case.
+		request.GetBody = func() (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(body)), nil
+		}
+	} else {
+		request.Body = http.NoBody
+	}
+	return request.WithContext(ctx)
+}
+
+// header builds the request's headers. Ours come last and win.
+func (s *Sender) header(r Request, at time.Time, signature string) http.Header {
+	header := make(http.Header, 5+len(r.Headers))
+	values := [...]string{"application/json", r.ID, webhook.Timestamp(at), signature}
+	header["Content-Type"] = values[0:1:1]
+	header["User-Agent"] = s.userAgent
+	for name, v := range r.Headers {
+		if name = textproto.CanonicalMIMEHeaderKey(name); !dropped(name) {
+			header[name] = v
+		}
+	}
+	header["Webhook-Id"] = values[1:2:2]
+	header["Webhook-Timestamp"] = values[2:3:3]
+	header["Webhook-Signature"] = values[3:4:4]
+	return header
+}
+
+// readBody keeps the beginning of the body. An error means that the response
+// did not arrive as a whole, up to what is kept of it.
+func (s *Sender) readBody(response *http.Response, result *Result) error {
+	if response.Body == http.NoBody || response.StatusCode == http.StatusSwitchingProtocols {
+		return nil
+	}
+	pooled, ok := s.buffers.Get().(*[]byte)
+	if !ok { // cannot happen: the pool holds nothing else
+		return io.ErrUnexpectedEOF
+	}
+	defer s.buffers.Put(pooled)
+	buf := *pooled
+
+	n, err := readUpTo(response.Body, buf)
+	if err == nil { // one byte more than is kept
+		n = s.maxBody
+		result.ResponseTruncated = true
+		if left := response.ContentLength - int64(len(buf)); response.ContentLength > 0 && left <= maxDrain {
+			// The result is known; whether the rest arrives changes nothing.
+			_, _ = io.Copy(io.Discard, response.Body)
+		}
+	}
+	if n > 0 {
+		result.ResponseBody = bytes.Clone(buf[:n])
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		result.ResponseTruncated = true
+		return err
+	}
+	return nil
+}
+
+// readUpTo fills buf, or returns what ended the reading before that: io.EOF
+// for a complete body. io.ReadFull has one error for that and for a body that
+// was cut off.
+func readUpTo(r io.Reader, buf []byte) (n int, err error) {
+	for n < len(buf) && err == nil {
+		var k int
+		k, err = r.Read(buf[n:])
+		n += k
+	}
+	if n == len(buf) {
+		err = nil
+	}
+	return n, err
+}

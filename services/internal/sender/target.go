@@ -1,0 +1,161 @@
+package sender
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// ErrInvalidURL is wrapped by what ValidateURL returns. The text after it says
+// what is wrong, without the URL, and can be shown to whoever sent it.
+var ErrInvalidURL = errors.New("invalid URL")
+
+const (
+	maxURLLen   = 2048
+	maxHostLen  = 253
+	maxLabelLen = 63
+)
+
+// ValidateURL reports why raw cannot be a subscription's URL. Whether its host
+// may be reached is not asked here, since a name can point elsewhere by the
+// time of the attempt: the Guard decides that on every connect.
+func ValidateURL(raw string) error {
+	_, err := parseURL(raw)
+	return err
+}
+
+func invalidURL(why string) error { return fmt.Errorf("%w: %s", ErrInvalidURL, why) }
+
+func parseURL(raw string) (*url.URL, error) {
+	switch {
+	case raw == "":
+		return nil, invalidURL("it is empty")
+	case len(raw) > maxURLLen:
+		return nil, invalidURL("it is longer than 2048 bytes")
+	case !utf8.ValidString(raw):
+		return nil, invalidURL("it is not UTF-8")
+	case strings.ContainsFunc(raw, forbiddenInURL):
+		return nil, invalidURL("it has a space, a backslash or a control character in it")
+	case strings.Contains(raw, "#"):
+		return nil, invalidURL("it has a fragment (#)")
+	case hasEscapedControl(raw):
+		return nil, invalidURL("it has an escaped control character in it")
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		// The parser's error quotes the URL, which may carry a token.
+		return nil, invalidURL("it cannot be parsed")
+	}
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, invalidURL("it must begin with http:// or https://")
+	case u.Opaque != "":
+		return nil, invalidURL("it must begin with http:// or https://")
+	case u.User != nil:
+		return nil, invalidURL("it has a user name or password in it")
+	case u.Hostname() == "":
+		return nil, invalidURL("it has no host")
+	}
+	if err := validatePort(u); err != nil {
+		return nil, err
+	}
+	return u, validateHost(u)
+}
+
+func validatePort(u *url.URL) error {
+	port := u.Port()
+	if port == "" {
+		if strings.HasSuffix(u.Host, ":") {
+			return invalidURL("its port is empty")
+		}
+		return nil
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return invalidURL("its port is not between 1 and 65535")
+	}
+	if badPort(int(n)) {
+		return invalidURL("its port belongs to another protocol and is refused")
+	}
+	return nil
+}
+
+func validateHost(u *url.URL) error {
+	host := u.Hostname()
+	if strings.HasPrefix(u.Host, "[") {
+		addr, err := netip.ParseAddr(host)
+		if err != nil || !addr.Is6() {
+			return invalidURL("its host is not an IPv6 address")
+		}
+		if addr.Zone() != "" {
+			return invalidURL("its host is an address with a zone")
+		}
+		return nil
+	}
+	if len(host) > maxHostLen {
+		return invalidURL("its host is too long")
+	}
+	labels := strings.Split(strings.TrimSuffix(host, "."), ".")
+	for _, label := range labels {
+		if label == "" || len(label) > maxLabelLen {
+			return invalidURL("its host has a label that is empty or too long")
+		}
+		if strings.ContainsFunc(label, forbiddenInHost) {
+			return invalidURL("its host has a character in it that no host name has")
+		}
+	}
+	// What ends in a number is an IPv4 address (WHATWG URL). Of the spellings
+	// that programs read as one, such as 2130706433, 0177.0.0.1, 0x7f.1 and
+	// 127.1, only the common one is taken.
+	if isNumber(labels[len(labels)-1]) {
+		if addr, err := netip.ParseAddr(host); err != nil || !addr.Is4() {
+			return invalidURL("its host is a number but not an IPv4 address of the form 192.0.2.1")
+		}
+	}
+	return nil
+}
+
+func isNumber(label string) bool {
+	digits := func(r rune) bool { return r < '0' || r > '9' }
+	if !strings.ContainsFunc(label, digits) {
+		return true
+	}
+	hex, ok := strings.CutPrefix(strings.ToLower(label), "0x")
+	return ok && !strings.ContainsFunc(hex, func(r rune) bool {
+		return digits(r) && (r < 'a' || r > 'f')
+	})
+}
+
+func forbiddenInURL(r rune) bool {
+	return r <= ' ' || r == '\\' || r == 0x7f || unicode.IsControl(r) || unicode.IsSpace(r)
+}
+
+// forbiddenInHost admits letters of any script, which net/http turns into
+// punycode. Symbols and digits of other scripts have no use but to disguise.
+func forbiddenInHost(r rune) bool {
+	switch {
+	case r >= '0' && r <= '9', r == '-', r == '_':
+		return false
+	}
+	return !unicode.IsLetter(r) && !unicode.IsMark(r)
+}
+
+// hasEscapedControl finds %00 to %1f and %7f. Nothing that we write would
+// decode them, but something behind the receiver's front may.
+func hasEscapedControl(raw string) bool {
+	for i := 0; i+2 < len(raw); i++ {
+		if raw[i] != '%' {
+			continue
+		}
+		n, err := strconv.ParseUint(raw[i+1:i+3], 16, 8)
+		if err == nil && (n < ' ' || n == 0x7f) {
+			return true
+		}
+	}
+	return false
+}

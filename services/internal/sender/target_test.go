@@ -1,0 +1,138 @@
+package sender
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+func TestValidateURLAccepts(t *testing.T) {
+	t.Parallel()
+	for _, raw := range []string{
+		"http://example.com", "https://example.com/hooks?token=a%20b&c=%F0%9F%93%B7", "HTTPS://EXAMPLE.COM/",
+		"http://example.com:8080/", "http://example.com:65535/", "http://localhost:3001/my-album", "http://localhost./",
+		"http://127.0.0.1:3001/", "http://[::1]:3001/", "http://[2606:4700:4700::1111]/",
+		"http://a_b.example/", "http://xn--bcher-kva.example/", "http://bücher.example/ü", "http://例え.jp/",
+		"http://rabbitmq:15672/", "http://example.com/a:b@c", "http://1password.example/", "http://1.2.3.4.example/",
+		"http://example.com/?u=a@b", "https://example.com./",
+	} {
+		if err := ValidateURL(raw); err != nil {
+			t.Errorf("%s: %v", raw, err)
+		}
+	}
+}
+
+func TestValidateURLRefuses(t *testing.T) {
+	t.Parallel()
+	for _, raw := range []string{
+		"", "example.com", "/path", "//example.com/", "mailto:a@b.example", "http:example.com", "http:/example.com", "http://", "http:///a", "http://:80/",
+		"file:///etc/passwd", "gopher://example.com/", "ftp://example.com/", "javascript:alert(1)", "unix:///run/x", "ws://example.com/",
+		// Somebody else's host behind the one that is read first.
+		"http://a@127.0.0.1/", "http://a:b@example.com/", "http://@example.com/", "http://public#@127.0.0.1/", "http://example.com/#", "http://example.com\\@127.0.0.1/",
+		// Control characters, plain and escaped.
+		"http://x/%0d%0aHost:evil", "http://x/%0D%0A", "http://x/?a=%00", "http://x%0d%0a/", "http://x/\r\nHost: evil", "http://x/\x00", "http://x/\x7f", "http://x/%7f",
+		" http://example.com/", "http://example.com/ ", "http://exa mple.com/", "http://example.com/\u2028", "http://example.com/\u0085", "http://example.com/\xff",
+		// Ports.
+		"http://x:0/", "http://x:25/", "http://x:6667/", "http://x:70000/", "http://x:65536/", "http://x:-1/", "http://x:/", "http://x:http/", "http://x:22/", "http://[::1]:6000/",
+		// Numbers that are read as addresses, and other spellings of hosts.
+		"http://2130706433/", "http://0177.0.0.1/", "http://0x7f.1/", "http://0x7f000001/", "http://127.1/", "http://1.2.3/", "http://1.2.3.4.5/", "http://256.0.0.1/",
+		"http://127.0.0.01/", "http://0x/", "http://127.0.0.1./", "http://1.2.3.4.0xff/",
+		"http://ⓛocalhost/", "http://①②⑦.0.0.1/", "http://１２７.0.0.1/", "http://٣.example/",
+		"http://[fe80::1%25eth0]/", "http://[::1/", "http://[127.0.0.1]/", "http://[v1.a]/", "http://::1/",
+		"http://a..b/", "http://.a/", "http://ex%61mple.com/", "http://exam,ple/", "http://exam*ple/", "http://<script>/", "http://a;b/",
+		"http://" + strings.Repeat("a", 64) + ".example/", "http://" + strings.Repeat("a.", 127) + "a/",
+		"http://example.com/" + strings.Repeat("a", 2048),
+	} {
+		err := ValidateURL(raw)
+		if !errors.Is(err, ErrInvalidURL) {
+			t.Errorf("%q: %v, want ErrInvalidURL", raw, err)
+			continue
+		}
+		if len(raw) > 12 && strings.Contains(err.Error(), raw) {
+			t.Errorf("the error shows the URL: %v", err)
+		}
+	}
+}
+
+func TestValidateURLAcceptsTheLongestURL(t *testing.T) {
+	t.Parallel()
+	const front = "http://example.com/"
+	if err := ValidateURL(front + strings.Repeat("a", 2048-len(front))); err != nil {
+		t.Error(err)
+	}
+}
+
+func FuzzParseURLAgreesWithItsOwnRules(f *testing.F) {
+	f.Add("http://example.com:8080/a?b=c")
+	f.Add("http://a@[::1]:70000/%0d#")
+	f.Add("http://0x7f.1/")
+	f.Fuzz(func(t *testing.T, raw string) {
+		u, err := parseURL(raw)
+		if err != nil {
+			return
+		}
+		if u.User != nil || u.Fragment != "" || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			t.Errorf("%q: accepted as %#v", raw, u)
+		}
+		if port := u.Port(); port != "" {
+			if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 || badPort(n) {
+				t.Errorf("%q: port %s accepted", raw, port)
+			}
+		}
+		if strings.ContainsAny(u.RequestURI()+u.Host, " \r\n\x00") {
+			t.Errorf("%q: would be written as %q", raw, u.RequestURI())
+		}
+	})
+}
+
+func TestValidateHeaders(t *testing.T) {
+	t.Parallel()
+	many := http.Header{}
+	for i := range 33 {
+		many.Set("X-"+strconv.Itoa(i), "a")
+	}
+	for name, c := range map[string]struct {
+		headers http.Header
+		ok      bool
+	}{
+		"none":                    {nil, true},
+		"a credential":            {http.Header{"Authorization": {"Bearer abc"}}, true},
+		"lower case":              {http.Header{"x-a": {"b c"}}, true},
+		"an empty value":          {http.Header{"X-A": {""}}, true},
+		"too many":                {many, false},
+		"CRLF in a value":         {http.Header{"X-A": {"b\r\nX-Evil: 1"}}, false},
+		"LF in a value":           {http.Header{"X-A": {"b\nc"}}, false},
+		"NUL in a value":          {http.Header{"X-A": {"b\x00"}}, false},
+		"a letter beyond ASCII":   {http.Header{"X-A": {"é"}}, false},
+		"a space at the end":      {http.Header{"X-A": {"b "}}, false},
+		"two values":              {http.Header{"X-A": {"b", "c"}}, false},
+		"no value":                {http.Header{"X-A": {}}, false},
+		"a long value":            {http.Header{"X-A": {strings.Repeat("a", 2049)}}, false},
+		"CRLF in a name":          {http.Header{"X-A\r\nX-Evil": {"b"}}, false},
+		"a colon in a name":       {http.Header{"X-A:": {"b"}}, false},
+		"a space in a name":       {http.Header{"X A": {"b"}}, false},
+		"an empty name":           {http.Header{"": {"b"}}, false},
+		"a long name":             {http.Header{strings.Repeat("a", 129): {"b"}}, false},
+		"Host":                    {http.Header{"Host": {"b"}}, false},
+		"host, lower case":        {http.Header{"host": {"b"}}, false},
+		"Content-Length":          {http.Header{"Content-Length": {"1"}}, false},
+		"Transfer-Encoding":       {http.Header{"transfer-encoding": {"chunked"}}, false},
+		"Connection":              {http.Header{"CONNECTION": {"close"}}, false},
+		"a webhook header":        {http.Header{"webhook-anything": {"b"}}, false},
+		"a proxy header":          {http.Header{"Proxy-Authorization": {"b"}}, false},
+		"a CloudEvents attribute": {http.Header{"ce-id": {"b"}}, false},
+		"Content-Type":            {http.Header{"Content-Type": {"text/html"}}, false},
+		"Expect":                  {http.Header{"Expect": {"100-continue"}}, false},
+		"leave to repeat":         {http.Header{"Idempotency-Key": {"b"}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := ValidateHeaders(c.headers)
+			if c.ok != (err == nil) || err != nil && !errors.Is(err, ErrInvalidHeader) {
+				t.Errorf("ValidateHeaders = %v, want ok %v", err, c.ok)
+			}
+		})
+	}
+}
