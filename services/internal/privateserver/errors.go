@@ -1,0 +1,17 @@
+package privateserver
+
+import "errors"
+
+var (
+	// ErrNotInstalled is returned by StartPostgres and StartRabbitMQ when the
+	// server's programs are nowhere on the machine.
+	ErrNotInstalled = errors.New("not installed (scripts/install installs what is missing)")
+	// ErrInUse is returned by StartPostgres and StartRabbitMQ when another
+	// process runs the server of this folder. The error names its pid.
+	ErrInUse = errors.New("folder is in use")
+
+	// errPortTaken makes a start try again on other ports.
+	errPortTaken = errors.New("a port was taken meanwhile")
+	// errExited is what a start ends with when the server did not come up.
+	errExited = errors.New("exited before it was ready")
+)
