@@ -104,6 +104,7 @@ type session struct {
 	wire *wire
 	gone chan struct{} // closed once the connection has ended
 	born time.Time
+	log  *slog.Logger
 
 	mu      sync.Mutex
 	blocked chan struct{} // closed while the broker refuses messages
@@ -129,6 +130,18 @@ func (s *session) reason() error {
 // kill ends the connection without a word to the broker, which is all that helps on a dead line.
 func (s *session) kill() { _ = s.wire.Conn.Close() }
 
+// killIfSilent ends the connection if the broker has said nothing since a request that ran into its deadline: it owed
+// an answer, and so the line is dead, or as good as dead.
+func (s *session) killIfSilent(ctx context.Context, since time.Time) {
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) || time.Since(since) < time.Second {
+		return
+	}
+	if s.wire.lastRead.Load() < since.UnixNano() {
+		s.log.WarnContext(ctx, "broker does not answer, giving up the connection")
+		s.kill()
+	}
+}
+
 // close ends the connection in order.
 func (s *session) close() {
 	late := time.AfterFunc(closeTimeout, s.kill)
@@ -137,7 +150,7 @@ func (s *session) close() {
 	<-s.gone
 }
 
-func (s *session) watch(closed <-chan *amqp.Error, blocking <-chan amqp.Blocking, log *slog.Logger) {
+func (s *session) watch(closed <-chan *amqp.Error, blocking <-chan amqp.Blocking) {
 	for {
 		select {
 		case b, ok := <-blocking:
@@ -152,7 +165,7 @@ func (s *session) watch(closed <-chan *amqp.Error, blocking <-chan amqp.Blocking
 				s.blocked = make(chan struct{})
 			}
 			s.mu.Unlock()
-			log.Warn("broker changed its mind about accepting messages", "blocked", b.Active, "reason", b.Reason)
+			s.log.Warn("broker changed its mind about accepting messages", "blocked", b.Active, "reason", b.Reason)
 		case e, ok := <-closed:
 			s.mu.Lock()
 			if ok && e != nil {
@@ -259,8 +272,8 @@ func (l *link) dial(ctx context.Context) (*session, error) {
 	}
 	// The broker sends a heartbeat after half the interval.
 	w.readTimeout.Store(int64(2 * conn.Config.Heartbeat))
-	s := &session{conn: conn, wire: w, gone: make(chan struct{}), blocked: make(chan struct{}), born: time.Now()}
-	go s.watch(conn.NotifyClose(make(chan *amqp.Error, 1)), conn.NotifyBlocked(make(chan amqp.Blocking)), l.log)
+	s := &session{conn: conn, wire: w, gone: make(chan struct{}), blocked: make(chan struct{}), born: time.Now(), log: l.log}
+	go s.watch(conn.NotifyClose(make(chan *amqp.Error, 1)), conn.NotifyBlocked(make(chan amqp.Blocking)))
 	return s, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"strings"
@@ -50,7 +51,7 @@ func newSiteOn(t testing.TB, brokerURL string) *site {
 	s := &site{
 		cfg: broker.Config{
 			URL: brokerURL, Namespace: "test-" + rand.Text()[:12] + ".", ConnectionName: t.Name(),
-			RequeuePause: 20 * time.Millisecond, RetryRungs: []time.Duration{200 * time.Millisecond, 2 * time.Second},
+			Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), RequeuePause: 20 * time.Millisecond, RetryRungs: []time.Duration{200 * time.Millisecond, 2 * time.Second},
 		},
 		queues: map[string]bool{}, exchanges: map[string]bool{},
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -53,7 +52,6 @@ const blockedGrace = 250 * time.Millisecond
 // message.Publisher.
 type Publisher struct {
 	cfg  Config
-	log  *slog.Logger
 	link *link
 
 	writing chan struct{} // held by the one call that writes; a channel, so that the others can give up waiting
@@ -71,7 +69,7 @@ func NewPublisher(cfg Config) (*Publisher, error) {
 		return nil, err
 	}
 	return &Publisher{
-		cfg: cfg, log: cfg.Logger, link: newLink(cfg, "publish"), writing: make(chan struct{}, 1),
+		cfg: cfg, link: newLink(cfg, "publish"), writing: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -108,10 +106,7 @@ func (p *Publisher) PublishAll(ctx context.Context, batch []Publishing) ([]Outco
 		c.err = p.write(ctx, s, c)
 	})
 	if err := c.await(ctx, refusing, outcomes); err != nil {
-		if errors.Is(err, context.DeadlineExceeded) && s.wire.lastRead.Load() < start.UnixNano() && time.Since(start) > time.Second {
-			p.log.WarnContext(ctx, "gave up a connection that says nothing")
-			s.kill()
-		}
+		s.killIfSilent(ctx, start)
 		return outcomes, fmt.Errorf("publish %d messages: %w", len(batch), err)
 	}
 	return outcomes, nil

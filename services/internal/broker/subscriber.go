@@ -14,7 +14,7 @@ import (
 type Subscriber struct {
 	cfg      Config
 	pool     *pool
-	topology *Topology
+	topology func() (*Topology, error) // made when first needed: SubscribeQueue does not
 
 	closing sync.Once
 }
@@ -25,11 +25,9 @@ func NewSubscriber(cfg Config) (*Subscriber, error) {
 	if err != nil {
 		return nil, err
 	}
-	topology, err := NewTopology(cfg)
-	if err != nil {
-		return nil, err
-	}
-	return &Subscriber{cfg: cfg, pool: newPool(cfg), topology: topology}, nil
+	return &Subscriber{
+		cfg: cfg, pool: newPool(cfg), topology: sync.OnceValues(func() (*Topology, error) { return NewTopology(cfg) }),
+	}, nil
 }
 
 // SubscribeQueue consumes a queue, with up to prefetch messages not yet acknowledged. A queue that is not there is
@@ -41,9 +39,7 @@ func (s *Subscriber) SubscribeQueue(ctx context.Context, queue string, prefetch 
 // Subscribe consumes the events of the default account whose type matches a topic, which may be a pattern of AMQP.
 // It declares a durable queue for that, one for each topic and Config.Group.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
-	declare := func(ctx context.Context) error {
-		return s.topology.declareListener(ctx, s.cfg.Group, topic)
-	}
+	declare := func(ctx context.Context) error { return s.declare(ctx, topic) }
 	if err := declare(ctx); err != nil {
 		return nil, fmt.Errorf("subscribe to %q: %w", topic, err)
 	}
@@ -52,10 +48,18 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 
 // SubscribeInitialize declares what Subscribe would, so that nothing published from then on is missed.
 func (s *Subscriber) SubscribeInitialize(topic string) error {
-	if err := s.topology.declareListener(context.Background(), s.cfg.Group, topic); err != nil {
+	if err := s.declare(context.Background(), topic); err != nil {
 		return fmt.Errorf("initialize subscription to %q: %w", topic, err)
 	}
 	return nil
+}
+
+func (s *Subscriber) declare(ctx context.Context, topic string) error {
+	topology, err := s.topology()
+	if err != nil {
+		return err
+	}
+	return topology.declareListener(ctx, s.cfg.Group, topic)
 }
 
 func (s *Subscriber) subscribe(
@@ -76,7 +80,9 @@ func (s *Subscriber) subscribe(
 func (s *Subscriber) Close() error {
 	s.closing.Do(func() {
 		s.pool.close()
-		_ = s.topology.Close()
+		if topology, err := s.topology(); err == nil {
+			_ = topology.Close()
+		}
 	})
 	return nil
 }

@@ -213,16 +213,37 @@ func (t *Topology) bind(ctx context.Context, queue, exchange, key string) error 
 	return nil
 }
 
-// do makes one request on an idle channel. The library's requests know no deadline, so each runs beside the caller;
-// one that hangs keeps its channel until the connection ends.
+// do makes one request, again if the connection was lost under it: all of them can be repeated.
 func (t *Topology) do(ctx context.Context, request func(*amqp.Channel) error) error {
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.PublishTimeout)
 	defer cancel()
-	start := time.Now()
-	s, err := t.link.session(ctx)
-	if err != nil {
-		return err
+	for {
+		s, err := t.link.session(ctx)
+		if err != nil {
+			return err
+		}
+		err = translate(t.try(ctx, s, request))
+		if !errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
+			return err
+		}
+		// The connection's end may be noticed a moment later than the request's.
+		moment := time.NewTimer(time.Second)
+		select {
+		case <-s.gone:
+			moment.Stop()
+		case <-ctx.Done():
+			moment.Stop()
+			return err
+		case <-moment.C:
+			return err
+		}
 	}
+}
+
+// try makes one request on an idle channel. The library's requests know no deadline, so each runs beside the caller;
+// one that hangs keeps its channel until the connection ends.
+func (t *Topology) try(ctx context.Context, s *session, request func(*amqp.Channel) error) error {
+	start := time.Now()
 	var c *topologyChannel
 	select {
 	case c = <-t.channels:
@@ -246,11 +267,9 @@ func (t *Topology) do(ctx context.Context, request func(*amqp.Channel) error) er
 	}()
 	select {
 	case err := <-answer:
-		return translate(err)
+		return err
 	case <-ctx.Done():
-		if errors.Is(ctx.Err(), context.DeadlineExceeded) && s.wire.lastRead.Load() < start.UnixNano() && time.Since(start) > time.Second {
-			s.kill()
-		}
+		s.killIfSilent(ctx, start)
 		return unavailable(errors.New("no answer in time"), ctx)
 	}
 }

@@ -1,0 +1,221 @@
+package broker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"posthorn/services/internal/broker"
+)
+
+func TestEventsReachSubscriptionsByPattern(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{broker.Classic, broker.Quorum} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t)
+			s.cfg.QueueType = kind
+			topology := s.topology(t)
+			q := s.subscription(t, topology, "sub_1", "photo.*", "LIKED_PHOTO")
+			s.subscription(t, topology, "sub_1", "photo.*", "LIKED_PHOTO") // again: no error
+			p := s.publisher(t)
+			publish := func(account string, keys ...string) {
+				t.Helper()
+				for _, k := range keys {
+					if _, err := p.PublishAll(t.Context(), []broker.Publishing{{Exchange: s.Events(account), Key: k}}); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			publish("default", "photo.liked", "LIKED_PHOTO", "photo", "photo.liked.twice", "other")
+			if n := s.depth(t, q); n != 2 {
+				t.Errorf("%d messages, want 2", n)
+			}
+			s.sweepExchanges(s.Events("acme"))
+			if err := topology.DeclareShared(t.Context(), []string{"acme"}); err != nil {
+				t.Fatal(err)
+			}
+			publish("acme", "photo.liked")
+			if n := s.depth(t, q); n != 2 {
+				t.Errorf("an event of another account came through")
+			}
+			if err := topology.Unbind(t.Context(), "sub_1", "default", []string{"photo.*", "never.bound"}); err != nil {
+				t.Error(err)
+			}
+			if err := topology.Bind(t.Context(), "sub_1", "default", []string{"other"}); err != nil {
+				t.Error(err)
+			}
+			publish("default", "photo.liked", "other")
+			messages, consumers, exists, err := topology.Depth(t.Context(), q)
+			if messages != 3 || consumers != 0 || !exists || err != nil {
+				t.Errorf("depth is %d, %d, %v, %v", messages, consumers, exists, err)
+			}
+		})
+	}
+}
+
+func TestMessageComesBackFromRetryQueue(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	topology := s.topology(t)
+	q := s.subscription(t, topology, "sub_1", "#")
+	other := s.subscription(t, topology, "sub_2", "#")
+	c, p := s.consumers(t), s.publisher(t)
+	tries := make(chan time.Time, 10)
+	rung := s.cfg.RungFor(time.Second)
+	// Three hops: a broker that took them for a cycle of dead letters would drop the message.
+	if err := c.Add(q, 1, func(ctx context.Context, d broker.Delivery) error {
+		tries <- time.Now()
+		if len(d.Headers["n"]) == 3 {
+			return nil
+		}
+		headers := d.Headers
+		headers["n"] += "x"
+		_, err := p.PublishAll(ctx, []broker.Publishing{{
+			Exchange: s.Retry(rung), Key: "sub_1", Mandatory: true, ID: d.ID, Headers: headers, Body: d.Body,
+		}})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, c)
+	if _, err := p.PublishAll(t.Context(), []broker.Publishing{{Exchange: s.Deliver(), Key: "sub_1", Mandatory: true, ID: "e"}}); err != nil {
+		t.Fatal(err)
+	}
+	last := receive(t, tries)
+	for range 3 {
+		next := receive(t, tries)
+		if d := next.Sub(last); d < rung-10*time.Millisecond {
+			t.Errorf("came back after %s, want %s", d, rung)
+		}
+		last = next
+	}
+	stop()
+	if n := s.depth(t, q) + s.depth(t, other) + s.depth(t, s.Retry(rung)); n != 0 {
+		t.Errorf("%d messages left", n)
+	}
+}
+
+func TestTopologyToleratesWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	topology := s.topology(t)
+	if err := topology.Unbind(t.Context(), "sub_none", "default", []string{"a"}); err != nil {
+		t.Errorf("unbinding a queue that is not there: %v", err)
+	}
+	if err := topology.Unbind(t.Context(), "sub_none", "nobody", []string{"a"}); err != nil {
+		t.Errorf("unbinding from an exchange that is not there: %v", err)
+	}
+	if err := topology.DeleteSubscription(t.Context(), "sub_none"); err != nil {
+		t.Errorf("deleting a queue that is not there: %v", err)
+	}
+	if _, _, exists, err := topology.Depth(t.Context(), s.DeliverQueue("sub_none")); exists || err != nil {
+		t.Errorf("depth of a queue that is not there: %v, %v", exists, err)
+	}
+	if err := topology.Bind(t.Context(), "sub_none", "default", []string{"a"}); !errors.Is(err, broker.ErrNotFound) {
+		t.Errorf("binding a queue that is not there: %v", err)
+	}
+	s.subscription(t, topology, "sub_1", "a") // works on: no channel was left broken
+}
+
+func TestForeignQueueIsReportedAndHarmsNoOther(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	topology := s.topology(t)
+	s.sweep(s.DeliverQueue("sub_1"), s.DeadQueue("sub_1"))
+	if _, err := s.channel(t).QueueDeclare(s.DeliverQueue("sub_1"), true, false, false, false, amqp.Table{"x-message-ttl": 1000}); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for i := range 10 {
+		wg.Go(func() {
+			s.sweep(s.DeliverQueue(fmt.Sprint("good", i)), s.DeadQueue(fmt.Sprint("good", i)))
+			if err := topology.DeclareSubscription(t.Context(), fmt.Sprint("good", i), "default", []string{"a"}); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Go(func() {
+			err := topology.DeclareSubscription(t.Context(), "sub_1", "default", []string{"a"})
+			if !errors.Is(err, broker.ErrForeign) {
+				t.Errorf("got %v, want ErrForeign", err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := topology.DeleteSubscription(t.Context(), "sub_1"); err != nil {
+		t.Fatal(err)
+	}
+	s.subscription(t, topology, "sub_1", "a")
+}
+
+func TestTopologyReportsUnavailableBrokerAndComesBack(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	l := newLine(t, s.cfg.URL)
+	s.cfg.URL = l.url
+	topology := s.topology(t)
+	l.down()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := topology.Bind(ctx, "sub_1", "default", []string{"a"}); !errors.Is(err, broker.ErrUnavailable) {
+		t.Errorf("got %v, want ErrUnavailable", err)
+	}
+	l.up()
+	s.subscription(t, topology, "sub_1", "a")
+	restore := l.silence()
+	ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := topology.Bind(ctx, "sub_1", "default", []string{"a"}); !errors.Is(err, broker.ErrUnavailable) {
+		t.Errorf("on a silent line: got %v, want ErrUnavailable", err)
+	}
+	restore()
+	s.subscription(t, topology, "sub_1", "b")
+}
+
+func TestThreeThousandSubscriptionsAreAllAlive(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	n := 3000
+	if testing.Short() {
+		n = 300
+	}
+	// Plain exclusive queues, so that making and deleting them is quick: this is about consumers.
+	s.cfg.PublishTimeout = time.Minute
+	got := make(chan string, n)
+	c, p := s.consumers(t), s.publisher(t)
+	ch := s.channel(t)
+	batch := make([]broker.Publishing, n)
+	for i := range n {
+		q := fmt.Sprintf("%sq%d", s.Namespace, i)
+		if _, err := ch.QueueDeclare(q, false, false, false, true, nil); err != nil {
+			t.Fatal(err)
+		}
+		s.sweep(q)
+		if err := c.Add(q, 8, func(context.Context, broker.Delivery) error {
+			got <- q
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		batch[i] = broker.Publishing{Key: q, Mandatory: true}
+	}
+	if _, err := ch.QueueDeclarePassive(batch[n-1].Key, false, false, false, false, nil); err != nil {
+		t.Fatal(err)
+	}
+	run(t, c)
+	if _, err := p.PublishAll(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for range n {
+		seen[receive(t, got)] = true
+	}
+	if len(seen) != n {
+		t.Errorf("%d of %d subscriptions got their message", len(seen), n)
+	}
+}
