@@ -62,6 +62,10 @@ func newSiteOn(t testing.TB, brokerURL string) *site {
 	}
 	s.conn = conn
 	t.Cleanup(func() {
+		if len(s.queues)+len(s.exchanges) == 0 {
+			_ = conn.Close()
+			return
+		}
 		ch, err := conn.Channel()
 		if err != nil {
 			t.Errorf("clean up: %v", err)

@@ -1,0 +1,149 @@
+package broker_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+
+	"posthorn/services/internal/broker"
+	"posthorn/services/internal/privateserver"
+)
+
+// TestOnPrivateNode is about what strikes a whole node, so it has one of its own. Its parts follow one another.
+func TestOnPrivateNode(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("/tmp", "broker-test-") //nolint:usetesting // t.TempDir is closed to the node's own user
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the node may run as another user
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	node, err := privateserver.StartRabbitMQ(ctx, privateserver.Options{
+		Dir: dir + "/rabbitmq", Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := node.Stop(context.Background()); err != nil {
+			t.Errorf("stop the node: %v", err)
+		}
+	})
+	t.Run("alarm", func(t *testing.T) { testAlarm(t, node) })
+	t.Run("crash", func(t *testing.T) { testCrash(t, node) })
+}
+
+func ctl(t *testing.T, node *privateserver.RabbitMQ, args ...string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if _, err := node.Ctl(ctx, args...); err != nil {
+		t.Error(err)
+	}
+}
+
+func testAlarm(t *testing.T, node *privateserver.RabbitMQ) {
+	s := newSiteOn(t, node.URL())
+	topology := s.topology(t)
+	q := s.queue(t, "q")
+	p := s.publisher(t)
+	fill(t, p, q, 10)
+	ctl(t, node, "set_vm_memory_high_watermark", "0.00001")
+	defer ctl(t, node, "set_vm_memory_high_watermark", "0.4")
+	// More than fits in the buffers of the sockets, so that writing hangs too.
+	big := make([]broker.Publishing, 40)
+	for i := range big {
+		big[i] = broker.Publishing{Key: q, Body: make([]byte, 1<<20)}
+	}
+	refused := func(batch []broker.Publishing, within time.Duration) {
+		t.Helper()
+		start := time.Now()
+		outcomes, err := p.PublishAll(t.Context(), batch)
+		if !errors.Is(err, broker.ErrBlocked) || slices.Contains(outcomes, broker.Acked) {
+			t.Errorf("during the alarm: %v, %v", outcomes, err)
+		}
+		if took := time.Since(start); took > within {
+			t.Errorf("during the alarm, PublishAll took %s", took)
+		}
+	}
+	refused(big, 5*time.Second)
+	for range 20 {
+		refused(messages(q, 10), time.Second)
+	}
+
+	// Consuming and declaring go on.
+	in, err := s.subscriber(t).SubscribeQueue(t.Context(), q, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		receive(t, in).Ack()
+	}
+	s.subscription(t, topology, "sub_1", "a")
+
+	ctl(t, node, "set_vm_memory_high_watermark", "0.4")
+	eventually(t, "publishing works again", func() bool {
+		_, err := p.PublishAll(t.Context(), messages(q, 1))
+		return err == nil
+	})
+	receive(t, in).Ack()
+}
+
+// testCrash publishes and consumes while the node is killed and started again. The suite of Watermill has such a test
+// too, TestReconnect; it passes, but not under the race detector, since the test itself has a race.
+func testCrash(t *testing.T, node *privateserver.RabbitMQ) {
+	s := newSiteOn(t, node.URL())
+	s.topology(t)
+	p, sub := s.publisher(t), s.subscriber(t)
+	in, err := sub.Subscribe(t.Context(), "photo.*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const publishers, each = 20, 200
+	got := make(chan string, 10*publishers*each)
+	go func() {
+		for m := range in {
+			got <- m.UUID
+			m.Ack()
+		}
+	}()
+	var wg sync.WaitGroup
+	for w := range publishers {
+		wg.Go(func() {
+			for i := range each {
+				m := message.NewMessage(fmt.Sprint(w, "-", i), []byte("x"))
+				eventually(t, "publishing succeeds", func() bool { return p.Publish("photo.liked", m) == nil })
+			}
+		})
+	}
+	seen := map[string]bool{}
+	for len(seen) < publishers*each/4 {
+		seen[receive(t, got)] = true
+	}
+	if err := node.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := node.Restart(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for len(seen) < publishers*each {
+		seen[receive(t, got)] = true
+	}
+	wg.Wait()
+	// The node goes away with all that is on it, and the site's plain connection is dead.
+	s.queues, s.exchanges = nil, nil
+}
