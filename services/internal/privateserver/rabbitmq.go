@@ -116,13 +116,18 @@ func (mq *RabbitMQ) pickPorts(ctx context.Context, tried ports, wanted, wantedMa
 // configure writes the files that the node reads. The machine's own in
 // /etc/rabbitmq are not read.
 func (mq *RabbitMQ) configure() error {
-	keys, settings := merged(map[string]string{
+	defaults := map[string]string{
 		"listeners.tcp.1":     address(mq.port),
 		"management.tcp.ip":   "127.0.0.1",
 		"management.tcp.port": strconv.Itoa(mq.management),
 		"default_user":        owner,
 		"default_pass":        mq.password,
-	}, mq.settings)
+	}
+	if _, err := os.Stat(filepath.Join(mq.home.chroot, "/proc/meminfo")); err != nil {
+		// The other strategies read /proc, and fail in a chroot that has none.
+		defaults["vm_memory_calculation_strategy"] = "allocated"
+	}
+	keys, settings := merged(defaults, mq.settings)
 	var conf strings.Builder
 	for _, key := range keys {
 		_, _ = fmt.Fprintf(&conf, "%s = %s\n", key, settings[key]) // a Builder does not fail

@@ -1,0 +1,209 @@
+// Withservers runs a command with a private Postgres and RabbitMQ.
+//
+//	withservers [flags] command [argument ...]
+//
+// Both live in a temporary folder that is removed at the end. The command gets
+// their addresses in DATABASE_URL, AMQP_URL and RABBITMQ_MANAGEMENT_URL, and
+// its exit status is ours; 125 says that there were no servers to run it with,
+// 2 that the flags were wrong. A signal is passed on to the command, and the
+// servers stop after it has ended.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"posthorn/services/internal/privateserver"
+)
+
+const (
+	startTimeout = 2 * time.Minute
+	stopTimeout  = time.Minute
+
+	statusUsage     = 2
+	statusNoServers = 125
+	statusSignal    = 128
+)
+
+func main() {
+	status, err := run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	if err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "withservers:", err)
+	}
+	os.Exit(status)
+}
+
+type options struct {
+	chroot  string
+	durable bool
+	verbose bool
+	command []string
+}
+
+func parse(args []string, stderr io.Writer) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("withservers", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	flags.StringVar(&o.chroot, "chroot", "", "run the servers of the root file system in this `folder` (takes root)")
+	flags.BoolVar(&o.durable, "durable", false, "leave Postgres's fsync on")
+	flags.BoolVar(&o.verbose, "verbose", false, "log what the servers do")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	if o.command = flags.Args(); len(o.command) == 0 {
+		return o, errors.New("no command given")
+	}
+	return o, nil
+}
+
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (status int, err error) {
+	o, err := parse(args, stderr)
+	if err != nil {
+		return statusUsage, err
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+
+	parent := os.TempDir()
+	if o.chroot != "" {
+		parent = filepath.Join(o.chroot, "srv")
+	}
+	dir, err := os.MkdirTemp(parent, "posthorn-servers-")
+	if err != nil {
+		return statusNoServers, fmt.Errorf("make folder: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // the servers' users have to pass through
+		return statusNoServers, fmt.Errorf("open folder to the servers: %w", err)
+	}
+
+	servers, err := start(ctx, o, dir, stderr, signals)
+	defer func() {
+		stopping, cancel := context.WithTimeout(ctx, stopTimeout)
+		defer cancel()
+		err = errors.Join(err, servers.stop(stopping))
+	}()
+	if err != nil {
+		return statusNoServers, err
+	}
+
+	management, err := url.Parse(servers.rabbitmq.ManagementURL())
+	if err != nil {
+		return statusNoServers, fmt.Errorf("address of the web page: %w", err)
+	}
+	management.User = url.UserPassword(servers.rabbitmq.User(), servers.rabbitmq.Password())
+	cmd := exec.CommandContext(ctx, o.command[0], o.command[1:]...) //nolint:gosec // running it is what this is for
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
+	cmd.Env = append(os.Environ(),
+		"DATABASE_URL="+servers.postgres.URL(),
+		"AMQP_URL="+servers.rabbitmq.URL(),
+		"RABBITMQ_MANAGEMENT_URL="+management.String(),
+	)
+	return attend(cmd, signals)
+}
+
+// servers are the two; one that did not start is nil.
+type servers struct {
+	postgres *privateserver.Postgres
+	rabbitmq *privateserver.RabbitMQ
+}
+
+func start(ctx context.Context, o options, dir string, stderr io.Writer, signals <-chan os.Signal) (*servers, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	logger := slog.New(slog.DiscardHandler)
+	if o.verbose {
+		logger = slog.New(slog.NewTextHandler(stderr, nil))
+	}
+	settings := map[string]string{"max_connections": "500", "shared_buffers": "256MB"}
+	if !o.durable {
+		settings["fsync"], settings["full_page_writes"], settings["synchronous_commit"] = "off", "off", "off"
+	}
+	s := &servers{}
+	both, starting := errgroup.WithContext(ctx)
+	both.Go(func() (err error) {
+		s.postgres, err = privateserver.StartPostgres(starting, privateserver.Options{
+			Dir: filepath.Join(dir, "postgres"), Chroot: o.chroot, Logger: logger, Settings: settings,
+		})
+		return err
+	})
+	both.Go(func() (err error) {
+		s.rabbitmq, err = privateserver.StartRabbitMQ(starting, privateserver.Options{
+			Dir: filepath.Join(dir, "rabbitmq"), Chroot: o.chroot, Logger: logger,
+			// Full disks and memory are made on purpose, by the tests about them.
+			Settings: map[string]string{"disk_free_limit.absolute": "50MB", "vm_memory_high_watermark.absolute": "2GB"},
+		})
+		return err
+	})
+	started := make(chan error, 1)
+	go func() { started <- both.Wait() }()
+	select {
+	case err := <-started:
+		return s, err
+	case sig := <-signals:
+		cancel()
+		return s, errors.Join(fmt.Errorf("interrupted by %v", sig), <-started)
+	}
+}
+
+func (s *servers) stop(ctx context.Context) error {
+	var both errgroup.Group
+	if s.rabbitmq != nil {
+		both.Go(func() error { return s.rabbitmq.Stop(ctx) })
+	}
+	if s.postgres != nil {
+		both.Go(func() error { return s.postgres.Stop(ctx) })
+	}
+	return both.Wait()
+}
+
+// attend runs the command to its end and passes signals on to it. The terminal
+// sends Ctrl-C to the command as well as to us, so that one is only awaited.
+func attend(cmd *exec.Cmd, signals <-chan os.Signal) (int, error) {
+	if err := cmd.Start(); err != nil {
+		return statusNoServers, fmt.Errorf("start command: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for {
+		select {
+		case err := <-ended:
+			return statusOf(err)
+		case sig := <-signals:
+			if sig == syscall.SIGINT {
+				continue
+			}
+			if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				return statusNoServers, fmt.Errorf("pass signal on: %w", err)
+			}
+		}
+	}
+}
+
+func statusOf(err error) (int, error) {
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok {
+		if err != nil {
+			return statusNoServers, fmt.Errorf("run command: %w", err)
+		}
+		return 0, nil
+	}
+	if wait, ok := exit.Sys().(syscall.WaitStatus); ok && wait.Signaled() {
+		return statusSignal + int(wait.Signal()), nil
+	}
+	return exit.ExitCode(), nil
+}

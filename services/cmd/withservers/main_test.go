@@ -1,0 +1,87 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestTheCommandGetsTheServersAndItsStatusIsOurs(t *testing.T) {
+	t.Parallel()
+	var stdout, stderr bytes.Buffer
+	script := `echo "$DATABASE_URL"; echo "$AMQP_URL"; echo "$RABBITMQ_MANAGEMENT_URL"; exit 7`
+	status, err := run(t.Context(), []string{"sh", "-c", script}, strings.NewReader(""), &stdout, &stderr)
+	if err != nil || status != 7 {
+		t.Errorf("status %d, error %v, stderr %s", status, err, stderr.String())
+	}
+	lines := strings.Split(stdout.String(), "\n")
+	for i, prefix := range []string{"postgres://posthorn:", "amqp://posthorn:", "http://posthorn:"} {
+		if i >= len(lines) || !strings.HasPrefix(lines[i], prefix) {
+			t.Errorf("line %d does not begin with %s: %q", i, prefix, lines)
+		}
+	}
+	left, err := filepath.Glob(filepath.Join(os.TempDir(), "posthorn-servers-*", "postgres", "password"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range left {
+		content, err := os.ReadFile(path) //nolint:gosec // below the temporary folder
+		if err == nil && strings.Contains(stdout.String(), strings.TrimSpace(string(content))) {
+			t.Errorf("the servers' folder is still there: %s", path)
+		}
+	}
+}
+
+func TestACommandThatASignalEndsHasTheShellsStatus(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", "kill -KILL $$")
+	if status, err := attend(cmd, nil); err != nil || status != 128+9 {
+		t.Errorf("status %d, error %v", status, err)
+	}
+}
+
+func TestATerminationIsPassedOnAndCtrlCIsAwaited(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `trap 'exit 8' INT; trap 'exit 9' TERM; echo ready; read -r never`)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = stdin.Close() })
+	ready := make(writeSignal, 1)
+	cmd.Stdout = ready
+	signals := make(chan os.Signal, 2)
+	go func() {
+		<-ready
+		signals <- syscall.SIGINT // the terminal's, which the command gets by itself
+		signals <- syscall.SIGTERM
+	}()
+	if status, err := attend(cmd, signals); err != nil || status != 9 {
+		t.Errorf("status %d, error %v", status, err)
+	}
+}
+
+// writeSignal says that something was written.
+type writeSignal chan struct{}
+
+func (w writeSignal) Write(p []byte) (int, error) {
+	select {
+	case w <- struct{}{}:
+	default:
+	}
+	return len(p), nil
+}
+
+func TestWrongFlagsAndMissingCommandsAreUsageErrors(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{}, {"-chroot"}, {"-no-such-flag", "true"}} {
+		if status, err := run(t.Context(), args, strings.NewReader(""), io.Discard, io.Discard); status != 2 || err == nil {
+			t.Errorf("%q: status %d, error %v", args, status, err)
+		}
+	}
+}
