@@ -1,0 +1,278 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"posthorn/events"
+	"posthorn/services/internal/broker"
+	"posthorn/services/internal/envelope"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/sender"
+	"posthorn/services/internal/subscription"
+)
+
+// errGiveBack sends a message back to its queue: its subscription is being
+// paused, changed or stopped, and nothing was begun.
+var errGiveBack = errors.New("subscription is being stopped")
+
+// Headers that a dead letter has beside those of its message.
+const (
+	headerReason     = "posthorn-reason"
+	headerLastStatus = "posthorn-last-status"
+	headerLastError  = "posthorn-last-error"
+	headerErrorClass = "posthorn-error-class"
+	headerDiedAt     = "posthorn-died-at"
+)
+
+// deliver makes the attempt that a message asks for, records it, and sends
+// what is next. Nil acknowledges the message.
+func (s *Service) deliver(ctx context.Context, c *consumer, d broker.Delivery) error {
+	e, err := envelope.Parse(d.Headers)
+	if err == nil {
+		err = events.Event{ID: d.ID, Type: "x"}.Validate()
+	}
+	if err != nil || d.ID == "" {
+		return s.foreign(ctx, c, d, err)
+	}
+	if e.Wait > 0 {
+		return s.sendLater(ctx, c, d, e, e.Wait)
+	}
+
+	at := place{e.Position, c.id}
+	if !s.working.begin(at) {
+		// A copy of a message in hand. That one stays unacknowledged until it
+		// is done, so this one is not needed.
+		s.metrics.copies.Inc()
+		return nil
+	}
+	defer s.working.end(at)
+
+	if err := c.acquire(ctx); err != nil {
+		return err
+	}
+	attempt, err := s.attempt(ctx, c, d, e)
+	c.release()
+	if err != nil || attempt == nil {
+		return err
+	}
+
+	// Crash window: the request was made and the ledger does not know. The
+	// message comes again and so does the request, with the same webhook-id.
+	if refused, err := s.attempts.Do(ctx, *attempt); err != nil || refused != nil {
+		return fmt.Errorf("record attempt: %w", errors.Join(err, refused))
+	}
+	// Crash window: the ledger knows and the message comes again. It finds
+	// the delivery finished, or its attempt made, and is dropped. What is sent
+	// below may be lost: a retry is overdue then, and swept.
+	switch attempt.Status {
+	case postgres.Retrying:
+		e.Attempts = attempt.Number
+		return s.sendLater(ctx, c, d, e, attempt.RetryIn)
+	case postgres.Dead:
+		return s.bury(ctx, c, d, *attempt)
+	case postgres.Pending, postgres.Delivered, postgres.Cancelled:
+	}
+	return nil
+}
+
+// attempt makes one attempt and says what follows, or nothing where the
+// message turns out not to be due.
+func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope) (*postgres.Attempt, error) {
+	sub := c.settings.Load()
+	switch {
+	case sub.Status == subscription.Deleted:
+		return nil, nil
+	case sub.Status != subscription.Active:
+		return nil, errGiveBack
+	}
+	if !s.fresh(d, e) {
+		due, err := s.due(ctx, c, d, e, sub.Timeout)
+		if err != nil || !due {
+			return nil, err
+		}
+	}
+	result := s.Sender.Send(ctx, sender.Request{
+		URL: sub.URL, Body: d.Body, ID: d.ID, Secrets: sub.Secrets(time.Now()), Timeout: sub.Timeout, Headers: trace(e),
+	})
+	if result.Class == sender.ClassCancelled {
+		return nil, errGiveBack
+	}
+	attempt := &postgres.Attempt{
+		Position: e.Position, Subscription: c.id, EventID: d.ID, Number: e.Attempts + 1, Cause: string(e.Cause),
+		StartedAt: result.StartedAt, Duration: result.Duration,
+		HTTPStatus: result.Status, ErrorClass: string(result.Class), Error: result.Error,
+		RequestHeaders: result.RequestHeaders, ResponseHeaders: result.ResponseHeaders, ResponseBody: result.ResponseBody,
+	}
+	if e.Attempts > 0 {
+		attempt.Cause = string(envelope.Retry)
+	}
+	schedule := s.cfg.Schedule
+	if sub.Schedule != nil {
+		schedule = sub.Schedule
+	}
+	s.metrics.attempts.WithLabelValues(string(result.Class)).Inc()
+	s.metrics.duration.Observe(result.Duration.Seconds())
+	if result.OK() {
+		attempt.Status = postgres.Delivered
+	} else if delay, more := schedule.Next(attempt.Number, result.RetryAfter, rand.Float64); more {
+		attempt.Status, attempt.RetryIn = postgres.Retrying, delay
+	} else {
+		attempt.Status = postgres.Dead
+	}
+	return attempt, nil
+}
+
+// fresh reports whether a message can only be the first for its delivery: no
+// attempt was made, the broker has not handed it out before, the relay has
+// not sent it before, and it is too young to have been swept.
+func (s *Service) fresh(d broker.Delivery, e envelope.Envelope) bool {
+	return e.Attempts == 0 && !e.Suspect && !d.Redelivered &&
+		(e.Cause == envelope.Live || e.Cause == envelope.Test) && time.Since(e.PublishedAt) < s.cfg.Fresh
+}
+
+// due asks the ledger for the right to make the attempt.
+func (s *Service) due(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope, timeout time.Duration) (bool, error) {
+	answer, err := s.claims.Do(ctx, postgres.Claim{
+		Position: e.Position, Subscription: c.id, EventID: d.ID, Cause: string(e.Cause), Attempts: e.Attempts,
+		For: timeout + 5*time.Second,
+	})
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("claim attempt: %w", err)
+	case answer.OK:
+		return true, nil
+	case answer.Status == postgres.Dead && d.Redelivered:
+		// We may have crashed between the ledger and the dead-letter queue.
+		// A second copy there is better than none.
+		return false, s.bury(ctx, c, d, postgres.Attempt{Number: answer.Attempts})
+	case answer.Busy > 0 && answer.Attempts <= e.Attempts:
+		// Another process has it, or died with it. Look again when its claim
+		// is over.
+		e.Suspect = true
+		return false, s.sendLater(ctx, c, d, e, answer.Busy)
+	}
+	s.metrics.copies.Inc()
+	return false, nil
+}
+
+// sendLater sends the message round through a retry queue; what that queue's
+// delay does not cover is waited for when it is back.
+func (s *Service) sendLater(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope, wait time.Duration) error {
+	rung := s.Broker.RungFor(wait)
+	e.Wait = max(0, wait-rung)
+	// Less than half of the shortest queue is not worth another round.
+	if e.Wait < s.Broker.RungFor(0)/2 {
+		e.Wait = 0
+	}
+	e.PublishedAt = time.Now()
+	outcome, err := s.messages.Do(ctx, broker.Publishing{
+		Exchange: s.names.Retry(rung), Key: string(c.id), Mandatory: true,
+		ID: d.ID, Headers: e.Headers(), ContentType: d.ContentType, Body: d.Body,
+	})
+	if err != nil || outcome != broker.Acked {
+		// The ledger has the time of the next attempt: the sweeper sends it.
+		s.metrics.unsent.Inc()
+		s.Logger.Warn("retry is left to the sweeper", "subscription", c.id, "event", d.ID, "outcome", outcome.String(), "error", err)
+	}
+	return nil
+}
+
+// bury puts the message into the subscription's dead-letter queue, with
+// headers that say why.
+func (s *Service) bury(ctx context.Context, c *consumer, d broker.Delivery, last postgres.Attempt) error {
+	headers := maps.Clone(d.Headers)
+	headers["posthorn-attempts"] = strconv.Itoa(last.Number)
+	headers[headerReason] = "attempts exhausted"
+	headers[headerDiedAt] = time.Now().UTC().Format(time.RFC3339)
+	if last.HTTPStatus != 0 {
+		headers[headerLastStatus] = strconv.Itoa(last.HTTPStatus)
+	}
+	if last.ErrorClass != "" {
+		headers[headerErrorClass], headers[headerLastError] = last.ErrorClass, last.Error
+	}
+	s.metrics.dead.Inc()
+	s.Logger.Info("delivery is dead", "subscription", c.id, "event", d.ID, "attempts", last.Number,
+		"last_status", last.HTTPStatus, "last_error", last.Error)
+	if err := s.park(ctx, c, d, headers); err != nil {
+		// The ledger says that it is dead; only the copy for the eye is missing.
+		s.Logger.Warn("dead letter is only in the ledger", "subscription", c.id, "event", d.ID, "error", err)
+	}
+	return nil
+}
+
+// foreign parks a message that Posthorn did not write, so that it neither
+// goes round nor reaches anybody, and can be looked at.
+func (s *Service) foreign(ctx context.Context, c *consumer, d broker.Delivery, why error) error {
+	if why == nil {
+		why = fmt.Errorf("%w: no id", envelope.ErrForeign)
+	}
+	s.metrics.foreign.Inc()
+	s.Logger.Warn("foreign message is parked", "subscription", c.id, "error", why)
+	headers := maps.Clone(d.Headers)
+	headers[headerReason] = why.Error()
+	return s.park(ctx, c, d, headers)
+}
+
+func (s *Service) park(ctx context.Context, c *consumer, d broker.Delivery, headers map[string]string) error {
+	outcome, err := s.messages.Do(ctx, broker.Publishing{
+		Key: s.names.DeadQueue(string(c.id)), Mandatory: true,
+		ID: d.ID, Headers: headers, ContentType: d.ContentType, Body: d.Body,
+	})
+	if err != nil {
+		return fmt.Errorf("park message: %w", err)
+	}
+	if outcome != broker.Acked {
+		return fmt.Errorf("park message: %s", outcome)
+	}
+	return nil
+}
+
+func trace(e envelope.Envelope) http.Header {
+	if e.TraceParent == "" {
+		return nil
+	}
+	h := http.Header{"Traceparent": {e.TraceParent}}
+	if e.TraceState != "" {
+		h["Tracestate"] = []string{e.TraceState}
+	}
+	return h
+}
+
+// place names a delivery.
+type place struct {
+	position int64
+	id       subscription.ID
+}
+
+// working is the set of deliveries that this process has in hand.
+type working struct {
+	mu  sync.Mutex
+	set map[place]struct{}
+}
+
+func (w *working) begin(p place) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, ok := w.set[p]; ok {
+		return false
+	}
+	if w.set == nil {
+		w.set = map[place]struct{}{}
+	}
+	w.set[p] = struct{}{}
+	return true
+}
+
+func (w *working) end(p place) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.set, p)
+}

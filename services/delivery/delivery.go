@@ -1,0 +1,181 @@
+// Package delivery makes the HTTP requests: it consumes each active
+// subscription's queue and sends what is in it, signed, to the subscription's
+// URL.
+//
+// It promises that a message is acknowledged only when the ledger has what
+// became of it; that a failed delivery is tried again by its schedule until it
+// is delivered or dead, and then is in the queue dead.<subscription>; that a
+// subscriber that is slow, hangs or fails delays nobody else; and that a
+// request is repeated only around a crash, with the same webhook-id. Settings
+// that change apply to every attempt that starts a second later. While the
+// database is away it finishes what is in flight and waits; while the broker
+// is away it waits; stopping drains.
+//
+// There is one path for a delivery. A first attempt, a retry, a replay and a
+// redrive differ in the envelope of their message.
+package delivery
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"posthorn/services/internal/broker"
+	"posthorn/services/internal/groupcommit"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/retry"
+	"posthorn/services/internal/sender"
+	"posthorn/services/internal/subscription"
+)
+
+// Config of a Service. The zero value of each field means its default.
+type Config struct {
+	// Follow is how often changed subscriptions are looked for. Default 200 ms.
+	Follow time.Duration
+	// Fresh is how old a message may be to be taken for the first of its kind
+	// without a look into the ledger. It must be well below
+	// postgres.SweepGrace, or a swept copy could overtake it. Default 15 s.
+	Fresh time.Duration
+	// Ahead is how many messages of a subscription may be on their way through
+	// the ledger beside those in flight. Default 128.
+	Ahead int
+	// Schedule of the subscriptions that have none. Default retry.Default.
+	Schedule retry.Schedule
+}
+
+// Parts are what a Service works with. All are needed.
+type Parts struct {
+	DB        *sql.DB
+	Keys      opener
+	Broker    broker.Config
+	Publisher *broker.Publisher
+	Consumers *broker.Consumers
+	Sender    *sender.Sender
+	Logger    *slog.Logger
+	Metrics   prometheus.Registerer
+}
+
+// opener decrypts signing secrets.
+type opener interface {
+	Open(sealed, associatedData []byte) ([]byte, error)
+}
+
+// Service delivers.
+type Service struct {
+	Parts
+	cfg     Config
+	names   broker.Names
+	metrics metrics
+
+	attempts *groupcommit.Group[postgres.Attempt, error]
+	claims   *groupcommit.Group[postgres.Claim, postgres.Claimed]
+	messages *groupcommit.Group[broker.Publishing, broker.Outcome]
+	working  working
+	// draining ends when no message is in hand any more.
+	draining context.Context //nolint:containedctx // its end is an event of the Service, not of a call
+	trouble  atomic.Pointer[string]
+}
+
+// New returns a Service that does nothing until Run.
+func New(cfg Config, parts Parts) *Service {
+	if cfg.Follow == 0 {
+		cfg.Follow = 200 * time.Millisecond
+	}
+	if cfg.Fresh == 0 {
+		cfg.Fresh = 15 * time.Second
+	}
+	if cfg.Ahead == 0 {
+		cfg.Ahead = 128
+	}
+	if cfg.Schedule == nil {
+		cfg.Schedule = retry.Default()
+	}
+	s := &Service{Parts: parts, cfg: cfg, names: parts.Broker.Names(), metrics: newMetrics(parts.Metrics)}
+	s.attempts = groupcommit.New(groupcommit.Config{MaxItems: 500, Flushes: 2}, s.record)
+	s.claims = groupcommit.New(groupcommit.Config{MaxItems: 500, Flushes: 2}, s.claim)
+	s.messages = groupcommit.New(groupcommit.Config{MaxItems: 500, Flushes: 2}, s.publish)
+	return s
+}
+
+// Ready reports what keeps the service from delivering.
+func (s *Service) Ready() error {
+	if trouble := s.trouble.Load(); trouble != nil {
+		return errors.New(*trouble)
+	}
+	return nil
+}
+
+// Run delivers until ctx ends and what is in flight is finished and recorded.
+func (s *Service) Run(ctx context.Context) error {
+	// The groups serve the messages in hand and so stop after them.
+	draining, drained := context.WithCancel(context.WithoutCancel(ctx))
+	defer drained()
+	s.draining = draining
+	var groups errgroup.Group
+	groups.Go(func() error { return s.attempts.Run(draining) })
+	groups.Go(func() error { return s.claims.Run(draining) })
+	groups.Go(func() error { return s.messages.Run(draining) })
+
+	r := roster{Service: s, active: map[subscription.ID]*consumer{}}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.Consumers.Run(ctx) })
+	g.Go(func() error { return r.follow(ctx) })
+	err := g.Wait()
+	drained()
+	return errors.Join(err, groups.Wait())
+}
+
+// record enters attempts in the ledger, and does not give up while the
+// database is away: until it is back, the messages stay unacknowledged and
+// nothing new is begun.
+func (s *Service) record(ctx context.Context, batch []postgres.Attempt) ([]error, error) {
+	results := make([]error, len(batch))
+	wait := 20 * time.Millisecond
+	for {
+		err := postgres.RecordAttempts(ctx, s.DB, batch)
+		switch {
+		case err == nil:
+			s.trouble.Store(nil)
+			return results, nil
+		case !errors.Is(err, postgres.ErrUnavailable):
+			// One that the ledger will not have must not cost its neighbours.
+			s.Logger.Error("attempts are recorded one by one", "count", len(batch), "error", err)
+			for i := range batch {
+				results[i] = postgres.RecordAttempts(ctx, s.DB, batch[i:i+1])
+			}
+			return results, nil
+		case s.draining.Err() != nil:
+			return nil, err
+		}
+		text := err.Error()
+		if s.trouble.Swap(&text) == nil {
+			s.Logger.Warn("ledger cannot be written: deliveries wait", "error", err)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-s.draining.Done():
+			timer.Stop()
+		}
+		wait = min(2*wait, time.Second)
+	}
+}
+
+func (s *Service) claim(ctx context.Context, batch []postgres.Claim) ([]postgres.Claimed, error) {
+	return postgres.ClaimAttempts(ctx, s.DB, batch)
+}
+
+// publish sends messages together. That some failed is in their outcomes.
+func (s *Service) publish(ctx context.Context, batch []broker.Publishing) ([]broker.Outcome, error) {
+	outcomes, err := s.Publisher.PublishAll(ctx, batch)
+	if len(outcomes) != len(batch) {
+		return nil, err
+	}
+	return outcomes, nil
+}

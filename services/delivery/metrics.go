@@ -1,0 +1,36 @@
+package delivery
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	attempts                      *prometheus.CounterVec
+	duration                      prometheus.Histogram
+	copies, unsent, dead, foreign prometheus.Counter
+	subscriptions                 prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer) metrics {
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "posthorn", Subsystem: "delivery", Name: name, Help: help})
+		reg.MustRegister(c)
+		return c
+	}
+	m := metrics{
+		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "posthorn", Subsystem: "delivery", Name: "attempts_total", Help: "HTTP requests made, by how they ended.",
+		}, []string{"class"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "posthorn", Subsystem: "delivery", Name: "attempt_seconds", Help: "How long the requests took.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 12),
+		}),
+		copies:  counter("copies_total", "Messages dropped because the ledger had their attempt already."),
+		unsent:  counter("unsent_retries_total", "Retries that the broker did not take and the sweeper will send."),
+		dead:    counter("dead_total", "Deliveries that died."),
+		foreign: counter("foreign_total", "Messages parked because Posthorn did not write them."),
+		subscriptions: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: "posthorn", Subsystem: "delivery", Name: "subscriptions", Help: "Subscriptions being served.",
+		}),
+	}
+	reg.MustRegister(m.attempts, m.duration, m.subscriptions)
+	return m
+}

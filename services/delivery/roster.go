@@ -1,0 +1,163 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"posthorn/services/internal/broker"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/subscription"
+)
+
+const (
+	// followOverlap covers changes that committed later than their time says.
+	followOverlap = 10 * time.Second
+	// reviewEvery is how often all subscriptions are read again, for a change
+	// that committed later still.
+	reviewEvery = 30 * time.Second
+)
+
+// roster starts and stops consumers as subscriptions come, change and go.
+type roster struct {
+	*Service
+	active map[subscription.ID]*consumer
+	// unsettled are waiting for their former consumer to be drained.
+	unsettled map[subscription.ID]subscription.Subscription
+	newest    time.Time
+	reviewed  time.Time
+}
+
+// consumer is an active subscription's.
+type consumer struct {
+	id       subscription.ID
+	settings atomic.Pointer[subscription.Subscription]
+	slots    chan struct{} // one for each request that may be in flight
+	stopping chan struct{}
+}
+
+func (c *consumer) acquire(ctx context.Context) error {
+	select {
+	case c.slots <- struct{}{}:
+		return nil
+	case <-c.stopping:
+		return errGiveBack
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *consumer) release() { <-c.slots }
+
+// follow keeps the consumers in step with the subscriptions until ctx ends.
+func (r *roster) follow(ctx context.Context) error {
+	r.unsettled = map[subscription.ID]subscription.Subscription{}
+	ticker := time.NewTicker(r.cfg.Follow)
+	defer ticker.Stop()
+	for {
+		if err := r.look(ctx); err != nil && ctx.Err() == nil {
+			text := err.Error()
+			if r.trouble.Swap(&text) == nil {
+				r.Logger.Warn("subscriptions cannot be read: the known ones are served", "error", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			r.stopAll()
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+func (r *roster) look(ctx context.Context) error {
+	since := r.newest.Add(-followOverlap)
+	review := time.Since(r.reviewed) >= reviewEvery
+	if review {
+		since = time.Time{}
+	}
+	changed, err := postgres.SubscriptionsSince(ctx, r.DB, since)
+	if err != nil {
+		return err
+	}
+	r.trouble.Store(nil)
+	if review {
+		r.reviewed = time.Now()
+	}
+	waiting := r.unsettled
+	r.unsettled = map[subscription.ID]subscription.Subscription{}
+	for _, sub := range waiting {
+		r.apply(sub)
+	}
+	for _, sub := range changed {
+		if sub.UpdatedAt.After(r.newest) {
+			r.newest = sub.UpdatedAt
+		}
+		r.apply(sub)
+	}
+	return nil
+}
+
+func (r *roster) apply(sub subscription.Subscription) {
+	c := r.active[sub.ID]
+	if c != nil && c.settings.Load().Version >= sub.Version {
+		return
+	}
+	delete(r.unsettled, sub.ID)
+	if sub.Status == subscription.Active {
+		if err := sub.Open(r.Keys); err != nil {
+			r.Logger.Error("subscription cannot be served: is POSTHORN_SECRET_KEY the one it was made with?", "error", err)
+			return
+		}
+	}
+	if c != nil {
+		// At once, also for the messages in hand.
+		c.settings.Store(&sub)
+		if sub.Status == subscription.Active && sub.MaxInFlight == cap(c.slots) {
+			return
+		}
+		r.stop(c)
+	}
+	if sub.Status == subscription.Active {
+		r.start(sub)
+	}
+}
+
+func (r *roster) start(sub subscription.Subscription) {
+	c := &consumer{id: sub.ID, slots: make(chan struct{}, sub.MaxInFlight), stopping: make(chan struct{})}
+	c.settings.Store(&sub)
+	err := r.Consumers.Add(r.names.DeliverQueue(string(sub.ID)), sub.MaxInFlight+r.cfg.Ahead,
+		func(ctx context.Context, d broker.Delivery) error { return r.deliver(ctx, c, d) })
+	switch {
+	case errors.Is(err, broker.ErrAdded):
+		r.unsettled[sub.ID] = sub
+	case errors.Is(err, broker.ErrClosed): // we are stopping
+	case err != nil:
+		r.Logger.Error("subscription cannot be served", "subscription", sub.ID, "error", err)
+	default:
+		r.active[sub.ID] = c
+		r.metrics.subscriptions.Set(float64(len(r.active)))
+	}
+}
+
+// stop begins to drain a consumer and does not wait for it: a slow subscriber
+// must not hold up the changes of others.
+func (r *roster) stop(c *consumer) {
+	delete(r.active, c.id)
+	r.metrics.subscriptions.Set(float64(len(r.active)))
+	close(c.stopping)
+	go func() {
+		if err := r.Consumers.Remove(r.draining, r.names.DeliverQueue(string(c.id))); err != nil && r.draining.Err() == nil {
+			r.Logger.Warn("consumer is not drained", "subscription", c.id, "error", err)
+		}
+	}()
+}
+
+// stopAll lets go of the messages that are waiting for a slot. Those in
+// flight are drained by the Consumers.
+func (r *roster) stopAll() {
+	for _, c := range r.active {
+		close(c.stopping)
+	}
+}

@@ -1,0 +1,85 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+
+	psnet "github.com/shirou/gopsutil/v4/net"
+	"github.com/shirou/gopsutil/v4/process"
+)
+
+// drainRequests is how long requests in flight are given when stopping.
+const drainRequests = 20 * time.Second
+
+// ErrPortTaken is returned by Listen when another process has the port; the
+// error says which one where the system tells.
+var ErrPortTaken = errors.New("port is taken")
+
+// Listen listens on a TCP address.
+func Listen(ctx context.Context, addr string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("listen on %s: %w%s", addr, ErrPortTaken, holder(ctx, addr))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", addr, err)
+	}
+	return l, nil
+}
+
+// holder names the process that listens on the port of addr, if it can be seen.
+func holder(ctx context.Context, addr string) string {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return ""
+	}
+	connections, err := psnet.ConnectionsWithContext(ctx, "tcp")
+	if err != nil {
+		return ""
+	}
+	for _, c := range connections {
+		if c.Status != "LISTEN" || fmt.Sprint(c.Laddr.Port) != port || c.Pid == 0 {
+			continue
+		}
+		name := "a process"
+		if p, err := process.NewProcessWithContext(ctx, c.Pid); err == nil {
+			if n, err := p.NameWithContext(ctx); err == nil {
+				name = n
+			}
+		}
+		return fmt.Sprintf(" by %s (pid %d)", name, c.Pid)
+	}
+	return " by a process of another user"
+}
+
+// Serve serves HTTP on a listener until ctx ends and the requests in flight
+// are answered.
+func Serve(l net.Listener, handler http.Handler) func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		server := &http.Server{
+			Handler:           handler,
+			ReadHeaderTimeout: 10 * time.Second,
+			ReadTimeout:       30 * time.Second,
+			IdleTimeout:       2 * time.Minute,
+			MaxHeaderBytes:    64 << 10,
+		}
+		served := make(chan error, 1)
+		go func() { served <- server.Serve(l) }()
+		select {
+		case err := <-served:
+			return fmt.Errorf("serve HTTP: %w", err)
+		case <-ctx.Done():
+		}
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainRequests)
+		defer cancel()
+		if err := server.Shutdown(drain); err != nil {
+			return errors.Join(fmt.Errorf("answer the last requests: %w", err), server.Close())
+		}
+		return nil
+	}
+}
