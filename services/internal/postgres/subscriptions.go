@@ -11,6 +11,7 @@ import (
 	"github.com/lib/pq"
 
 	"posthorn/events"
+	"posthorn/services/internal/retry"
 	"posthorn/services/internal/subscription"
 )
 
@@ -56,6 +57,9 @@ func scanSubscription(scan func(...any) error) (subscription.Subscription, error
 	s.ID = subscription.FromUUID(id)
 	for _, t := range types {
 		s.EventTypes = append(s.EventTypes, events.Pattern(t))
+	}
+	if schedule != nil {
+		s.Schedule = make(retry.Schedule, 0, len(schedule))
 	}
 	for _, micros := range schedule {
 		s.Schedule = append(s.Schedule, time.Duration(micros)*time.Microsecond)

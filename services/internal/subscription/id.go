@@ -15,6 +15,10 @@ var ErrBadID = errors.New("not a subscription id")
 // the bare UUID.
 const idPrefix = "sub_"
 
+// TestTarget is the key in a test event's metadata under which the one
+// subscription stands that it is for.
+const TestTarget = "subscription"
+
 // ID names a subscription: "sub_" and a UUIDv7.
 type ID string
 

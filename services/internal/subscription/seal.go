@@ -9,7 +9,7 @@ import (
 // sealer encrypts what is stored, bound to the id of its subscription so that
 // a secret copied into another row does not open there.
 type sealer interface {
-	Seal(plaintext, associatedData []byte) ([]byte, error)
+	Seal(plaintext, associatedData []byte) []byte
 }
 
 type opener interface {
@@ -17,22 +17,14 @@ type opener interface {
 }
 
 // Seal fills Sealed from the secrets.
-func (s *Subscription) Seal(keys sealer) error {
+func (s *Subscription) Seal(keys sealer) {
 	s.Sealed = Sealed{}
-	for _, it := range []struct {
-		secret webhook.Secret
-		into   *[]byte
-	}{{s.Secret, &s.Sealed.Secret}, {s.PreviousSecret, &s.Sealed.Previous}} {
-		if it.secret.IsZero() {
-			continue
-		}
-		sealed, err := keys.Seal([]byte(it.secret.Reveal()), []byte(s.ID))
-		if err != nil {
-			return fmt.Errorf("seal secret of %s: %w", s.ID, err)
-		}
-		*it.into = sealed
+	if !s.Secret.IsZero() {
+		s.Sealed.Secret = keys.Seal([]byte(s.Secret.Reveal()), []byte(s.ID))
 	}
-	return nil
+	if !s.PreviousSecret.IsZero() {
+		s.Sealed.Previous = keys.Seal([]byte(s.PreviousSecret.Reveal()), []byte(s.ID))
+	}
 }
 
 // Open fills the secrets from Sealed.

@@ -16,6 +16,7 @@ import (
 
 	"posthorn/events"
 	"posthorn/events/webhook"
+	"posthorn/services/internal/retry"
 	"posthorn/services/internal/sender"
 )
 
@@ -28,9 +29,6 @@ const (
 	DefaultTimeout      = 15 * time.Second
 	MaxMaxInFlight      = 256
 	DefaultMaxInFlight  = 8
-	MaxRetries          = 20
-	MinRetryDelay       = time.Second
-	MaxRetryDelay       = 24 * time.Hour
 	// SecretOverlap is how long a secret that was rotated away still signs.
 	SecretOverlap = 24 * time.Hour
 )
@@ -57,8 +55,8 @@ type Subscription struct {
 	EventTypes  []events.Pattern
 	Description string
 	Status      Status
-	// Schedule holds the delays before the retries; nil means the default ones.
-	Schedule    []time.Duration
+	// Schedule of retries; nil means the default one, an empty one no retries.
+	Schedule    retry.Schedule
 	Timeout     time.Duration
 	MaxInFlight int
 
@@ -154,15 +152,8 @@ func (s Subscription) Validate() error {
 	default:
 		add("status", "want active, paused or disabled")
 	}
-	if s.Schedule != nil && len(s.Schedule) == 0 {
-		add("retry.schedule", "name at least one delay, or leave it out for the default schedule")
-	} else if len(s.Schedule) > MaxRetries {
-		add("retry.schedule", "at most %d delays, not %d", MaxRetries, len(s.Schedule))
-	}
-	for i, d := range s.Schedule[:min(len(s.Schedule), MaxRetries)] {
-		if d < MinRetryDelay || d > MaxRetryDelay {
-			add(fmt.Sprintf("retry.schedule[%d]", i), "want %v to %v", MinRetryDelay, MaxRetryDelay)
-		}
+	if _, err := retry.Parse(s.Schedule.Strings()); err != nil {
+		add("retry.schedule", "%s", message(err))
 	}
 	if s.Timeout < MinTimeout || s.Timeout > MaxTimeout {
 		add("timeout", "want %v to %v", MinTimeout, MaxTimeout)
@@ -178,6 +169,9 @@ func (s Subscription) Validate() error {
 
 // message drops the sentinel that other packages put in front of the words.
 func message(err error) string {
-	text := strings.TrimPrefix(err.Error(), events.ErrInvalid.Error()+": ")
-	return strings.TrimPrefix(text, sender.ErrInvalidURL.Error()+": ")
+	text := err.Error()
+	for _, sentinel := range []error{events.ErrInvalid, sender.ErrInvalidURL, retry.ErrInvalidSchedule} {
+		text = strings.TrimPrefix(text, sentinel.Error()+": ")
+	}
+	return text
 }

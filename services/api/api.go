@@ -1,0 +1,236 @@
+// Package api is Posthorn's HTTP API: it takes events in, manages
+// subscriptions, and shows what became of both.
+//
+// It promises that a 2xx for an event means that the event is committed, that
+// nothing but Postgres is needed for that, and that whatever is sent to it is
+// answered: bad input with a problem (RFC 9457) that names the field and with
+// nothing stored, Postgres being away with 503 and Retry-After. Where a commit
+// may or may not have happened, the answer is a 503 that says so; sending the
+// same request with the same id again is then safe.
+//
+// Requests that only append, which are nearly all, share commits: what arrives
+// while one is under way goes into the next. They are plain handlers, since
+// huma costs them more than it gives them (see docs/decisions); every other
+// route is declared through huma, and all of them are in one OpenAPI document.
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-chi/chi/v5"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"posthorn/events"
+	"posthorn/services/internal/groupcommit"
+	"posthorn/services/internal/postgres"
+)
+
+// maxBodyBytes limits the body of every request.
+const maxBodyBytes = 256 << 10
+
+// Keyring encrypts signing secrets at rest.
+type Keyring interface {
+	Seal(plaintext, associatedData []byte) []byte
+	Open(sealed, associatedData []byte) ([]byte, error)
+}
+
+// Config of an API.
+type Config struct {
+	DB      *sql.DB
+	Keyring Keyring
+	// Addr is the address that the API will be served on. Validate refuses one
+	// that others can reach without an AdminKey, unless Open allows it.
+	Addr     string
+	AdminKey string
+	Open     bool
+	Logger   *slog.Logger
+	Version  string
+	// Metrics is where the API's metrics are registered and what /metrics
+	// shows; nil makes a registry of its own.
+	Metrics *prometheus.Registry
+	// CommitTimeout is how long a request waits for its commit. Default 10 s.
+	CommitTimeout time.Duration
+	// GroupWait holds an event back for others to share its commit, on top of
+	// those that arrive while the commit before is under way. Default 0.
+	GroupWait time.Duration
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+}
+
+// Validate reports the first thing that an API cannot start with.
+func (c Config) Validate() error {
+	switch {
+	case c.DB == nil:
+		return errors.New("api: DB is missing")
+	case c.Keyring == nil:
+		return errors.New("api: Keyring is missing")
+	case c.AdminKey == "" && !c.Open && c.Addr != "" && !loopback(c.Addr):
+		return fmt.Errorf("api: refusing to serve without a key on %s, which others can reach: "+
+			"set POSTHORN_ADMIN_KEY, or POSTHORN_OPEN=true if whoever reaches it may do everything", c.Addr)
+	}
+	return nil
+}
+
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// API is an http.Handler. Requests that append are answered only while Run
+// runs.
+type API struct {
+	cfg      Config
+	router   *chi.Mux
+	huma     huma.API
+	metrics  *metrics
+	keyHash  [sha256.Size]byte
+	document []byte
+
+	// Events with an id that a client chose wait for whoever else is using
+	// that id, so they do not share commits with the rest.
+	plain *groupcommit.Group[events.Event, postgres.Appended]
+	keyed *groupcommit.Group[events.Event, postgres.Appended]
+	likes *groupcommit.Group[postgres.Like, postgres.Appended]
+}
+
+// New returns an API, or the error of Validate.
+func New(cfg Config) (*API, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.CommitTimeout <= 0 {
+		cfg.CommitTimeout = 10 * time.Second
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Version == "" {
+		cfg.Version = "dev"
+	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = prometheus.NewRegistry()
+	}
+	a := &API{cfg: cfg, keyHash: sha256.Sum256([]byte(cfg.AdminKey))}
+	var err error
+	if a.metrics, err = newMetrics(cfg.Metrics); err != nil {
+		return nil, err
+	}
+	group := groupcommit.Config{MaxItems: 500, MaxWait: cfg.GroupWait}
+	a.plain = groupcommit.New(group, grouped(a, "plain", postgres.AppendGroup))
+	a.keyed = groupcommit.New(group, grouped(a, "keyed", postgres.AppendGroup))
+	a.likes = groupcommit.New(group, grouped(a, "likes", postgres.LikeGroup))
+	if err := a.route(); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// grouped is the flush of a group: bounded, since its context is nobody's.
+func grouped[In any](a *API, name string, flush func(context.Context, *sql.DB, []In) ([]postgres.Appended, error)) func(context.Context, []In) ([]postgres.Appended, error) {
+	sizes := a.metrics.groupSize.WithLabelValues(name)
+	return func(ctx context.Context, items []In) ([]postgres.Appended, error) {
+		ctx, cancel := context.WithTimeout(ctx, a.cfg.CommitTimeout)
+		defer cancel()
+		sizes.Observe(float64(len(items)))
+		return flush(ctx, a.cfg.DB, items)
+	}
+}
+
+// Run commits what requests append until ctx ends, then what is left. End it
+// after the HTTP server has been shut down.
+func (a *API) Run(ctx context.Context) error {
+	var g errgroup.Group
+	g.Go(func() error { return a.plain.Run(ctx) })
+	g.Go(func() error { return a.keyed.Run(ctx) })
+	g.Go(func() error { return a.likes.Run(ctx) })
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("commit events: %w", err)
+	}
+	return nil
+}
+
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.router.ServeHTTP(w, r) }
+
+// Server returns an HTTP server for the handler with limits on how long a
+// client may take.
+func Server(addr string, h http.Handler, logger *slog.Logger) *http.Server {
+	return &http.Server{
+		Addr:              addr,
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      60 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
+	}
+}
+
+func (a *API) route() error {
+	r := chi.NewRouter()
+	a.router = r
+	r.Use(a.observe, a.guard)
+	r.NotFound(func(w http.ResponseWriter, req *http.Request) {
+		problem(http.StatusNotFound, "There is nothing at "+shorten(req.URL.Path)+"; /docs lists what there is.").write(w)
+	})
+	r.MethodNotAllowed(a.methodNotAllowed)
+
+	a.routeHealth(r)
+	a.routeHot(r)
+	a.huma = newHuma(r.With(a.jsonBody), a.cfg.Version)
+	a.routeSubscriptions()
+	a.routeEvents()
+	a.routePhotos()
+	return a.finishDocument()
+}
+
+// methodNotAllowed says which methods there are; chi leaves that out as soon
+// as the answer is not its own.
+func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	path := r.URL.Path
+	if r.URL.RawPath != "" {
+		path = r.URL.RawPath
+	}
+	p := problem(http.StatusMethodNotAllowed, r.Method+" is not possible here.")
+	var allowed []string
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} {
+		if a.router.Match(chi.NewRouteContext(), method, path) {
+			allowed = append(allowed, method)
+		}
+	}
+	for i, method := range allowed {
+		if i == 0 {
+			p.with("Allow", method)
+		} else {
+			p.header.Set("Allow", p.header.Get("Allow")+", "+method)
+		}
+	}
+	p.write(w)
+}
+
+func shorten(s string) string {
+	if len(s) > 100 {
+		return s[:100] + "..."
+	}
+	return s
+}

@@ -1,0 +1,129 @@
+package api
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// readBody reads at most maxBodyBytes. A body that says to be longer is not
+// read at all; one that does not say stops being read at the limit.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *Problem) {
+	if r.ContentLength > maxBodyBytes {
+		// Otherwise the server would read on to keep the connection.
+		return nil, tooLarge().with("Connection", "close")
+	}
+	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
+		return nil, nil
+	}
+	var (
+		body []byte
+		err  error
+	)
+	limited := http.MaxBytesReader(w, r.Body, maxBodyBytes)
+	if r.ContentLength > 0 {
+		body = make([]byte, r.ContentLength)
+		_, err = io.ReadFull(limited, body)
+	} else {
+		body, err = io.ReadAll(limited)
+	}
+	if err == nil {
+		return body, nil
+	}
+	var (
+		over    *http.MaxBytesError
+		timeout net.Error
+	)
+	switch {
+	case errors.As(err, &over):
+		return nil, tooLarge()
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return nil, problem(http.StatusRequestTimeout, "The body did not arrive in time.").with("Connection", "close")
+	default:
+		return nil, problem(http.StatusBadRequest, "The body could not be read to its end.").with("Connection", "close")
+	}
+}
+
+func tooLarge() *Problem {
+	return problem(http.StatusRequestEntityTooLarge, "The body is longer than "+strconv.Itoa(maxBodyBytes)+" bytes.")
+}
+
+// mediaType is the type of the body, without its parameters, in lower case. A
+// charset other than UTF-8 is refused: nothing here would decode it.
+func mediaType(r *http.Request) (string, *Problem) {
+	header := r.Header.Get("Content-Type")
+	if header == "application/json" { // nearly always
+		return header, nil
+	}
+	media, params, err := mime.ParseMediaType(header)
+	if err != nil {
+		return "", unsupported(header)
+	}
+	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "us-ascii") {
+		return "", unsupported(header)
+	}
+	return media, nil
+}
+
+func unsupported(given string, accepted ...string) *Problem {
+	if len(accepted) == 0 {
+		accepted = []string{"application/json"}
+	}
+	said := "The body has no Content-Type"
+	if given != "" {
+		said = "The body is " + strconv.QuoteToASCII(shorten(given))
+	}
+	return problem(http.StatusUnsupportedMediaType, said+"; want "+strings.Join(accepted, " or ")+".",
+		FieldIssue{Location: "header", Field: "Content-Type", Message: "want " + strings.Join(accepted, " or ")}).
+		with("Accept", strings.Join(accepted, ", "))
+}
+
+// jsonBody reads and checks the body before huma does, which would answer a
+// body that breaks off with 500 and let pass what JSON leaves open.
+func (a *API) jsonBody(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet || r.Method == http.MethodHead {
+			next.ServeHTTP(w, r)
+			return
+		}
+		body, p := readBody(w, r)
+		if p == nil && len(body) > 0 {
+			p = checkJSONBody(r, body)
+		}
+		if p != nil {
+			p.write(w)
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		r.ContentLength = int64(len(body))
+		r.Header.Set("Content-Type", "application/json")
+		next.ServeHTTP(w, r)
+	})
+}
+
+func checkJSONBody(r *http.Request, body []byte) *Problem {
+	media, p := mediaType(r)
+	if p != nil {
+		return p
+	}
+	accepted := []string{"application/json"}
+	if r.Method == http.MethodPatch {
+		accepted = append(accepted, "application/merge-patch+json")
+	}
+	known := false
+	for _, a := range accepted {
+		known = known || a == media
+	}
+	if !known {
+		return unsupported(media, accepted...)
+	}
+	if err := checkJSON(body); err != nil {
+		return malformed(err)
+	}
+	return nil
+}

@@ -1,0 +1,245 @@
+package api
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"posthorn/events"
+)
+
+// Media types of events.
+const (
+	mediaJSON             = "application/json"
+	mediaCloudEvent       = "application/cloudevents+json"
+	mediaCloudEventsBatch = "application/cloudevents-batch+json"
+)
+
+// decodeEvents reads the events of a request. many says that they came as a
+// batch, which is answered as one.
+func decodeEvents(r *http.Request, body []byte) (batch []events.Event, many bool, p *Problem) {
+	media, p := mediaType(r)
+	binary := r.Header.Get("Ce-Specversion") != ""
+	switch {
+	case binary && (p != nil || (media != mediaCloudEvent && media != mediaCloudEventsBatch)):
+		e, p := decodeBinary(r, body)
+		return []events.Event{e}, false, p
+	case p != nil:
+		return nil, false, unsupported(r.Header.Get("Content-Type"), mediaJSON, mediaCloudEvent, mediaCloudEventsBatch)
+	}
+	decode := decodeEvent
+	switch media {
+	case mediaJSON:
+		many = firstByte(body) == '['
+	case mediaCloudEvent:
+		decode = decodeCloudEvent
+	case mediaCloudEventsBatch:
+		decode, many = decodeCloudEvent, true
+	default:
+		return nil, false, unsupported(media, mediaJSON, mediaCloudEvent, mediaCloudEventsBatch)
+	}
+	if len(body) == 0 {
+		return nil, false, malformed(&syntaxError{message: "is empty"})
+	}
+	if !many {
+		e, p := decode(body, "")
+		return []events.Event{e}, false, p
+	}
+	elements, err := parseArray(body, maxBatch)
+	if err != nil {
+		return nil, true, malformed(err)
+	}
+	if len(elements) == 0 {
+		return nil, true, invalid(inBody("", "holds no event"))
+	}
+	batch = make([]events.Event, len(elements))
+	var issues []FieldIssue
+	for i, element := range elements {
+		prefix := "[" + strconv.Itoa(i) + "]."
+		e, p := decode(element, prefix)
+		if p != nil {
+			if p.Status != http.StatusUnprocessableEntity || len(issues) > 20 {
+				return nil, true, p
+			}
+			issues = append(issues, p.Errors...)
+		}
+		batch[i] = e
+	}
+	if issues != nil {
+		return nil, true, invalid(issues...)
+	}
+	return batch, true, nil
+}
+
+func firstByte(body []byte) byte {
+	if trimmed := bytes.TrimLeft(body, " \t\r\n"); len(trimmed) > 0 {
+		return trimmed[0]
+	}
+	return 0
+}
+
+// fields gathers what is wrong with the fields of one event.
+type fields struct {
+	// location is "header" for fields that are headers; empty means "body".
+	location string
+	// prefix stands before the names: "ce-" or the place in a batch.
+	prefix string
+	issues []FieldIssue
+}
+
+func (f *fields) add(name, message string) {
+	issue := FieldIssue{Location: f.location, Field: strings.TrimSuffix(f.prefix+name, "."), Message: message}
+	if issue.Location == "" {
+		issue.Location = "body"
+	}
+	f.issues = append(f.issues, issue)
+}
+
+func (f *fields) text(m member) string {
+	if m.raw[0] != '"' {
+		f.add(m.name, "must be a string")
+		return ""
+	}
+	return unquote(m.raw)
+}
+
+func (f *fields) time(name, text string) time.Time {
+	at, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil {
+		f.add(name, "must be a time such as 2026-01-02T03:04:05Z (RFC 3339)")
+		return time.Time{}
+	}
+	// Postgres keeps microseconds, and knows no year 0.
+	at = at.UTC().Truncate(time.Microsecond)
+	if at.Year() < 1 || at.Year() > 9999 || at.IsZero() {
+		f.add(name, "must lie in the years 1 to 9999")
+		return time.Time{}
+	}
+	return at
+}
+
+// check returns the event if nothing is wrong with it.
+func (f *fields) check(e events.Event) (events.Event, *Problem) {
+	if len(f.issues) == 0 {
+		// Everything that was parsed is valid JSON already, so the data is left
+		// out here: the outbox looks at it once more.
+		check := e
+		check.Data = nil
+		if err := check.Validate(); err != nil {
+			issue := eventIssue(err)
+			f.add(issue.Field, issue.Message)
+		}
+	}
+	if len(f.issues) > 0 {
+		return events.Event{}, invalid(f.issues...)
+	}
+	return e, nil
+}
+
+// decodeEvent reads an event in our own form:
+// {"id","type","subject","data","occurredAt"}, where timestamp, as in the body
+// that subscribers get, is another name for occurredAt.
+func decodeEvent(raw []byte, prefix string) (events.Event, *Problem) {
+	members, err := parseObject(raw)
+	if err != nil {
+		return events.Event{}, malformed(err.under(strings.TrimSuffix(prefix, ".")))
+	}
+	f := fields{prefix: prefix}
+	var e events.Event
+	typed := false
+	for _, m := range members {
+		switch m.name {
+		case "id":
+			if e.ID = f.text(m); e.ID == "" && len(f.issues) == 0 {
+				f.add("id", "is empty; leave it out to get one")
+			}
+		case "type":
+			e.Type, typed = f.text(m), true
+		case "subject":
+			e.Subject = f.text(m)
+		case "data":
+			e.Data = m.raw
+		case "occurredAt", "timestamp":
+			if !e.OccurredAt.IsZero() {
+				f.add(m.name, "occurredAt and timestamp are the same thing; give one")
+				continue
+			}
+			if text := f.text(m); m.raw[0] == '"' {
+				e.OccurredAt = f.time(m.name, text)
+			}
+		default:
+			f.add(m.name, "is not a known field")
+		}
+	}
+	if !typed {
+		f.add("type", "is required")
+	}
+	return f.check(e)
+}
+
+// decodeBinary reads a CloudEvent whose attributes are headers and whose body
+// is its data.
+func decodeBinary(r *http.Request, body []byte) (events.Event, *Problem) {
+	c := cloudEvent{fields: fields{location: "header", prefix: "ce-"}, extensions: map[string]string{}}
+	for name, values := range r.Header {
+		attribute, ok := cutPrefixFold(name, "Ce-")
+		if !ok {
+			continue
+		}
+		if len(values) != 1 {
+			c.add(attribute, "is given more than once")
+			continue
+		}
+		value, err := unescapeHeader(values[0])
+		if err != nil {
+			c.add(attribute, err.Error())
+			continue
+		}
+		c.attribute(attribute, value)
+	}
+	c.contentType = r.Header.Get("Content-Type")
+	if len(body) > 0 {
+		if err := checkJSON(body); err != nil && (c.contentType == "" || jsonMedia(c.contentType)) {
+			return events.Event{}, malformed(err)
+		}
+		c.event.Data = body
+	}
+	return c.finish()
+}
+
+func cutPrefixFold(s, prefix string) (string, bool) {
+	if len(s) <= len(prefix) || !bytes.EqualFold([]byte(s[:len(prefix)]), []byte(prefix)) {
+		return "", false
+	}
+	return string(bytes.ToLower([]byte(s[len(prefix):]))), true
+}
+
+// unescapeHeader undoes the percent-encoding of the CloudEvents HTTP binding,
+// section 3.1.3.2.
+func unescapeHeader(value string) (string, error) {
+	out := make([]byte, 0, len(value))
+	for i := 0; i < len(value); i++ {
+		if value[i] != '%' {
+			out = append(out, value[i])
+			continue
+		}
+		if i+2 >= len(value) {
+			return "", errors.New("ends within a percent-encoding")
+		}
+		b, err := strconv.ParseUint(value[i+1:i+3], 16, 8)
+		if err != nil {
+			return "", fmt.Errorf("has a malformed percent-encoding at byte %d", i)
+		}
+		out = append(out, byte(b))
+		i += 2
+	}
+	if !utf8.Valid(out) {
+		return "", errors.New("is not UTF-8")
+	}
+	return string(out), nil
+}

@@ -1,0 +1,317 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"posthorn/events"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/subscription"
+)
+
+// Event is an event as the log has it.
+type Event struct {
+	Position   int64             `json:"position" doc:"Its place in the log"`
+	ID         string            `json:"id" doc:"Its id, which is the webhook-id of its deliveries"`
+	Type       string            `json:"type"`
+	Subject    string            `json:"subject,omitempty"`
+	Data       json.RawMessage   `json:"data" doc:"Its data, as it was given"`
+	Metadata   map[string]string `json:"metadata,omitempty" doc:"What travels with it, such as a trace context or the source of a CloudEvent"`
+	Test       bool              `json:"test,omitempty" doc:"It was for one subscription alone"`
+	OccurredAt time.Time         `json:"occurredAt"`
+	RecordedAt time.Time         `json:"recordedAt"`
+}
+
+// EventList is one page.
+type EventList struct {
+	Items      []Event `json:"items" nullable:"false"`
+	NextCursor string  `json:"nextCursor,omitempty" doc:"Give it as cursor to get the next page; absent on the last one"`
+}
+
+func showEvent(r postgres.Record) Event {
+	data := json.RawMessage(r.Data)
+	// Producers in SQL may write what is no JSON; it is shown as text then.
+	if !json.Valid(data) {
+		quoted, err := json.Marshal(string(r.Data))
+		if err != nil {
+			quoted = []byte("null") // a string always encodes
+		}
+		data = quoted
+	}
+	return Event{
+		Position: r.Position, ID: r.ID, Type: r.Type, Subject: r.Subject, Data: data, Metadata: r.Metadata,
+		Test: r.Kind == postgres.KindTest, OccurredAt: r.OccurredAt.UTC(), RecordedAt: r.RecordedAt.UTC(),
+	}
+}
+
+func (a *API) routeEvents() {
+	tags := []string{"Events"}
+	register(a, huma.Operation{
+		OperationID: "list-events", Method: http.MethodGet, Path: "/events", Tags: tags,
+		Summary: "List events, the latest first",
+		Description: "With order=asc the oldest come first, and only what is settled: a reader that goes on with after set to " +
+			"the last position that it has seen misses nothing, whatever commits late.",
+	}, a.listEvents)
+	register(a, huma.Operation{
+		OperationID: "get-event", Method: http.MethodGet, Path: "/events/{id}", Tags: tags, Summary: "Show an event",
+	}, a.getEvent)
+	register(a, huma.Operation{
+		OperationID: "list-event-deliveries", Method: http.MethodGet, Path: "/events/{id}/deliveries", Tags: tags,
+		Summary:     "Say what became of an event for each subscription",
+		Description: "Subscriptions without a delivery of it are listed with the reason, as of the event's position in the log.",
+	}, a.listEventDeliveries)
+}
+
+type listEventsInput struct {
+	Type    string    `query:"type" maxLength:"128" doc:"Those of this type"`
+	Subject string    `query:"subject" maxLength:"512" doc:"Those about this subject"`
+	Since   time.Time `query:"since" doc:"Those recorded at this time or later"`
+	Until   time.Time `query:"until" doc:"Those recorded before this time"`
+	After   int64     `query:"after" minimum:"0" doc:"Those with a higher position"`
+	Before  int64     `query:"before" minimum:"0" doc:"Those with a lower position"`
+	Order   string    `query:"order" enum:"asc,desc" default:"desc" doc:"desc: the latest first"`
+	PageParams
+}
+
+func (a *API) listEvents(ctx context.Context, in *listEventsInput) (*struct{ Body EventList }, error) {
+	filter := postgres.EventFilter{
+		Account: events.DefaultAccount, Type: in.Type, Subject: in.Subject, Since: in.Since, Until: in.Until,
+		After: in.After, Before: in.Before, Ascending: in.Order == "asc", Limit: in.Limit + 1,
+	}
+	var issues []FieldIssue
+	for name, at := range map[string]time.Time{"since": in.Since, "until": in.Until} {
+		if !at.IsZero() && (at.UTC().Year() < 1 || at.UTC().Year() > 9999) {
+			issues = append(issues, FieldIssue{Location: "query", Field: name, Message: "must lie in the years 1 to 9999"})
+		}
+	}
+	for name, text := range map[string]string{"type": in.Type, "subject": in.Subject} {
+		if text != "" && nameIssue(text, events.MaxSubjectBytes) != "" {
+			issues = append(issues, FieldIssue{Location: "query", Field: name, Message: nameIssue(text, events.MaxSubjectBytes)})
+		}
+	}
+	if issues != nil {
+		return nil, invalid(issues...)
+	}
+	if in.Cursor != "" {
+		position, err := positionCursor(in.Cursor)
+		if err != nil {
+			return nil, err
+		}
+		if filter.Ascending {
+			filter.After = max(filter.After, position)
+		} else if filter.Before == 0 || position < filter.Before {
+			filter.Before = position
+		}
+	}
+	records, err := postgres.ListEvents(ctx, a.cfg.DB, filter)
+	if err != nil {
+		return nil, fmt.Errorf("list events: %w", err)
+	}
+	out := &struct{ Body EventList }{}
+	if len(records) > in.Limit {
+		records = records[:in.Limit]
+		out.Body.NextCursor = cursor("events", strconv.FormatInt(records[in.Limit-1].Position, 10))
+	}
+	out.Body.Items = make([]Event, len(records))
+	for i, r := range records {
+		out.Body.Items[i] = showEvent(r)
+	}
+	return out, nil
+}
+
+// EventParam is the event in a path.
+type EventParam struct {
+	ID string `path:"id" doc:"The event's id" example:"evt_019a0000-0000-7000-8000-000000000000"`
+}
+
+// event reads the event. An id that no event can have is not asked for: the
+// database would refuse some of them as text.
+func (a *API) event(ctx context.Context, given EventParam) (postgres.Record, error) {
+	if (events.Event{Type: "x", ID: given.ID}).Validate() != nil {
+		return postgres.Record{}, postgres.ErrNotFound
+	}
+	r, err := postgres.EventByID(ctx, a.cfg.DB, events.DefaultAccount, given.ID)
+	if err != nil {
+		return postgres.Record{}, fmt.Errorf("read event: %w", err)
+	}
+	return r, nil
+}
+
+func (a *API) getEvent(ctx context.Context, in *EventParam) (*struct{ Body Event }, error) {
+	r, err := a.event(ctx, *in)
+	if err != nil {
+		return nil, err
+	}
+	return &struct{ Body Event }{Body: showEvent(r)}, nil
+}
+
+// EventDelivery says what became of an event for one subscription.
+type EventDelivery struct {
+	SubscriptionID string     `json:"subscriptionId"`
+	Matched        bool       `json:"matched" doc:"The event is owed to the subscription"`
+	Reason         string     `json:"reason,omitempty" enum:"type,disabled,deleted,createdLater,test,notRelayedYet,missing" doc:"Why there is no delivery: none of its event types matched (type); it was disabled or deleted; it was created later; the event is a test for another one; it is on its way (notRelayedYet); or there should be one (missing), which is a fault"`
+	Status         string     `json:"status,omitempty" enum:"pending,retrying,delivered,dead,cancelled"`
+	Cause          string     `json:"cause,omitempty" doc:"What it goes back to: live, retry, replay, redrive or test"`
+	Attempts       int        `json:"attempts" doc:"How many attempts were made"`
+	NextAttemptAt  *time.Time `json:"nextAttemptAt,omitempty"`
+	LastStatus     int        `json:"lastStatus,omitempty" doc:"The HTTP status of the last attempt"`
+	LastError      string     `json:"lastError,omitempty"`
+	CreatedAt      *time.Time `json:"createdAt,omitempty"`
+	FinishedAt     *time.Time `json:"finishedAt,omitempty"`
+}
+
+// EventDeliveryList is one page.
+type EventDeliveryList struct {
+	EventID    string          `json:"eventId"`
+	Position   int64           `json:"position"`
+	Items      []EventDelivery `json:"items" nullable:"false"`
+	NextCursor string          `json:"nextCursor,omitempty" doc:"Give it as cursor to get the next page; absent on the last one"`
+}
+
+func (a *API) listEventDeliveries(ctx context.Context, in *struct {
+	EventParam
+	PageParams
+	Owed bool `query:"owed" doc:"Only those with a delivery"`
+},
+) (*struct{ Body EventDeliveryList }, error) {
+	event, err := a.event(ctx, in.EventParam)
+	if err != nil {
+		return nil, err
+	}
+	var after subscription.ID
+	if in.Cursor != "" {
+		place, err := openCursor("deliveries", in.Cursor)
+		if err != nil {
+			return nil, err
+		}
+		if after, err = subscription.ParseID(place); err != nil {
+			return nil, badCursor()
+		}
+	}
+	list, err := postgres.EventDeliveries(ctx, a.cfg.DB, event, in.Owed, after, in.Limit+1)
+	if err != nil {
+		return nil, fmt.Errorf("list deliveries of event: %w", err)
+	}
+	out := &struct{ Body EventDeliveryList }{Body: EventDeliveryList{EventID: event.ID, Position: event.Position}}
+	if len(list) > in.Limit {
+		list = list[:in.Limit]
+		out.Body.NextCursor = cursor("deliveries", string(list[in.Limit-1].Subscription))
+	}
+	out.Body.Items = make([]EventDelivery, len(list))
+	for i, d := range list {
+		out.Body.Items[i] = EventDelivery{
+			SubscriptionID: string(d.Subscription),
+			Matched:        d.Reason == "" || d.Reason == postgres.NotRelayed || d.Reason == postgres.Unexplained,
+			Reason:         string(d.Reason), Status: string(d.Status), Cause: d.Cause, Attempts: d.Attempts,
+			NextAttemptAt: timeOrNil(d.NextAttemptAt), LastStatus: d.LastStatus, LastError: d.LastError,
+			CreatedAt: timeOrNil(d.CreatedAt), FinishedAt: timeOrNil(d.FinishedAt),
+		}
+	}
+	return out, nil
+}
+
+func timeOrNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+// Attempt is one HTTP request of a delivery.
+type Attempt struct {
+	EventID         string            `json:"eventId"`
+	EventType       string            `json:"eventType"`
+	Number          int               `json:"number" doc:"From 1"`
+	Cause           string            `json:"cause" doc:"live, retry, replay, redrive or test"`
+	StartedAt       time.Time         `json:"startedAt"`
+	DurationMS      float64           `json:"durationMs"`
+	Status          int               `json:"status,omitempty" doc:"The HTTP status, where a response came"`
+	Outcome         string            `json:"outcome" doc:"ok, or the class of the failure"`
+	Error           string            `json:"error,omitempty"`
+	RequestHeaders  map[string]string `json:"requestHeaders,omitempty"`
+	ResponseHeaders map[string]string `json:"responseHeaders,omitempty"`
+	ResponseBody    string            `json:"responseBody,omitempty" doc:"Its beginning"`
+	Next            string            `json:"next" doc:"The delivery's status after it"`
+}
+
+// AttemptList is one page.
+type AttemptList struct {
+	Items      []Attempt `json:"items" nullable:"false"`
+	NextCursor string    `json:"nextCursor,omitempty" doc:"Give it as cursor to get the next page; absent on the last one"`
+}
+
+func (a *API) listAttempts(ctx context.Context, in *struct {
+	SubscriptionParam
+	PageParams
+	Failed bool `query:"failed" doc:"Only those that failed"`
+},
+) (*struct{ Body AttemptList }, error) {
+	id, err := in.parse()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := postgres.AccountSubscription(ctx, a.cfg.DB, events.DefaultAccount, id); err != nil {
+		return nil, fmt.Errorf("list attempts: %w", err)
+	}
+	var before *postgres.AttemptKey
+	if in.Cursor != "" {
+		if before, err = attemptCursor(in.Cursor); err != nil {
+			return nil, err
+		}
+	}
+	list, err := postgres.Attempts(ctx, a.cfg.DB, id, in.Failed, before, in.Limit+1)
+	if err != nil {
+		return nil, fmt.Errorf("list attempts: %w", err)
+	}
+	out := &struct{ Body AttemptList }{}
+	if len(list) > in.Limit {
+		list = list[:in.Limit]
+		last := list[in.Limit-1]
+		out.Body.NextCursor = cursor("attempts", attemptPlace(postgres.AttemptKey{
+			StartedAt: last.StartedAt, Position: last.Position, Number: last.Number,
+		}))
+	}
+	out.Body.Items = make([]Attempt, len(list))
+	for i, t := range list {
+		out.Body.Items[i] = Attempt{
+			EventID: t.EventID, EventType: t.EventType, Number: t.Number, Cause: t.Cause, StartedAt: t.StartedAt.UTC(),
+			DurationMS: float64(t.Duration.Microseconds()) / 1000, Status: t.HTTPStatus, Outcome: t.ErrorClass, Error: t.Error,
+			RequestHeaders: t.RequestHeaders, ResponseHeaders: t.ResponseHeaders,
+			ResponseBody: strings.ToValidUTF8(string(t.ResponseBody), "\uFFFD"), Next: string(t.Attempt.Status),
+		}
+	}
+	return out, nil
+}
+
+// Photo is a photo's like count.
+type Photo struct {
+	ID    string `json:"id"`
+	Likes int64  `json:"likes" doc:"As of everything that is committed"`
+}
+
+func (a *API) routePhotos() {
+	register(a, huma.Operation{
+		OperationID: "get-photo", Method: http.MethodGet, Path: "/photos/{photoId}", Tags: []string{"Photos"},
+		Summary: "Count the likes of a photo", Description: "A photo that nobody has liked has 0.",
+	}, func(ctx context.Context, in *struct {
+		ID string `path:"photoId" doc:"The photo's id" example:"123"`
+	},
+	) (*struct{ Body Photo }, error) {
+		if message := nameIssue(in.ID, maxPhotoIDBytes); message != "" {
+			return nil, invalid(FieldIssue{Location: "path", Field: "photoId", Message: message})
+		}
+		likes, err := postgres.PhotoLikes(ctx, a.cfg.DB, in.ID)
+		if err != nil {
+			return nil, fmt.Errorf("count likes: %w", err)
+		}
+		return &struct{ Body Photo }{Body: Photo{ID: in.ID, Likes: likes}}, nil
+	})
+}

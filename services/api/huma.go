@@ -1,0 +1,87 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+	"github.com/go-chi/chi/v5"
+)
+
+// humaOnce makes huma's two package-wide settings ours, once.
+var humaOnce sync.Once //nolint:gochecknoglobals // huma has no other way to set them
+
+func newHuma(r chi.Router, version string) huma.API {
+	humaOnce.Do(func() {
+		huma.NewError = humaProblem
+		huma.ValidateStrictCasing = true
+	})
+	registry := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
+	return humachi.New(r, huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info: &huma.Info{
+				Title:   "Posthorn",
+				Version: version,
+				Description: "Take events in, and deliver them to whoever subscribes. A 2xx for an event means that it is committed. " +
+					"Errors are problems (RFC 9457) that name the field. Every path under /subscription is under /subscriptions too.",
+			},
+			Components: &huma.Components{
+				Schemas: registry,
+				SecuritySchemes: map[string]*huma.SecurityScheme{
+					"adminKey": {Type: "http", Scheme: "bearer", Description: "The admin key; not asked for in open mode."},
+				},
+			},
+			Security: []map[string][]string{{"adminKey": {}}, {}},
+		},
+		Formats: map[string]huma.Format{
+			"application/json": {
+				Marshal: func(w io.Writer, v any) error {
+					enc := json.NewEncoder(w)
+					enc.SetEscapeHTML(false)
+					if err := enc.Encode(v); err != nil {
+						return fmt.Errorf("encode response: %w", err)
+					}
+					return nil
+				},
+				Unmarshal: json.Unmarshal,
+			},
+			// What a Problem says that it is; see Problem.ContentType.
+			"application/problem+json": {Marshal: func(w io.Writer, v any) error {
+				if err := json.NewEncoder(w).Encode(v); err != nil {
+					return fmt.Errorf("encode problem: %w", err)
+				}
+				return nil
+			}},
+		},
+		DefaultFormat:                "application/json",
+		RejectUnknownQueryParameters: true,
+	})
+}
+
+// register declares an operation and, where its path is under /subscription,
+// the same one under /subscriptions. Errors of the handler become problems.
+func register[I, O any](a *API, op huma.Operation, handler func(context.Context, *I) (*O, error)) {
+	wrapped := func(ctx context.Context, in *I) (*O, error) {
+		out, err := handler(ctx, in)
+		if err != nil {
+			p := translate(err)
+			a.logFailure(ctx, p, err)
+			return nil, p
+		}
+		return out, nil
+	}
+	op.MaxBodyBytes = maxBodyBytes + 2 // the body is limited before, and huma counts the limit itself as too much
+	op.BodyReadTimeout = -1            // and has been read
+	huma.Register(a.huma, op, wrapped)
+	if rest, ok := strings.CutPrefix(op.Path, "/subscription"); ok {
+		op.Path, op.OperationID = "/subscriptions"+rest, op.OperationID+"-plural"
+		op.Parameters, op.Responses, op.RequestBody = nil, nil, nil
+		huma.Register(a.huma, op, wrapped)
+	}
+}

@@ -1,0 +1,153 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"reflect"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// NewEvent is what POST /events takes.
+type NewEvent struct {
+	ID         string          `json:"id,omitempty" maxLength:"128" doc:"An id of your own, which makes sending it again harmless: visible ASCII without dots. Left out to get one" example:"order-7-paid"`
+	Type       string          `json:"type" maxLength:"128" doc:"Words of letters, digits, _ and -, joined by dots" example:"ORDER_PAID"`
+	Subject    string          `json:"subject,omitempty" maxLength:"512" doc:"What it is about; events of one subject are published in their order" example:"order/7"`
+	Data       json.RawMessage `json:"data,omitempty" doc:"Any JSON value; its bytes are kept as they are"`
+	OccurredAt string          `json:"occurredAt,omitempty" format:"date-time" doc:"When it happened; left out for now. timestamp is another name for it"`
+}
+
+// CloudEvent is the structured form of CloudEvents 1.0.
+type CloudEvent struct {
+	SpecVersion     string          `json:"specversion" enum:"1.0"`
+	ID              string          `json:"id"`
+	Source          string          `json:"source" format:"uri-reference"`
+	Type            string          `json:"type"`
+	Subject         string          `json:"subject,omitempty"`
+	Time            string          `json:"time,omitempty" format:"date-time"`
+	DataContentType string          `json:"datacontenttype,omitempty" doc:"JSON, or left out"`
+	DataSchema      string          `json:"dataschema,omitempty" format:"uri"`
+	Data            json.RawMessage `json:"data,omitempty"`
+}
+
+// AcceptedBatch answers a batch.
+type AcceptedBatch struct {
+	Events []AcceptedEvent `json:"events" nullable:"false"`
+}
+
+// LikeBody is the body of a like, which may be left out.
+type LikeBody struct {
+	UserID string `json:"userId,omitempty" maxLength:"256" doc:"Who likes it: liking twice is one like and one event"`
+}
+
+// Health is what /healthz and /readyz answer.
+type Health struct {
+	Status  string `json:"status"`
+	Version string `json:"version,omitempty"`
+	Reason  string `json:"reason,omitempty" doc:"Why it is not ready"`
+}
+
+// finishDocument adds the plain handlers to the document and writes it.
+func (a *API) finishDocument() error {
+	for _, op := range a.plainOperations() {
+		a.huma.OpenAPI().AddOperation(op)
+	}
+	document, err := json.Marshal(a.huma.OpenAPI())
+	if err != nil {
+		return fmt.Errorf("write OpenAPI document: %w", err)
+	}
+	a.document = document
+	return nil
+}
+
+func schemaOf[T any](a *API) *huma.Schema {
+	t := reflect.TypeFor[T]()
+	return a.huma.OpenAPI().Components.Schemas.Schema(t, true, t.Name())
+}
+
+func answer(description, media string, schema *huma.Schema) *huma.Response {
+	r := &huma.Response{Description: description}
+	if media != "" {
+		r.Content = map[string]*huma.MediaType{media: {Schema: schema}}
+	}
+	return r
+}
+
+func (a *API) plainOperations() []*huma.Operation {
+	text := &huma.Schema{Type: huma.TypeString}
+	failed := answer("Error", "application/problem+json", schemaOf[Problem](a))
+	accepted := schemaOf[AcceptedEvent](a)
+	key := &huma.Param{
+		Name: "Idempotency-Key", In: "header", Schema: text,
+		Description: "An id of your own: the same request with the same key again has no further effect, another one is a 409.",
+	}
+	one, cloud := schemaOf[NewEvent](a), schemaOf[CloudEvent](a)
+	list := func(items *huma.Schema) *huma.Schema {
+		minItems, maxItems := 1, maxBatch
+		return &huma.Schema{Type: huma.TypeArray, Items: items, MinItems: &minItems, MaxItems: &maxItems}
+	}
+	ops := []*huma.Operation{{
+		OperationID: "post-events", Method: http.MethodPost, Path: "/events", Tags: []string{"Events"},
+		Summary: "Take in one event, or a batch of up to 1,000 as a whole",
+		Description: "Answered once it is committed. CloudEvents are taken in all three content modes; in the binary one the " +
+			"attributes are ce- headers and the body is the data.",
+		Parameters: []*huma.Param{key},
+		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+			mediaJSON:             {Schema: &huma.Schema{OneOf: []*huma.Schema{one, list(one)}}},
+			mediaCloudEvent:       {Schema: cloud},
+			mediaCloudEventsBatch: {Schema: list(cloud)},
+		}},
+		Responses: map[string]*huma.Response{
+			"202": answer("Committed", mediaJSON, &huma.Schema{OneOf: []*huma.Schema{accepted, schemaOf[AcceptedBatch](a)}}), "default": failed,
+		},
+	}}
+	likeParams := []*huma.Param{
+		{Name: "photoId", In: "path", Required: true, Schema: text, Description: "The photo's id", Example: "123"},
+		{Name: "userId", In: "query", Schema: text, Description: "Who likes it: liking twice is one like and one event"},
+		key,
+	}
+	likeBody := &huma.RequestBody{Content: map[string]*huma.MediaType{mediaJSON: {Schema: schemaOf[LikeBody](a)}}}
+	for _, like := range []struct {
+		id, method, summary string
+		body                *huma.RequestBody
+	}{
+		{"like-photo-by-get", http.MethodGet, "Like a photo, with nothing but curl", nil},
+		{"like-photo", http.MethodPost, "Like a photo", likeBody},
+		{"unlike-photo", http.MethodDelete, "Take a like back", likeBody},
+	} {
+		ops = append(ops, &huma.Operation{
+			OperationID: like.id, Method: like.method, Path: "/like/{photoId}", Tags: []string{"Photos"}, Summary: like.summary,
+			Parameters: likeParams, RequestBody: like.body,
+			Responses: map[string]*huma.Response{"202": answer("Committed", mediaJSON, accepted), "default": failed},
+		})
+	}
+	ops = append(ops, &huma.Operation{
+		OperationID: "look-at-like", Method: http.MethodHead, Path: "/like/{photoId}", Tags: []string{"Photos"},
+		Summary: "Change nothing", Parameters: likeParams[:1], Responses: map[string]*huma.Response{"200": answer("Nothing happened", "", nil)},
+	})
+	open := []map[string][]string{{}}
+	for _, op := range []struct {
+		id, path, summary, media string
+		schema                   *huma.Schema
+		security                 []map[string][]string
+	}{
+		{"healthz", "/healthz", "Say that the process is up", mediaJSON, schemaOf[Health](a), open},
+		{"readyz", "/readyz", "Say whether requests can be served, and if not, why", mediaJSON, schemaOf[Health](a), open},
+		{"metrics", "/metrics", "Metrics for Prometheus", "text/plain", text, nil},
+		{"openapi", "/openapi.json", "This document", mediaJSON, &huma.Schema{Type: huma.TypeObject}, nil},
+		{"docs", "/docs", "This document as a page", "text/html", text, nil},
+		{"docs-style", "/docs/style.css", "The style of that page", "text/css", text, nil},
+		{"docs-script", "/docs/script.js", "The script of that page", "text/javascript", text, nil},
+	} {
+		o := &huma.Operation{
+			OperationID: op.id, Method: http.MethodGet, Path: op.path, Tags: []string{"Operation"}, Summary: op.summary,
+			Security: op.security, Responses: map[string]*huma.Response{"200": answer("OK", op.media, op.schema), "default": failed},
+		}
+		if op.id == "readyz" {
+			o.Responses["503"] = answer("Not ready", mediaJSON, op.schema)
+		}
+		ops = append(ops, o)
+	}
+	return ops
+}
