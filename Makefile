@@ -1,0 +1,71 @@
+# Posthorn. A fresh machine needs Go, make and git; `make run` brings the rest.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# What is tested: `make test PKGS=./services/api/...`; the tests' flags are TESTFLAGS.
+PKGS ?= work
+TESTFLAGS ?= -race -shuffle=on -p 2 -timeout 20m
+NEXT ?= .posthorn/next
+
+# Tools are pinned here and stay out of the modules' graphs.
+GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+COMPOSE_LOADER := github.com/compose-spec/compose-go/v2/cmd@v2.16.2
+# golangci-lint at the root of a workspace checks nothing unless it is told what.
+DIRS = $(shell go list -m -f '{{.Dir}}/...')
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: install build ## install what is missing, build and run everything, Postgres and RabbitMQ included
+	@exec bin/posthorn dev
+
+.PHONY: install
+install: ## install Postgres and RabbitMQ where they are missing (scripts/install)
+	@scripts/install
+
+.PHONY: build
+build: ## write bin/posthorn
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/posthorn ./services/cmd/posthorn
+
+bin/withservers: FORCE
+	@go build -o $@ ./services/cmd/withservers
+
+.PHONY: test
+test: bin/withservers ## run all tests on a private Postgres and RabbitMQ (PKGS=..., TESTFLAGS=...)
+	@scripts/install test
+	bin/withservers go test $(TESTFLAGS) $(PKGS)
+
+.PHONY: test-next
+test-next: bin/withservers ## the same tests on Postgres 17 and RabbitMQ 4, from a Debian trixie in .posthorn/next (takes root)
+	@scripts/install test next
+	@scripts/next $(NEXT)
+	bin/withservers -chroot $(NEXT) go test $(TESTFLAGS) $(PKGS)
+
+.PHONY: lint
+lint: ## check style and the arrows between packages (.golangci.yml)
+	$(GOLANGCI_LINT) run $(DIRS)
+
+.PHONY: fmt
+fmt: ## format all Go files
+	$(GOLANGCI_LINT) fmt $(DIRS:/...=)
+
+.PHONY: tidy-check
+tidy-check: ## check that each module builds alone and that its go.mod is true
+	@scripts/modules
+
+.PHONY: compose-check
+compose-check: ## check docker-compose.yml
+	@scripts/compose $(COMPOSE_LOADER)
+
+.PHONY: ci
+ci: install lint tidy-check compose-check build test ## all that .ci/run runs
+
+.PHONY: clean
+clean: ## remove what was built (the data in .posthorn stay)
+	rm -rf bin
+
+.PHONY: FORCE
+FORCE:
