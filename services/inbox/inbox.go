@@ -1,0 +1,163 @@
+// Package inbox is the stand-in for an external system: a server that takes
+// any webhook at any path, keeps it, and shows it.
+//
+// A path is a bin, made by the first request to it. A bin answers 200, or what
+// it was told: another status, a delay, a hang, or a number of failures before
+// the first success; it checks signatures if it was given the secret. It is
+// told by parameters of the hook's URL (?status=500&failures=2&delay=2s&
+// hang=true&retryAfter=30&secret=whsec_...) or by the JSON API below
+// /_inbox/bins/.
+//
+// Opened in a browser, a bin is a page that follows what arrives; for anything
+// else it is JSON. A GET shows, and is recorded only if it carries a
+// webhook-id or ?record=1; every other method is recorded.
+//
+// It promises to hold a bounded amount of memory, forgetting the oldest, and
+// to show whatever was sent to it as text. It keeps nothing on disk, and it
+// asks for no password: it belongs on a developer's machine.
+package inbox
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"posthorn/events/webhook"
+)
+
+// Config of an Inbox. The zero value is ready to use.
+type Config struct {
+	// Logger gets a line for each recorded request, without its content.
+	// The default discards it.
+	Logger *slog.Logger
+	// Now is the clock. time.Now.
+	Now func() time.Time
+	// MaxHang is for how long a request that hangs is held at most. 5 min.
+	MaxHang time.Duration
+}
+
+const (
+	maxBinName = 200
+	// A delay longer than what senders wait for is a hang.
+	maxDelay = time.Minute
+	// maxRead is how much of a body is read, so that a signature can be
+	// checked; maxKeptBody is how much of it is kept.
+	maxRead     = 2 << 20
+	maxKeptBody = 256 << 10
+)
+
+// Inbox is an http.Handler.
+type Inbox struct {
+	logger  *slog.Logger
+	now     func() time.Time
+	maxHang time.Duration
+	store   *store
+	page    *page
+
+	closing context.Context //nolint:containedctx // ends what hangs and what follows, when Close is called
+	close   context.CancelFunc
+}
+
+// New returns an empty Inbox.
+func New(config Config) *Inbox {
+	i := &Inbox{
+		logger:  config.Logger,
+		now:     config.Now,
+		maxHang: config.MaxHang,
+		store:   newStore(),
+		page:    newPage(),
+	}
+	if i.logger == nil {
+		i.logger = slog.New(slog.DiscardHandler)
+	}
+	if i.now == nil {
+		i.now = time.Now
+	}
+	if i.maxHang == 0 {
+		i.maxHang = 5 * time.Minute
+	}
+	i.closing, i.close = context.WithCancel(context.Background())
+	return i
+}
+
+// Close ends every request that hangs, is delayed or follows a page. It is
+// what http.Server's RegisterOnShutdown is for: Shutdown waits for them.
+func (i *Inbox) Close() { i.close() }
+
+// ServeHTTP routes by hand: http.ServeMux would answer a POST to "/a//b" with
+// a redirect, and here every path is somebody's hook.
+func (i *Inbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	protect(w.Header())
+	path := r.URL.EscapedPath()
+	switch {
+	case path == "/":
+		i.serveIndex(w, r)
+	case path == "/healthz":
+		writeText(w, http.StatusOK, "ok\n")
+	case path == "/favicon.ico":
+		i.page.serveAsset(w, r, "icon.svg")
+	case strings.HasPrefix(path, assetPath):
+		i.page.serveAsset(w, r, strings.TrimPrefix(path, assetPath))
+	case path == "/_inbox" || strings.HasPrefix(path, "/_inbox/"):
+		i.serveControl(w, r, strings.TrimPrefix(path, "/_inbox"))
+	default:
+		i.serveBin(w, r)
+	}
+}
+
+func (i *Inbox) serveIndex(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		writeProblem(w, http.StatusMethodNotAllowed, "a hook needs a path, such as /my-album")
+	case wantsHTML(r):
+		i.page.serveIndex(w)
+	default:
+		writeJSON(w, http.StatusOK, i.store.list())
+	}
+}
+
+func (i *Inbox) serveBin(w http.ResponseWriter, r *http.Request) {
+	name, ok := binName(r.URL.Path)
+	if !ok {
+		writeProblem(w, http.StatusNotFound, "a bin's name is a path of at most 200 bytes of UTF-8")
+		return
+	}
+	query := r.URL.Query()
+	viewing := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if viewing && r.Header.Get(webhook.HeaderID) == "" && query.Get("record") != "1" {
+		if wantsHTML(r) {
+			i.page.serveBin(w, name)
+			return
+		}
+		i.writeView(w, r, name)
+		return
+	}
+	i.record(w, r, name, query)
+}
+
+// binName turns a path into the bin's name: "/my-album/" is "my-album".
+func binName(path string) (string, bool) {
+	name := strings.Trim(path, "/")
+	ok := name != "" && len(name) <= maxBinName && utf8.ValidString(name) &&
+		!strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f })
+	return name, ok
+}
+
+// wantsHTML reports whether the client is a browser that opens a page.
+func wantsHTML(r *http.Request) bool {
+	return strings.Contains(r.Header.Get("Accept"), "text/html")
+}
+
+// protect sets what every answer has: what was sent here is somebody else's
+// text, and no browser may take it for a page or a script.
+func protect(h http.Header) {
+	h.Set("Content-Security-Policy",
+		"default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Referrer-Policy", "no-referrer") // a hook's URL may hold its secret
+	h.Set("Cache-Control", "no-store")
+}
