@@ -32,7 +32,7 @@ func TestADatabaseIsDroppedWhenItsTestEndsEvenWithAConnectionOpen(t *testing.T) 
 	t.Parallel()
 	var dsn string
 	var leftOpen *sql.DB
-	t.Run("user", func(t *testing.T) { //nolint:paralleltest // has to end before its parent goes on
+	t.Run("user", func(t *testing.T) { // not parallel: it has to end before its parent goes on
 		dsn = pgtest.URL(t)
 		var err error
 		if leftOpen, err = sql.Open("postgres", dsn); err != nil {

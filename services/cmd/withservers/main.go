@@ -47,6 +47,7 @@ func main() {
 }
 
 type options struct {
+	dir     string
 	chroot  string
 	durable bool
 	verbose bool
@@ -57,6 +58,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("withservers", flag.ContinueOnError)
 	flags.SetOutput(stderr)
+	flags.StringVar(&o.dir, "dir", "", "make the servers' folder in this `folder` instead of the system's temporary one")
 	flags.StringVar(&o.chroot, "chroot", "", "run the servers of the root file system in this `folder` (takes root)")
 	flags.BoolVar(&o.durable, "durable", false, "leave Postgres's fsync on")
 	flags.BoolVar(&o.verbose, "verbose", false, "log what the servers do")
@@ -78,8 +80,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
 
-	parent := os.TempDir()
-	if o.chroot != "" {
+	parent := o.dir
+	if o.chroot != "" && parent == "" {
 		parent = filepath.Join(o.chroot, "srv")
 	}
 	dir, err := os.MkdirTemp(parent, "posthorn-servers-")

@@ -63,15 +63,16 @@ func accountFor(chroot, systemUser, data string) (*account, error) {
 	return nil, fmt.Errorf("there is no user %s, which its package makes: %w", systemUser, ErrNotInstalled)
 }
 
-// closedTo returns the first folder on the way to dir that a cannot enter.
-func closedTo(dir string, a *account) string {
+// closedTo returns the first folder on the way from root to dir that a cannot
+// enter.
+func closedTo(root, dir string, a *account) string {
 	closed := ""
 	for ; ; dir = filepath.Dir(dir) {
 		info, err := os.Stat(dir)
 		if err == nil && !canEnter(info, a) {
 			closed = dir
 		}
-		if dir == filepath.Dir(dir) {
+		if dir == root || dir == filepath.Dir(dir) {
 			return closed
 		}
 	}
@@ -102,7 +103,7 @@ func DataDir(preferred string) (string, error) {
 	if resolved, err := filepath.EvalSymlinks(preferred); err == nil {
 		preferred = resolved
 	}
-	if os.Geteuid() != 0 || closedTo(filepath.Dir(preferred), nil) == "" {
+	if os.Geteuid() != 0 || closedTo("/", filepath.Dir(preferred), nil) == "" {
 		if err := os.MkdirAll(preferred, 0o711); err != nil { //nolint:gosec // the servers' users have to pass through
 			return "", fmt.Errorf("make data folder: %w", err)
 		}

@@ -24,7 +24,7 @@ func processesBelow(t *testing.T, dir string) []string {
 	for _, link := range links {
 		// A process may end, or be a zombie, between the two calls.
 		if cwd, err := os.Readlink(link); err == nil && strings.HasPrefix(cwd, dir) {
-			name, _ := os.ReadFile(filepath.Join(filepath.Dir(link), "comm")) //nolint:gosec // in /proc
+			name, _ := os.ReadFile(filepath.Join(filepath.Dir(link), "comm"))
 			found = append(found, filepath.Base(filepath.Dir(link))+" "+strings.TrimSpace(string(name)))
 		}
 	}
@@ -51,7 +51,7 @@ func listening(t *testing.T, dir string) []string {
 	const listen = "0A"
 	var addresses []string
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		f, err := os.Open(table) //nolint:gosec // in /proc
+		f, err := os.Open(table)
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
@@ -101,7 +101,7 @@ func TestServersEndWithTheProgramThatWasKilledAndStartAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	starter := exec.CommandContext(t.Context(), self, "starter", dir) //nolint:gosec // this test itself
+	starter := exec.CommandContext(t.Context(), self, "starter", dir)
 	output, err := starter.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -87,7 +87,7 @@ func (o Options) open(systemUser, data string) (*home, error) {
 		if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // as above
 			return nil, fmt.Errorf("open folder to the server's user: %w", err)
 		}
-		if closed := closedTo(dir, h.account); closed != "" {
+		if closed := closedTo(h.chroot, dir, h.account); closed != "" {
 			return nil, fmt.Errorf("the user %s, which the server runs as when root starts it, cannot pass through %s: "+
 				"keep the data elsewhere (DataDir finds a place), start it as another user than root, or run chmod a+x %s", h.account.name, closed, closed)
 		}

@@ -189,7 +189,7 @@ func (pg *Postgres) start(ctx context.Context) (err error) {
 	}); err != nil {
 		said := h.logSince(from)
 		if p.running() {
-			err = errors.Join(err, p.kill())
+			err = errors.Join(err, p.kill(ctx))
 		} else if strings.Contains(said, "could not bind") {
 			err = errPortTaken
 		}
@@ -255,7 +255,7 @@ func (pg *Postgres) Stop(ctx context.Context) error {
 func (pg *Postgres) Kill() error {
 	pg.mu.Lock()
 	defer pg.mu.Unlock()
-	return wrap("kill postgres", pg.process.kill())
+	return wrap("kill postgres", pg.process.kill(context.Background())) // it has a deadline of its own
 }
 
 // Restart stops the server where it runs and starts it again on the same port,

@@ -61,7 +61,7 @@ func folder(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // see above
+	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -212,7 +212,7 @@ func TestAPidFileThatNamesAStrangerIsStale(t *testing.T) {
 	}
 	stop(t, pg)
 	pidFile := filepath.Join(o.Dir, "data", "postmaster.pid")
-	content, err := os.ReadFile(pidFile) //nolint:gosec // the test's own
+	content, err := os.ReadFile(pidFile)
 	if err != nil {
 		t.Fatalf("a killed server should leave its pid file: %v", err)
 	}
@@ -383,7 +383,7 @@ func TestAFolderClosedToTheServersUserIsNamed(t *testing.T) {
 		return
 	}
 	closed := t.TempDir()
-	if err := os.Chmod(closed, 0o700); err != nil { //nolint:gosec // closed is the point
+	if err := os.Chmod(closed, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	_, err := privateserver.StartPostgres(t.Context(), privateserver.Options{Dir: filepath.Join(closed, "data")})
@@ -403,7 +403,7 @@ func TestDataDirIsWhereTheServersCanReach(t *testing.T) {
 		return
 	}
 	closed := t.TempDir()
-	if err := os.Chmod(closed, 0o700); err != nil { //nolint:gosec // closed is the point
+	if err := os.Chmod(closed, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	first, err := privateserver.DataDir(filepath.Join(closed, "data"))

@@ -130,13 +130,14 @@ func (p *process) stop(ctx context.Context, sig syscall.Signal) error {
 	case <-p.done:
 		return p.awaitFamily(ctx)
 	case <-ctx.Done():
-		return errors.Join(fmt.Errorf("pid %d did not stop in time and was killed: %w", p.pid, ctx.Err()), p.kill())
+		return errors.Join(fmt.Errorf("pid %d did not stop in time and was killed: %w", p.pid, ctx.Err()), p.kill(ctx))
 	}
 }
 
-// kill ends the process and all that it started, with SIGKILL.
-func (p *process) kill() error {
-	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+// kill ends the process and all that it started, with SIGKILL, also when ctx
+// has ended.
+func (p *process) kill(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
 	defer cancel()
 	if !p.running() {
 		return p.awaitFamily(ctx)

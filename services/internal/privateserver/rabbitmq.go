@@ -125,7 +125,9 @@ func (mq *RabbitMQ) configure() error {
 	}
 	if _, err := os.Stat(filepath.Join(mq.home.chroot, "/proc/meminfo")); err != nil {
 		// The other strategies read /proc, and fail in a chroot that has none.
+		// So does asking for the machine's memory, which then counts as 1 GB.
 		defaults["vm_memory_calculation_strategy"] = "allocated"
+		defaults["total_memory_available_override_value"] = "4GB"
 	}
 	keys, settings := merged(defaults, mq.settings)
 	var conf strings.Builder
@@ -200,7 +202,7 @@ func (mq *RabbitMQ) start(ctx context.Context) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, epmd.kill())
+			err = errors.Join(err, epmd.kill(ctx))
 		}
 	}()
 	if err := h.record("epmd.pid", epmd.pid); err != nil {
@@ -224,7 +226,7 @@ func (mq *RabbitMQ) start(ctx context.Context) (err error) {
 		return err
 	}
 	if err := errors.Join(h.record("node.pid", node.pid), mq.await(ctx, node, from)); err != nil {
-		return errors.Join(err, node.kill())
+		return errors.Join(err, node.kill(ctx))
 	}
 	mq.process, mq.epmd = node, epmd
 	h.logger.InfoContext(ctx, "rabbitmq is ready", "port", mq.port, "management_port", mq.management, "pid", node.pid, "dir", h.dir,
@@ -329,22 +331,16 @@ func (mq *RabbitMQ) Password() string { return mq.password }
 func (mq *RabbitMQ) Port() int { return mq.port }
 
 // PID is the node's process id: the beam itself, not a script before it.
-func (mq *RabbitMQ) PID() int {
-	node, _ := mq.current()
-	return node.pid
-}
+func (mq *RabbitMQ) PID() int { return mq.current().pid }
 
 // Done is closed when the node has ended, asked or not. Restart makes another
 // one.
-func (mq *RabbitMQ) Done() <-chan struct{} {
-	node, _ := mq.current()
-	return node.done
-}
+func (mq *RabbitMQ) Done() <-chan struct{} { return mq.current().done }
 
-func (mq *RabbitMQ) current() (node, epmd *process) {
+func (mq *RabbitMQ) current() *process {
 	mq.mu.Lock()
 	defer mq.mu.Unlock()
-	return mq.process, mq.epmd
+	return mq.process
 }
 
 // Ctl runs rabbitmqctl against the node and returns what it printed.
@@ -371,7 +367,7 @@ func (mq *RabbitMQ) Stop(ctx context.Context) error {
 
 func (mq *RabbitMQ) stop(ctx context.Context) error {
 	// epmd keeps nothing: it need not be asked.
-	return errors.Join(mq.process.stop(ctx, syscall.SIGTERM), mq.epmd.kill())
+	return errors.Join(mq.process.stop(ctx, syscall.SIGTERM), mq.epmd.kill(ctx))
 }
 
 // Kill ends the node, epmd and all that the node started with SIGKILL, as a
@@ -379,7 +375,8 @@ func (mq *RabbitMQ) stop(ctx context.Context) error {
 func (mq *RabbitMQ) Kill() error {
 	mq.mu.Lock()
 	defer mq.mu.Unlock()
-	return wrap("kill rabbitmq", errors.Join(mq.process.kill(), mq.epmd.kill()))
+	ctx := context.Background() // kill has a deadline of its own
+	return wrap("kill rabbitmq", errors.Join(mq.process.kill(ctx), mq.epmd.kill(ctx)))
 }
 
 // Restart stops the node where it runs and starts it again on the same ports,
