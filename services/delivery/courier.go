@@ -180,7 +180,7 @@ func (s *Service) sendLater(ctx context.Context, c *consumer, d broker.Delivery,
 	if err != nil || outcome != broker.Acked {
 		// The ledger has the time of the next attempt: the sweeper sends it.
 		s.metrics.unsent.Inc()
-		s.Logger.Warn("retry is left to the sweeper", "subscription", c.id, "event", d.ID, "outcome", outcome.String(), "error", err)
+		s.Logger.Debug("retry is left to the sweeper", "subscription", c.id, "event", d.ID, "outcome", outcome.String(), "error", err)
 	}
 	return nil
 }

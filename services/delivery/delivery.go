@@ -174,6 +174,9 @@ func (s *Service) claim(ctx context.Context, batch []postgres.Claim) ([]postgres
 // publish sends messages together. That some failed is in their outcomes.
 func (s *Service) publish(ctx context.Context, batch []broker.Publishing) ([]broker.Outcome, error) {
 	outcomes, err := s.Publisher.PublishAll(ctx, batch)
+	if err != nil {
+		s.Logger.Warn("messages were not taken by the broker: the ledger keeps them", "count", len(batch), "error", err)
+	}
 	if len(outcomes) != len(batch) {
 		return nil, err
 	}

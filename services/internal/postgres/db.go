@@ -3,8 +3,8 @@
 //
 // An exported function runs in a transaction of its own unless it takes a
 // Queryer. Errors of the driver do not leave the package as they are: what is
-// missing is ErrNotFound, what comes of a database that is away, restarting or
-// full is ErrUnavailable and may be tried again, anything else is wrapped
+// missing is ErrNotFound, what comes of a database that is away, restarting,
+// full or at odds with itself is ErrUnavailable and may be tried again, anything else is wrapped
 // with what was being done.
 package postgres
 
@@ -24,7 +24,8 @@ import (
 
 var (
 	// ErrUnavailable is wrapped by every function of this package when the
-	// database is away, starting, stopping, out of connections or out of space.
+	// database is away, starting, stopping, out of connections or out of
+	// space, or has broken a deadlock.
 	ErrUnavailable = errors.New("postgres is unavailable")
 	// ErrNotFound is wrapped when the row that was asked for does not exist.
 	ErrNotFound = errors.New("not found")
@@ -90,6 +91,7 @@ func unavailable(err error) bool {
 	if errors.As(err, &pqErr) {
 		switch pqErr.Code.Class() {
 		case "08", // connection exception
+			"40", // transaction rollback: deadlock, serialization failure
 			"53", // insufficient resources: connections, disk, memory
 			"57", // operator intervention: shutdown, restart, cancelled by timeout
 			"58": // system error, such as I/O

@@ -286,9 +286,16 @@ func OverdueDeliveries(ctx context.Context, q Queryer, id subscription.ID, grace
 // Postpone moves the next attempt of unfinished deliveries, so that the
 // sweeper leaves them alone until the message that it sent has had its time.
 func Postpone(ctx context.Context, q Queryer, id subscription.ID, positions []int64, by time.Duration) error {
+	// A row that is locked is being finished: it needs no postponing, and
+	// waiting for it could deadlock with whoever records a batch.
 	_, err := q.ExecContext(ctx, `
-		UPDATE posthorn.deliveries SET next_attempt_at = clock_timestamp() + $3::interval
-		WHERE position = ANY ($2) AND subscription_id = $1 AND next_attempt_at IS NOT NULL`,
+		WITH due AS (
+			SELECT position FROM posthorn.deliveries
+			WHERE position = ANY ($2) AND subscription_id = $1 AND next_attempt_at IS NOT NULL
+			FOR UPDATE SKIP LOCKED
+		)
+		UPDATE posthorn.deliveries d SET next_attempt_at = clock_timestamp() + $3::interval
+		FROM due WHERE d.position = due.position AND d.subscription_id = $1`,
 		id.UUID(), pq.Array(positions), interval(by))
 	if err != nil {
 		return Translate(fmt.Errorf("postpone deliveries: %w", err))

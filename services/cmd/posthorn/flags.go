@@ -1,0 +1,97 @@
+package main
+
+import (
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"posthorn/services/internal/broker"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/retry"
+	"posthorn/services/internal/signing"
+)
+
+type databaseFlags struct {
+	DatabaseURL string `help:"Postgres to work with." placeholder:"postgres://user:password@host:5432/name" required:"" env:"DATABASE_URL"`
+}
+
+// open returns a pool whose connections carry the part's name.
+func (f databaseFlags) open(part string, conns int) (*sql.DB, error) {
+	return postgres.Open(f.DatabaseURL, "posthorn "+part, conns)
+}
+
+type brokerFlags struct {
+	AMQPURL   string `name:"amqp-url" help:"RabbitMQ to work with." placeholder:"amqp://user:password@host:5672/" required:"" env:"AMQP_URL"`
+	QueueType string `help:"Type of the subscriptions' queues: ${enum}. Queues that exist keep theirs." enum:"classic,quorum" default:"classic" env:"POSTHORN_QUEUE_TYPE"`
+}
+
+func (f brokerFlags) config(part string, logger *slog.Logger) broker.Config {
+	return broker.Config{URL: f.AMQPURL, QueueType: f.QueueType, ConnectionName: "posthorn " + part, Logger: logger}
+}
+
+type httpFlags struct {
+	HTTPAddr string `name:"http-addr" help:"Address of the API." default:"127.0.0.1:3000" env:"HTTP_ADDR"`
+	AdminKey string `help:"Key that every request to the API must carry. Unset: none, on loopback only." env:"POSTHORN_ADMIN_KEY"`
+	Open     bool   `help:"Serve without a key also where others can reach it." env:"POSTHORN_OPEN"`
+}
+
+type keyFlags struct {
+	SecretKey string `help:"32 bytes in base64 that encrypt signing secrets at rest; several, separated by commas, to rotate (the first encrypts)." env:"POSTHORN_SECRET_KEY"`
+	DataDir   string `help:"Where a key is generated and kept when none is set, in open mode." default:".posthorn" env:"POSTHORN_DATA_DIR"`
+}
+
+// keyring is the key that was given or, in open mode, the generated one.
+func (f keyFlags) keyring(openMode bool) (*signing.Keyring, error) {
+	if f.SecretKey != "" {
+		keys, err := signing.ParseKeyring(f.SecretKey)
+		if err != nil {
+			return nil, fmt.Errorf("POSTHORN_SECRET_KEY: %w", err)
+		}
+		return keys, nil
+	}
+	if !openMode {
+		return nil, errors.New("POSTHORN_SECRET_KEY is not set: it encrypts signing secrets; make one with: head -c 32 /dev/urandom | base64")
+	}
+	if err := os.MkdirAll(f.DataDir, 0o711); err != nil { //nolint:gosec // private servers of other users may live below
+		return nil, fmt.Errorf("make data folder: %w", err)
+	}
+	return signing.LoadOrCreateKeyFile(filepath.Join(f.DataDir, "secret.key"))
+}
+
+type deliveryFlags struct {
+	AllowNetworks []string `help:"Private networks that deliveries may reach, as CIDRs." placeholder:"10.1.0.0/16" env:"POSTHORN_ALLOW_NETWORKS"`
+	Retry         string   `help:"Delays before the retries of subscriptions that have no schedule." default:"5s,30s,2m,15m,1h,4h,12h" env:"POSTHORN_RETRY_SCHEDULE"`
+}
+
+func (f deliveryFlags) networks() ([]netip.Prefix, error) {
+	var networks []netip.Prefix
+	for _, text := range f.AllowNetworks {
+		prefix, err := netip.ParsePrefix(strings.TrimSpace(text))
+		if err != nil {
+			return nil, fmt.Errorf("POSTHORN_ALLOW_NETWORKS: %q is no network such as 10.1.0.0/16", text)
+		}
+		networks = append(networks, prefix.Masked())
+	}
+	return networks, nil
+}
+
+func (f deliveryFlags) schedule() (retry.Schedule, error) {
+	schedule, err := retry.Parse(strings.Split(f.Retry, ","))
+	if err != nil {
+		return nil, fmt.Errorf("POSTHORN_RETRY_SCHEDULE: %w", err)
+	}
+	return schedule, nil
+}
+
+type metricsFlags struct {
+	MetricsAddr string `help:"Address of /healthz, /readyz and /metrics." env:"METRICS_ADDR"`
+}
+
+// migrateWait is how long a start waits for Postgres to come up.
+const migrateWait = time.Minute

@@ -1,0 +1,118 @@
+// Command posthorn turns a product into an open platform: events that happen
+// in it become signed webhooks for whoever subscribes.
+//
+// It only parses, builds, runs and exits: 0 when it was stopped, 1 when
+// something failed, 2 for a command line that it does not understand. This is
+// the one place that reads the environment.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime/debug"
+
+	"github.com/alecthomas/kong"
+
+	"posthorn/services/internal/process"
+)
+
+func main() {
+	ctx, stop := process.Signals(context.Background())
+	defer stop()
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// cli is the command line. Each field is a command; what they share is in the
+// structs that they embed.
+type cli struct {
+	LogLevel  slog.Level `help:"Least level that is logged: debug, info, warn or error." default:"info" env:"POSTHORN_LOG_LEVEL"`
+	LogFormat string     `help:"How log lines look: ${enum}." enum:"text,json" default:"text" env:"POSTHORN_LOG_FORMAT"`
+
+	Run      runCmd      `cmd:"" help:"Run all of Posthorn in one process."`
+	API      apiCmd      `cmd:"" name:"api" help:"Run the HTTP API."`
+	Relay    relayCmd    `cmd:"" help:"Run the relay: forward the outbox to RabbitMQ. One is active, further ones stand by."`
+	Delivery deliveryCmd `cmd:"" help:"Run the deliveries: send what is in the queues to the subscribers."`
+	Inbox    inboxCmd    `cmd:"" help:"Run the inbox: a stand-in for a subscriber that shows what it gets."`
+	Dev      devCmd      `cmd:"" help:"Run all of it with a private Postgres and a private RabbitMQ, and an inbox."`
+	Migrate  migrateCmd  `cmd:"" help:"Bring the database's schema up to date."`
+	Photos   photosCmd   `cmd:"" help:"Work on the like counts."`
+	Health   healthCmd   `cmd:"" name:"healthcheck" help:"Ask a running part whether it is well; for containers."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
+}
+
+// env is what a command runs with.
+type env struct {
+	out    io.Writer
+	logger *slog.Logger
+}
+
+func run(ctx context.Context, args []string, out, errOut io.Writer) int {
+	var c cli
+	exit := -1
+	parser, err := kong.New(&c,
+		kong.Name("posthorn"),
+		kong.Description("Events in, signed webhooks out. Every flag can also be set by the environment variable that is named with it."),
+		kong.Writers(out, errOut),
+		kong.Exit(func(code int) { exit = code }),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	)
+	if err != nil {
+		return fail(errOut, err, 2)
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	command, err := parser.Parse(args)
+	if exit >= 0 {
+		return exit // help was asked for and printed
+	}
+	if err != nil {
+		return fail(errOut, err, 2)
+	}
+	logger := slog.New(c.handler(errOut))
+	command.BindTo(ctx, (*context.Context)(nil))
+	if err := command.Run(&env{out: out, logger: logger}); err != nil && !errors.Is(err, context.Canceled) {
+		return fail(errOut, err, 1)
+	}
+	return 0
+}
+
+func (c *cli) handler(w io.Writer) slog.Handler {
+	options := &slog.HandlerOptions{Level: c.LogLevel}
+	if c.LogFormat == "json" {
+		return slog.NewJSONHandler(w, options)
+	}
+	return slog.NewTextHandler(w, options)
+}
+
+func fail(w io.Writer, err error, code int) int {
+	_, _ = fmt.Fprintf(w, "posthorn: %v\n", err)
+	return code
+}
+
+// version is set when building: -ldflags "-X main.version=...".
+var version string //nolint:gochecknoglobals // the linker needs a package variable
+
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "dev"
+}
+
+type versionCmd struct{}
+
+func (versionCmd) Run(e *env) error {
+	_, err := fmt.Fprintln(e.out, "posthorn", versionText())
+	return err
+}

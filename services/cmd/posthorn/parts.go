@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"posthorn/migrations"
+	"posthorn/services/api"
+	"posthorn/services/delivery"
+	"posthorn/services/inbox"
+	"posthorn/services/internal/broker"
+	"posthorn/services/internal/photo"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/process"
+	"posthorn/services/internal/sender"
+	"posthorn/services/relay"
+)
+
+// program is what a command assembles: parts that run together.
+type program struct {
+	*env
+	group   process.Group
+	metrics *prometheus.Registry
+	ready   []func() error
+}
+
+func newProgram(e *env) *program {
+	p := &program{env: e, group: process.Group{Logger: e.logger}, metrics: prometheus.NewRegistry()}
+	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return p
+}
+
+// addAPI adds the HTTP API and the projection that it shows. The listener is
+// opened here, so that a port that is taken is reported before anything runs.
+func (p *program) addAPI(ctx context.Context, db databaseFlags, web httpFlags, keys keyFlags) error {
+	pool, err := db.open("api", 16)
+	if err != nil {
+		return err
+	}
+	keyring, err := keys.keyring(web.AdminKey == "" && !web.Open)
+	if err != nil {
+		return err
+	}
+	server, err := api.New(api.Config{
+		DB: pool, Keyring: keyring, Addr: web.HTTPAddr, AdminKey: web.AdminKey, Open: web.Open,
+		Logger: p.logger, Version: versionText(), Metrics: p.metrics,
+	})
+	if err != nil {
+		return err
+	}
+	projector, err := photo.NewProjector(photo.Config{DB: pool, Logger: p.logger})
+	if err != nil {
+		return err
+	}
+	listener, err := process.Listen(ctx, web.HTTPAddr)
+	if err != nil {
+		return err
+	}
+	p.group.Add("http", process.Serve(listener, server))
+	p.group.Add("api", server.Run)
+	p.group.Add("photos", projector.Run)
+	p.group.Close("api database", pool.Close)
+	return nil
+}
+
+func (p *program) addRelay(db databaseFlags, mq brokerFlags) error {
+	pool, err := db.open("relay", 6)
+	if err != nil {
+		return err
+	}
+	config := mq.config("relay", p.logger)
+	publisher, err := broker.NewPublisher(config)
+	if err != nil {
+		return err
+	}
+	topology, err := broker.NewTopology(config)
+	if err != nil {
+		return errors.Join(err, publisher.Close())
+	}
+	r := relay.New(relay.Config{}, relay.Parts{
+		DB: pool, Publisher: publisher, Topology: topology, Names: config.Names(), Logger: p.logger, Metrics: p.metrics,
+	})
+	p.ready = append(p.ready, r.Ready)
+	p.group.Add("relay", r.Run)
+	p.group.Close("relay broker", func() error { return errors.Join(publisher.Close(), topology.Close()) })
+	p.group.Close("relay database", pool.Close)
+	return nil
+}
+
+func (p *program) addDelivery(db databaseFlags, mq brokerFlags, keys keyFlags, openMode bool, flags deliveryFlags) error {
+	networks, err := flags.networks()
+	if err != nil {
+		return err
+	}
+	schedule, err := flags.schedule()
+	if err != nil {
+		return err
+	}
+	keyring, err := keys.keyring(openMode)
+	if err != nil {
+		return err
+	}
+	pool, err := db.open("delivery", 8)
+	if err != nil {
+		return err
+	}
+	config := mq.config("delivery", p.logger)
+	consumers, err := broker.NewConsumers(config)
+	if err != nil {
+		return err
+	}
+	publisher, err := broker.NewPublisher(config)
+	if err != nil {
+		return err
+	}
+	s := delivery.New(delivery.Config{Schedule: schedule}, delivery.Parts{
+		DB: pool, Keys: keyring, Broker: config, Publisher: publisher, Consumers: consumers,
+		Sender: sender.New(sender.Config{AllowNetworks: networks, Logger: p.logger, UserAgent: "Posthorn/" + versionText()}),
+		Logger: p.logger, Metrics: p.metrics,
+	})
+	p.ready = append(p.ready, s.Ready)
+	p.group.Add("delivery", s.Run)
+	p.group.Close("delivery broker", publisher.Close)
+	p.group.Close("delivery database", pool.Close)
+	return nil
+}
+
+func (p *program) addInbox(ctx context.Context, addr string) error {
+	box := inbox.New(inbox.Config{Logger: p.logger})
+	listener, err := process.Listen(ctx, addr)
+	if err != nil {
+		return err
+	}
+	p.group.Add("inbox", process.Serve(listener, box))
+	return nil
+}
+
+// addMetrics serves the health and the numbers of parts that have no HTTP of
+// their own. Without an address it does nothing.
+func (p *program) addMetrics(ctx context.Context, flags metricsFlags) error {
+	if flags.MetricsAddr == "" {
+		return nil
+	}
+	listener, err := process.Listen(ctx, flags.MetricsAddr)
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		var troubles []error
+		for _, ready := range p.ready {
+			troubles = append(troubles, ready())
+		}
+		if err := errors.Join(troubles...); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{}))
+	p.group.Add("metrics", process.Serve(listener, mux))
+	return nil
+}
+
+// migrate brings the schema up to date, and waits for a Postgres that is
+// still starting.
+func (p *program) migrate(ctx context.Context, db databaseFlags) error {
+	pool, err := db.open("migrate", 4)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pool.Close() }()
+	deadline, cancel := context.WithTimeout(ctx, migrateWait)
+	defer cancel()
+	for told := false; ; {
+		err := migrations.Up(deadline, pool)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		if !errors.Is(postgres.Translate(err), postgres.ErrUnavailable) || deadline.Err() != nil {
+			return err
+		}
+		if !told {
+			told = true
+			p.logger.Warn("waiting for postgres", "error", err)
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-deadline.Done():
+			return fmt.Errorf("wait for postgres: %w", err)
+		}
+	}
+}
+
+func (p *program) run(ctx context.Context) error { return p.group.Run(ctx) }
+
+// hostURL is the address of a listener for people: without a host it is this
+// machine's.
+func hostURL(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "http://" + addr
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && (ip.IsLoopback() || ip.IsUnspecified()) {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, port)
+}
