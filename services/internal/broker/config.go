@@ -39,6 +39,8 @@ type Config struct {
 	RequeuePause time.Duration
 	// DialTimeout bounds connecting, with the handshake. 10 s unless set.
 	DialTimeout time.Duration
+	// MaxBackoff is the longest pause between two tries to connect. 5 s unless set.
+	MaxBackoff time.Duration
 	// Heartbeat is the interval of keep-alive frames; a line that is silent for two of them is given up. 10 s unless set.
 	Heartbeat time.Duration
 	// RetryRungs are the delays for which retry queues exist. DefaultRetryRungs unless set.
@@ -75,7 +77,7 @@ func (c Config) Validate() error {
 	}
 	for name, d := range map[string]time.Duration{
 		"publish timeout": c.PublishTimeout, "drain timeout": c.DrainTimeout, "requeue pause": c.RequeuePause,
-		"dial timeout": c.DialTimeout, "heartbeat": c.Heartbeat,
+		"dial timeout": c.DialTimeout, "heartbeat": c.Heartbeat, "max backoff": c.MaxBackoff,
 	} {
 		if d < 0 {
 			errs = append(errs, fmt.Errorf("%s: %s is negative", name, d))
@@ -123,6 +125,7 @@ func (c Config) filled() (Config, error) {
 	setDefault(&c.DrainTimeout, 20*time.Second)
 	setDefault(&c.RequeuePause, 500*time.Millisecond)
 	setDefault(&c.DialTimeout, 10*time.Second)
+	setDefault(&c.MaxBackoff, 5*time.Second)
 	setDefault(&c.Heartbeat, 10*time.Second)
 	if len(c.RetryRungs) == 0 {
 		c.RetryRungs = DefaultRetryRungs()

@@ -26,7 +26,6 @@ type Handler func(ctx context.Context, d Delivery) error
 // the last one that is removed, and cannot be told to wait for its messages.
 type Consumers struct {
 	cfg    Config
-	log    *slog.Logger
 	pool   *pool
 	router *message.Router
 	feed   feed
@@ -78,7 +77,7 @@ func NewConsumers(cfg Config) (*Consumers, error) {
 		return nil, fmt.Errorf("make router: %w", err)
 	}
 	c := &Consumers{
-		cfg: cfg, log: cfg.Logger, pool: newPool(cfg), router: router, feed: make(feed), entries: map[string]*entry{},
+		cfg: cfg, pool: newPool(cfg), router: router, feed: make(feed), entries: map[string]*entry{},
 	}
 	router.AddConsumerHandler("deliveries", "deliveries", c.feed, c.handle)
 	return c, nil
@@ -89,7 +88,7 @@ func (c *Consumers) Run(ctx context.Context) error {
 	routing, stopRouting := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRouting()
 	routed := make(chan error, 1)
-	if err := c.begin(); err != nil {
+	if err := c.begin(); err != nil { //nolint:contextcheck // queues are stopped by the pool, and drained before
 		return err
 	}
 	go func() { routed <- c.router.Run(routing) }()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -12,9 +13,9 @@ import (
 )
 
 // run runs consumers until the test or the returned function ends them.
-func run(t testing.TB, c *broker.Consumers) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
+func run(tb testing.TB, c *broker.Consumers) (stop func()) {
+	tb.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(tb.Context()))
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()
 	var stopped atomic.Bool
@@ -26,21 +27,21 @@ func run(t testing.TB, c *broker.Consumers) (stop func()) {
 		select {
 		case err := <-done:
 			if err != nil {
-				t.Errorf("Run: %v", err)
+				tb.Errorf("Run: %v", err)
 			}
 		case <-time.After(patience):
-			t.Error("Run does not end")
+			tb.Error("Run does not end")
 		}
 	}
-	t.Cleanup(stop)
+	tb.Cleanup(stop)
 	return stop
 }
 
-func (s *site) consumers(t testing.TB) *broker.Consumers {
-	t.Helper()
+func (s *site) consumers(tb testing.TB) *broker.Consumers {
+	tb.Helper()
 	c, err := broker.NewConsumers(s.cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return c
 }
@@ -94,7 +95,10 @@ func TestConsumersKeepTheirPrefetchAndDoNotDelayOneAnother(t *testing.T) {
 	if err := c.Add(slow, 5, func(context.Context, broker.Delivery) error {
 		n := atOnce.Add(1)
 		defer atOnce.Add(-1)
-		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		for {
+			if m := most.Load(); n <= m || most.CompareAndSwap(m, n) {
+				break
+			}
 		}
 		started <- struct{}{}
 		<-release
@@ -267,22 +271,79 @@ func TestTenThousandQueuesAreAddedCheaply(t *testing.T) {
 	s := newSite(t)
 	c := s.consumers(t)
 	nothing := func(context.Context, broker.Delivery) error { return nil }
-	run(t, c)
-	const n = 10_000
-	start := time.Now()
-	for i := range n {
-		if err := c.Add(fmt.Sprint(s.Namespace, "absent-", i), 8, nothing); err != nil {
-			t.Fatal(err)
+	add := func(from, to int) {
+		t.Helper()
+		start := time.Now()
+		for i := from; i < to; i++ {
+			if err := c.Add(fmt.Sprint(s.Namespace, "absent-", i), 8, nothing); err != nil {
+				t.Fatal(err)
+			}
+		}
+		took := time.Since(start)
+		t.Logf("%d queues added in %s", to-from, took)
+		if took > 5*time.Second {
+			t.Errorf("adding %d queues took %s", to-from, took)
 		}
 	}
-	took := time.Since(start)
-	t.Logf("%d queues added in %s", n, took)
-	if took > 5*time.Second {
-		t.Errorf("adding %d queues took %s", n, took)
+	add(0, 10_000)
+	queue, began := s.queue(t, "real"), make(chan string, 1)
+	fill(t, s.publisher(t), queue, 1)
+	if err := c.Add(queue, 1, func(_ context.Context, d broker.Delivery) error {
+		began <- d.ID
+		return nil
+	}); err != nil {
+		t.Fatal(err)
 	}
-	start = time.Now()
+	run(t, c)
+	receive(t, began)
+	// Now beside 10,000 that all look for their queue.
+	add(10_000, 10_100)
+	start := time.Now()
 	if err := c.Remove(t.Context(), s.Namespace+"absent-77"); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("removing one took %s", time.Since(start))
+	t.Logf("one removed in %s", time.Since(start))
+}
+
+// Not parallel: it counts all goroutines.
+//
+//nolint:paralleltest // see above
+func TestNothingIsLeftRunningAfterLostConnectionsAndClose(t *testing.T) {
+	s := newSite(t)
+	q := s.queue(t, "q")
+	l := newLine(t, s.cfg.URL)
+	s.cfg.URL = l.url
+	p, c, sub := s.publisher(t), s.consumers(t), s.subscriber(t)
+	got := make(chan string, 100)
+	if err := c.Add(q, 4, func(_ context.Context, d broker.Delivery) error {
+		got <- d.ID
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	before := runtime.NumGoroutine()
+	stop := run(t, c)
+	if _, err := sub.SubscribeQueue(t.Context(), s.queue(t, "other"), 1); err != nil {
+		t.Fatal(err)
+	}
+	work := func() {
+		t.Helper()
+		eventually(t, "a message is published", func() bool {
+			_, err := p.PublishAll(t.Context(), messages(q, 1))
+			return err == nil
+		})
+		receive(t, got)
+	}
+	work()
+	running := runtime.NumGoroutine()
+	for range 10 {
+		l.down()
+		l.up()
+		work()
+	}
+	eventually(t, "goroutines are as few as before the cuts", func() bool { return runtime.NumGoroutine() <= running+2 })
+	stop()
+	_ = sub.Close()
+	_ = p.Close()
+	eventually(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= before })
 }

@@ -20,16 +20,12 @@ type pool struct {
 
 	mu     sync.Mutex
 	lanes  []*lane
+	live   map[*consumption]struct{}
 	closed bool
 	active sync.WaitGroup
-	stop   context.CancelFunc
-	ctx    context.Context //nolint:containedctx // the pool's lifetime, from newPool to close
 }
 
-func newPool(cfg Config) *pool {
-	ctx, stop := context.WithCancel(context.Background())
-	return &pool{cfg: cfg, ctx: ctx, stop: stop}
-}
+func newPool(cfg Config) *pool { return &pool{cfg: cfg, live: map[*consumption]struct{}{}} }
 
 // source says what is consumed and where it goes.
 type source struct {
@@ -68,32 +64,34 @@ func (p *pool) start(ctx context.Context, src source) (*consumption, error) {
 	if p.closed {
 		return nil, ErrClosed
 	}
-	c := &consumption{
-		source: src, pool: p, lane: p.room(), log: p.cfg.Logger.With("queue", src.queue), done: make(chan struct{}),
-	}
+	l := p.room() //nolint:contextcheck // a connection outlives the consumption for which it is made
+	c := &consumption{source: src, pool: p, lane: l, log: p.cfg.Logger.With("queue", src.queue), done: make(chan struct{})}
 	c.stop, c.stopNow = context.WithCancel(ctx)
 	// Messages outlive the request to stop: their handlers may finish.
 	c.drain, c.drainEnd = context.WithCancel(context.WithoutCancel(ctx))
-	unhook := context.AfterFunc(p.ctx, c.stopNow)
 	c.lane.assigned++
-	p.active.Go(func() {
-		defer func() {
-			unhook()
-			c.stopNow()
-			c.drainEnd()
-			p.mu.Lock()
-			c.lane.assigned--
-			p.mu.Unlock()
-			if c.closeOut {
-				close(c.out)
-			}
-			close(c.done)
-		}()
+	p.live[c] = struct{}{}
+	p.active.Go(func() { //nolint:contextcheck // it has its contexts in its fields
+		defer p.end(c)
 		c.run()
 	})
 	return c, nil
 }
 
+func (p *pool) end(c *consumption) {
+	c.stopNow()
+	c.drainEnd()
+	p.mu.Lock()
+	c.lane.assigned--
+	delete(p.live, c)
+	p.mu.Unlock()
+	if c.closeOut {
+		close(c.out)
+	}
+	close(c.done)
+}
+
+// room chooses a connection, or makes one.
 func (p *pool) room() *lane {
 	for _, l := range p.lanes {
 		if l.assigned < consumersPerLane {
@@ -110,8 +108,10 @@ func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
 	lanes := p.lanes
+	for c := range p.live {
+		c.stopNow()
+	}
 	p.mu.Unlock()
-	p.stop()
 	p.active.Wait()
 	var closing sync.WaitGroup
 	for _, l := range lanes {

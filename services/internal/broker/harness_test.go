@@ -22,11 +22,11 @@ import (
 // patience is how long a test waits for what must come. It is long because a busy machine is no failure.
 const patience = 30 * time.Second
 
-func brokerURL(t testing.TB) string {
-	t.Helper()
-	u := os.Getenv("AMQP_URL") //nolint:forbidigo // the tests' broker
+func brokerURL(tb testing.TB) string {
+	tb.Helper()
+	u := os.Getenv("AMQP_URL")
 	if u == "" {
-		t.Fatal("AMQP_URL is not set: run the tests with make test")
+		tb.Fatal("AMQP_URL is not set: run the tests with make test")
 	}
 	return u
 }
@@ -41,44 +41,44 @@ type site struct {
 	queues, exchanges map[string]bool
 }
 
-func newSite(t testing.TB) *site {
-	t.Helper()
-	return newSiteOn(t, brokerURL(t))
+func newSite(tb testing.TB) *site {
+	tb.Helper()
+	return newSiteOn(tb, brokerURL(tb))
 }
 
-func newSiteOn(t testing.TB, brokerURL string) *site {
-	t.Helper()
+func newSiteOn(tb testing.TB, brokerURL string) *site {
+	tb.Helper()
 	s := &site{
 		cfg: broker.Config{
-			URL: brokerURL, Namespace: "test-" + rand.Text()[:12] + ".", ConnectionName: t.Name(),
-			Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), RequeuePause: 20 * time.Millisecond, RetryRungs: []time.Duration{200 * time.Millisecond, 2 * time.Second},
+			URL: brokerURL, Namespace: "test-" + rand.Text()[:12] + ".", ConnectionName: tb.Name(),
+			Logger: slog.New(slog.NewTextHandler(tb.Output(), nil)), RequeuePause: 20 * time.Millisecond, MaxBackoff: 300 * time.Millisecond, RetryRungs: []time.Duration{200 * time.Millisecond, 2 * time.Second},
 		},
 		queues: map[string]bool{}, exchanges: map[string]bool{},
 	}
 	s.Names = s.cfg.Names()
 	conn, err := amqp.Dial(brokerURL)
 	if err != nil {
-		t.Fatalf("connect to the tests' broker: %v", err)
+		tb.Fatalf("connect to the tests' broker: %v", err)
 	}
 	s.conn = conn
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if len(s.queues)+len(s.exchanges) == 0 {
 			_ = conn.Close()
 			return
 		}
 		ch, err := conn.Channel()
 		if err != nil {
-			t.Errorf("clean up: %v", err)
+			tb.Errorf("clean up: %v", err)
 			return
 		}
 		for q := range s.queues {
 			if _, err := ch.QueueDelete(q, false, false, false); err != nil {
-				t.Errorf("delete queue: %v", err)
+				tb.Errorf("delete queue: %v", err)
 			}
 		}
 		for e := range s.exchanges {
 			if err := ch.ExchangeDelete(e, false, false); err != nil {
-				t.Errorf("delete exchange: %v", err)
+				tb.Errorf("delete exchange: %v", err)
 			}
 		}
 		_ = conn.Close()
@@ -87,11 +87,11 @@ func newSiteOn(t testing.TB, brokerURL string) *site {
 }
 
 // channel is a plain channel on the broker.
-func (s *site) channel(t testing.TB) *amqp.Channel {
-	t.Helper()
+func (s *site) channel(tb testing.TB) *amqp.Channel {
+	tb.Helper()
 	ch, err := s.conn.Channel()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return ch
 }
@@ -114,89 +114,89 @@ func (s *site) sweepExchanges(exchanges ...string) {
 }
 
 // topology declares what all subscriptions share.
-func (s *site) topology(t testing.TB) *broker.Topology {
-	t.Helper()
+func (s *site) topology(tb testing.TB) *broker.Topology {
+	tb.Helper()
 	topology, err := broker.NewTopology(s.cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = topology.Close() })
+	tb.Cleanup(func() { _ = topology.Close() })
 	s.sweepExchanges(s.Events(broker.DefaultAccount), s.Deliver())
 	for _, r := range s.cfg.RetryRungs {
 		s.sweep(s.Retry(r))
 		s.sweepExchanges(s.Retry(r))
 	}
-	if err := topology.DeclareShared(t.Context(), nil); err != nil {
-		t.Fatal(err)
+	if err := topology.DeclareShared(tb.Context(), nil); err != nil {
+		tb.Fatal(err)
 	}
 	return topology
 }
 
 // subscription declares a subscription and gives the name of its queue.
-func (s *site) subscription(t testing.TB, topology *broker.Topology, sub string, patterns ...string) string {
-	t.Helper()
+func (s *site) subscription(tb testing.TB, topology *broker.Topology, sub string, patterns ...string) string {
+	tb.Helper()
 	s.sweep(s.DeliverQueue(sub), s.DeadQueue(sub))
-	if err := topology.DeclareSubscription(t.Context(), sub, broker.DefaultAccount, patterns); err != nil {
-		t.Fatal(err)
+	if err := topology.DeclareSubscription(tb.Context(), sub, broker.DefaultAccount, patterns); err != nil {
+		tb.Fatal(err)
 	}
 	return s.DeliverQueue(sub)
 }
 
 // queue declares a plain durable classic queue.
-func (s *site) queue(t testing.TB, name string) string {
-	t.Helper()
+func (s *site) queue(tb testing.TB, name string) string {
+	tb.Helper()
 	name = s.Namespace + name
 	s.sweep(name)
-	s.declare(t, name)
+	s.declare(tb, name)
 	return name
 }
 
-func (s *site) declare(t testing.TB, name string) {
-	t.Helper()
-	ch := s.channel(t)
+func (s *site) declare(tb testing.TB, name string) {
+	tb.Helper()
+	ch := s.channel(tb)
 	defer func() { _ = ch.Close() }()
 	if _, err := ch.QueueDeclare(name, true, false, false, false, nil); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
 // depth is the number of messages that wait in a queue.
-func (s *site) depth(t testing.TB, queue string) int {
-	t.Helper()
-	ch := s.channel(t)
+func (s *site) depth(tb testing.TB, queue string) int {
+	tb.Helper()
+	ch := s.channel(tb)
 	defer func() { _ = ch.Close() }()
 	q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return q.Messages
 }
 
-func (s *site) publisher(t testing.TB) *broker.Publisher {
-	t.Helper()
+func (s *site) publisher(tb testing.TB) *broker.Publisher {
+	tb.Helper()
 	p, err := broker.NewPublisher(s.cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = p.Close() })
+	tb.Cleanup(func() { _ = p.Close() })
 	return p
 }
 
-func (s *site) subscriber(t testing.TB) *broker.Subscriber {
-	t.Helper()
+func (s *site) subscriber(tb testing.TB) *broker.Subscriber {
+	tb.Helper()
 	sub, err := broker.NewSubscriber(s.cfg)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = sub.Close() })
+	tb.Cleanup(func() { _ = sub.Close() })
 	return sub
 }
 
 // fill publishes n messages with the ids 0 to n-1 to a queue.
-func fill(t testing.TB, p *broker.Publisher, queue string, n int) {
-	t.Helper()
-	if _, err := p.PublishAll(t.Context(), messages(queue, n)); err != nil {
-		t.Fatal(err)
+func fill(tb testing.TB, p *broker.Publisher, queue string, n int) {
+	tb.Helper()
+	if _, err := p.PublishAll(tb.Context(), messages(queue, n)); err != nil {
+		tb.Fatal(err)
 	}
 }
 
@@ -209,24 +209,24 @@ func messages(queue string, n int) []broker.Publishing {
 }
 
 // receive takes one value, or fails the test.
-func receive[T any](t testing.TB, c <-chan T) T {
-	t.Helper()
+func receive[T any](tb testing.TB, c <-chan T) T {
+	tb.Helper()
 	select {
 	case v, ok := <-c:
 		if !ok {
-			t.Fatal("channel was closed")
+			tb.Fatal("channel was closed")
 		}
 		return v
 	case <-time.After(patience):
-		t.Fatal("nothing came")
+		tb.Fatal("nothing came")
 	}
 	panic("unreachable")
 }
 
 // eventually polls a condition until it holds.
-func eventually(t testing.TB, what string, condition func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+func eventually(tb testing.TB, what string, condition func() bool) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(tb.Context()), patience)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -234,7 +234,7 @@ func eventually(t testing.TB, what string, condition func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("not in time: %s", what)
+			tb.Fatalf("not in time: %s", what)
 		}
 	}
 }
@@ -246,16 +246,16 @@ type line struct {
 	url   string
 }
 
-func newLine(t testing.TB, brokerURL string) *line {
-	t.Helper()
+func newLine(tb testing.TB, brokerURL string) *line {
+	tb.Helper()
 	u, err := url.Parse(brokerURL)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	l := &line{t: t, proxy: toxiproxy.NewProxy(
-		toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), t.Name(), "127.0.0.1:0", u.Host)}
+	l := &line{t: tb, proxy: toxiproxy.NewProxy(
+		toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), tb.Name(), "127.0.0.1:0", u.Host)}
 	l.up()
-	t.Cleanup(l.down)
+	tb.Cleanup(l.down)
 	u.Host = l.proxy.Listen
 	l.url = u.String()
 	return l

@@ -18,6 +18,8 @@ import (
 )
 
 // TestOnPrivateNode is about what strikes a whole node, so it has one of its own. Its parts follow one another.
+//
+//nolint:paralleltest // each part strikes the node
 func TestOnPrivateNode(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("/tmp", "broker-test-") //nolint:usetesting // t.TempDir is closed to the node's own user
@@ -25,7 +27,7 @@ func TestOnPrivateNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the node may run as another user
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -37,7 +39,7 @@ func TestOnPrivateNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := node.Stop(context.Background()); err != nil {
+		if err := node.Stop(context.WithoutCancel(t.Context())); err != nil {
 			t.Errorf("stop the node: %v", err)
 		}
 	})
@@ -47,7 +49,7 @@ func TestOnPrivateNode(t *testing.T) {
 
 func ctl(t *testing.T, node *privateserver.RabbitMQ, args ...string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 	defer cancel()
 	if _, err := node.Ctl(ctx, args...); err != nil {
 		t.Error(err)
@@ -55,6 +57,7 @@ func ctl(t *testing.T, node *privateserver.RabbitMQ, args ...string) {
 }
 
 func testAlarm(t *testing.T, node *privateserver.RabbitMQ) {
+	t.Helper()
 	s := newSiteOn(t, node.URL())
 	topology := s.topology(t)
 	q := s.queue(t, "q")
@@ -104,6 +107,7 @@ func testAlarm(t *testing.T, node *privateserver.RabbitMQ) {
 // testCrash publishes and consumes while the node is killed and started again. The suite of Watermill has such a test
 // too, TestReconnect; it passes, but not under the race detector, since the test itself has a race.
 func testCrash(t *testing.T, node *privateserver.RabbitMQ) {
+	t.Helper()
 	s := newSiteOn(t, node.URL())
 	s.topology(t)
 	p, sub := s.publisher(t), s.subscriber(t)

@@ -173,7 +173,7 @@ func (p *Publisher) write(ctx context.Context, s *session, c *publishCall) error
 	case p.writing <- struct{}{}:
 		defer func() { <-p.writing }()
 	case <-ctx.Done():
-		return unavailable(errors.New("waited for other messages to be written"), ctx)
+		return unavailable(ctx, errors.New("waited for other messages to be written"))
 	}
 	if p.channel == nil || p.channel.session != s || p.channel.ch.IsClosed() {
 		ch, err := openPublishChannel(s)
@@ -282,7 +282,7 @@ func (p *patience) wait(done <-chan struct{}) bool {
 			p.over = true
 			p.stop.Store(true)
 			if p.err == nil {
-				p.err = unavailable(errors.New("no confirm in time"), p.ctx)
+				p.err = unavailable(p.ctx, errors.New("no confirm in time"))
 			}
 		}
 	}

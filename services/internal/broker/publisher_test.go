@@ -128,13 +128,18 @@ func TestPublishingSurvivesLostConnection(t *testing.T) {
 	fill(t, p, q, 10)
 
 	// Many publish while the line is cut, again and again. None hangs, and what is said to be acked is there.
-	ctx, stop := context.WithCancel(t.Context())
+	stop := make(chan struct{})
 	var mu sync.Mutex
 	acked := map[string]bool{}
 	var wg sync.WaitGroup
 	for w := range 8 {
 		wg.Go(func() {
-			for i := 0; ctx.Err() == nil; i++ {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
 				batch := messages(q, 20)
 				for j := range batch {
 					batch[j].ID = strings.Join([]string{string(rune('a' + w)), time.Now().String(), batch[j].ID}, "-")
@@ -161,7 +166,7 @@ func TestPublishingSurvivesLostConnection(t *testing.T) {
 		l.down()
 		l.up()
 	}
-	stop()
+	close(stop)
 	wg.Wait()
 	ch := s.channel(t)
 	for {

@@ -248,7 +248,7 @@ func (t *Topology) try(ctx context.Context, s *session, request func(*amqp.Chann
 	select {
 	case c = <-t.channels:
 	case <-ctx.Done():
-		return unavailable(errors.New("waited for a free channel"), ctx)
+		return unavailable(ctx, errors.New("waited for a free channel"))
 	}
 	answer := make(chan error, 1)
 	go func() {
@@ -270,6 +270,6 @@ func (t *Topology) try(ctx context.Context, s *session, request func(*amqp.Chann
 		return err
 	case <-ctx.Done():
 		s.killIfSilent(ctx, start)
-		return unavailable(errors.New("no answer in time"), ctx)
+		return unavailable(ctx, errors.New("no answer in time"))
 	}
 }

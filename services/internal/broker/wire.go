@@ -29,7 +29,7 @@ type Publishing struct {
 	// Mandatory makes a message that reaches no queue an error.
 	Mandatory bool
 	ID        string
-	// Headers whose names belong to the broker (see [BrokerHeader]) are left out.
+	// Headers whose names belong to the broker (see [ReservedHeader]) are left out.
 	Headers     map[string]string
 	ContentType string
 	Body        []byte
@@ -46,10 +46,10 @@ type Delivery struct {
 	ContentType string
 }
 
-// BrokerHeader reports whether the broker gives a header its own meaning. Sending such a header back as a string
+// ReservedHeader reports whether the broker gives a header its own meaning. Sending such a header back as a string
 // would at best be ignored (x-death), and at worst close the channel (CC) or make the broker see a cycle of dead
 // letters and drop the message.
-func BrokerHeader(name string) bool {
+func ReservedHeader(name string) bool {
 	switch name {
 	case "CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count", "x-opt-deaths",
 		"x-first-death-exchange", "x-first-death-queue", "x-first-death-reason",
@@ -89,7 +89,7 @@ func (p *Publishing) validate() error {
 func (p *Publishing) amqp() amqp.Publishing {
 	headers := make(amqp.Table, len(p.Headers)+1)
 	for k, v := range p.Headers {
-		if !BrokerHeader(k) {
+		if !ReservedHeader(k) {
 			headers[k] = v
 		}
 	}
