@@ -27,6 +27,9 @@ CREATE TABLE posthorn.subscriptions (
 -- Ids sort by the time at which they were made, so lists go by id.
 CREATE INDEX subscriptions_listed ON posthorn.subscriptions (account, id);
 
+-- Whoever delivers looks for changes by time.
+CREATE INDEX subscriptions_updated ON posthorn.subscriptions (updated_at);
+
 -- What a subscription was at a position: its last record before it.
 CREATE INDEX outbox_subscription ON posthorn.outbox (subject, position) WHERE kind = 'subscription';
 

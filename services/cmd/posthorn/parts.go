@@ -67,6 +67,7 @@ func (p *program) addAPI(ctx context.Context, db databaseFlags, web httpFlags, k
 	p.group.Add("http", process.Serve(listener, server))
 	p.group.Add("api", server.Run)
 	p.group.Add("photos", projector.Run)
+	p.group.Add("partitions", postgres.KeepPartitions(pool, p.logger))
 	p.group.Close("api database", pool.Close)
 	return nil
 }

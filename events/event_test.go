@@ -1,0 +1,157 @@
+package events_test
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"posthorn/events"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew") //nolint:gochecknoglobals // a flag of the test binary
+
+func TestBodiesAreWrittenAsTheGoldenFilesSay(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.FixedZone("CET", 3600))
+	for name, e := range map[string]events.Event{
+		"like": {
+			ID: "evt_019a0000-0000-7000-8000-000000000001", Type: "LIKED_PHOTO", Subject: "photo/123",
+			Data: []byte(`{"photoId":"123", "by" : "ann"}`), OccurredAt: at,
+		},
+		"bare":    {ID: "order-7", Type: "a.b-c.D_4", OccurredAt: at.Truncate(time.Second)},
+		"escapes": {ID: `a"\<&>`, Type: "T", Subject: "é\n\u2028\"\\<>", Data: []byte(`"\u0000\ud83d\ude00 1e400"`), OccurredAt: at},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join("testdata", name+".json")
+			got := append(e.AppendBody(nil), '\n')
+			if *update {
+				if err := os.WriteFile(path, got, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(got) != string(want) {
+				t.Errorf("body is\n%s want\n%s", got, want)
+			}
+			back, err := events.ParseBody(got)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data := string(e.Data)
+			if data == "" {
+				data = "null"
+			}
+			if back.ID != e.ID || back.Type != e.Type || back.Subject != e.Subject || string(back.Data) != data || !back.OccurredAt.Equal(e.OccurredAt) {
+				t.Errorf("parsed back as %+v", back)
+			}
+		})
+	}
+}
+
+func TestBodiesOfOthersAreRefused(t *testing.T) {
+	t.Parallel()
+	for _, body := range []string{"", "{}", "[]", `{"id":"a"}`, `{"id":"a","type":"a..b"}`, `{"id":"a.b","type":"T"}`, `{"id":1,"type":"T"}`} {
+		if _, err := events.ParseBody([]byte(body)); !errors.Is(err, events.ErrInvalid) {
+			t.Errorf("ParseBody(%s) = %v, want ErrInvalid", body, err)
+		}
+	}
+}
+
+func TestValidateNamesTheField(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("a", 2000)
+	for name, test := range map[string]struct {
+		event events.Event
+		field string
+	}{
+		"no type":          {events.Event{}, "type"},
+		"long type":        {events.Event{Type: long}, "type"},
+		"pattern for type": {events.Event{Type: "a.*"}, "type"},
+		"dot in id":        {events.Event{Type: "T", ID: "a.b"}, "id"},
+		"space in id":      {events.Event{Type: "T", ID: "a b"}, "id"},
+		"long id":          {events.Event{Type: "T", ID: long}, "id"},
+		"account":          {events.Event{Type: "T", Account: "A"}, "account"},
+		"long subject":     {events.Event{Type: "T", Subject: long}, "subject"},
+		"NUL in subject":   {events.Event{Type: "T", Subject: "a\x00b"}, "subject"},
+		"subject encoding": {events.Event{Type: "T", Subject: "\xff"}, "subject"},
+		"data":             {events.Event{Type: "T", Data: []byte("{")}, "data"},
+		"data encoding":    {events.Event{Type: "T", Data: []byte("\"\xff\"")}, "data"},
+		"long data":        {events.Event{Type: "T", Data: make([]byte, events.MaxDataBytes+1)}, "data"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := test.event.Validate()
+			if !errors.Is(err, events.ErrInvalid) || !strings.Contains(err.Error(), ": "+test.field+": ") {
+				t.Errorf("Validate() = %v, want ErrInvalid that names %s", err, test.field)
+			}
+		})
+	}
+	good := events.Event{ID: "~!/-_", Type: "a-b.C_1", Account: "acme-1", Subject: "é", Data: []byte(" {} ")}
+	if err := good.Validate(); err != nil {
+		t.Errorf("Validate() = %v", err)
+	}
+}
+
+func TestIdsAreVersion7AndSortByTime(t *testing.T) {
+	t.Parallel()
+	form := regexp.MustCompile(`^evt_[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	last := ""
+	for i := range 1000 {
+		id := events.NewID(now.Add(time.Duration(i) * time.Millisecond))
+		if !form.MatchString(id) {
+			t.Fatalf("id %q has another form", id)
+		}
+		if id <= last {
+			t.Fatalf("id %q does not sort after %q", id, last)
+		}
+		if err := (events.Event{ID: id, Type: "T"}).Validate(); err != nil {
+			t.Fatal(err)
+		}
+		last = id
+	}
+}
+
+func FuzzBodyIsJSONWhateverTheEventSays(f *testing.F) {
+	f.Add("evt_1", "T", "photo/1", `{"a":1}`)
+	f.Add(`"`, "a.b", "\u2028\x01<\\", "null")
+	f.Fuzz(func(t *testing.T, id, eventType, subject, data string) {
+		e := events.Event{ID: id, Type: eventType, Subject: subject, Data: []byte(data), OccurredAt: time.Unix(1, 0)}
+		if e.Validate() != nil || id == "" {
+			return
+		}
+		body := e.AppendBody(nil)
+		if !json.Valid(body) {
+			t.Fatalf("%q is no JSON", body)
+		}
+		back, err := events.ParseBody(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back.ID != id || back.Type != eventType || back.Subject != subject {
+			t.Fatalf("%q came back as %+v", body, back)
+		}
+	})
+}
+
+func BenchmarkAppendBody(b *testing.B) {
+	e := events.Event{
+		ID: "evt_019a0000-0000-7000-8000-000000000001", Type: "LIKED_PHOTO", Subject: "photo/123",
+		Data: []byte(`{"photoId":"123","by":"ann"}`), OccurredAt: time.Unix(1, 0),
+	}
+	buf := make([]byte, 0, 512)
+	b.ReportAllocs()
+	for b.Loop() {
+		buf = e.AppendBody(buf[:0])
+	}
+}
