@@ -171,6 +171,20 @@ func (a *API) Run(ctx context.Context) error {
 
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.router.ServeHTTP(w, r) }
 
+// Routes are the method and path of every route, for example
+// "GET /events/{id}".
+func (a *API) Routes() ([]string, error) {
+	var routes []string
+	err := chi.Walk(a.router, func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+		routes = append(routes, method+" "+route)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("walk routes: %w", err)
+	}
+	return routes, nil
+}
+
 // Server returns an HTTP server for the handler with limits on how long a
 // client may take.
 func Server(addr string, h http.Handler, logger *slog.Logger) *http.Server {
@@ -197,7 +211,7 @@ func (a *API) route() error {
 
 	a.routeHealth(r)
 	a.routeHot(r)
-	a.huma = newHuma(r.With(a.jsonBody), a.cfg.Version)
+	a.huma = newHuma(r.With(a.check), a.cfg.Version)
 	a.routeSubscriptions()
 	a.routeEvents()
 	a.routePhotos()

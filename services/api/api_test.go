@@ -22,6 +22,8 @@ import (
 type server struct {
 	t    testing.TB
 	db   *sql.DB
+	cfg  api.Config
+	api  *api.API
 	http *httptest.Server
 }
 
@@ -60,7 +62,7 @@ func newServerOn(t testing.TB, url string, change ...func(*api.Config)) *server 
 			t.Errorf("run: %v", err)
 		}
 	})
-	return &server{t: t, db: db, http: s}
+	return &server{t: t, db: db, cfg: cfg, api: a, http: s}
 }
 
 type testLog struct{ t testing.TB }

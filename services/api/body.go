@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 )
@@ -83,10 +84,15 @@ func unsupported(given string, accepted ...string) *Problem {
 		with("Accept", strings.Join(accepted, ", "))
 }
 
-// jsonBody reads and checks the body before huma does, which would answer a
-// body that breaks off with 500 and let pass what JSON leaves open.
-func (a *API) jsonBody(next http.Handler) http.Handler {
+// check looks at query and body before huma does, which would answer a body
+// that breaks off with 500, and let pass what JSON leaves open and text that
+// the database cannot hold.
+func (a *API) check(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p := checkQuery(r.URL.RawQuery); p != nil {
+			p.write(w)
+			return
+		}
 		if r.Method == http.MethodGet || r.Method == http.MethodHead {
 			next.ServeHTTP(w, r)
 			return
@@ -104,6 +110,28 @@ func (a *API) jsonBody(next http.Handler) http.Handler {
 		r.Header.Set("Content-Type", "application/json")
 		next.ServeHTTP(w, r)
 	})
+}
+
+func checkQuery(raw string) *Problem {
+	if raw == "" {
+		return nil
+	}
+	query, err := url.ParseQuery(raw)
+	if err != nil {
+		return problem(http.StatusBadRequest, "The query cannot be decoded.")
+	}
+	var issues []FieldIssue
+	for name, values := range query {
+		for _, value := range values {
+			if message := nameIssue(value, maxBodyBytes); message != "" {
+				issues = append(issues, FieldIssue{Location: "query", Field: strings.ToValidUTF8(name, "\uFFFD"), Message: message})
+			}
+		}
+	}
+	if issues != nil {
+		return invalid(issues...)
+	}
+	return nil
 }
 
 func checkJSONBody(r *http.Request, body []byte) *Problem {

@@ -107,7 +107,8 @@ func likeGroupTx(ctx context.Context, tx *sql.Tx, batch []Like) ([]Appended, err
 		return rows.Err()
 	}
 	// In the order of the key, so that groups that share likes wait for each
-	// other instead of deadlocking.
+	// other instead of deadlocking. A like that is there is locked by being
+	// set to what it is, so that nobody takes it back before it is looked up.
 	if err := take(`
 		WITH given AS MATERIALIZED (
 			SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
@@ -115,7 +116,7 @@ func likeGroupTx(ctx context.Context, tx *sql.Tx, batch []Like) ([]Appended, err
 		), liked AS (
 			INSERT INTO posthorn.likes (photo_id, user_id, event_id)
 			SELECT photo_id, user_id, event_id FROM given ORDER BY photo_id, user_id
-			ON CONFLICT DO NOTHING
+			ON CONFLICT (photo_id, user_id) DO UPDATE SET event_id = likes.event_id
 			RETURNING event_id
 		), appended AS (
 			INSERT INTO posthorn.outbox (id, type, subject, data, metadata)
@@ -147,8 +148,7 @@ func likeGroupTx(ctx context.Context, tx *sql.Tx, batch []Like) ([]Appended, err
 		k := key{l.PhotoID, l.UserID}
 		switch at := first[k]; {
 		case waiting[k]:
-			// Taken back between the two statements. The caller may try again.
-			out[i].Err = fmt.Errorf("like taken back at the same moment: %w", ErrUnavailable)
+			return nil, fmt.Errorf("like photos: the like of %q by %q is neither new nor there", l.PhotoID, l.UserID)
 		case at != i:
 			out[i] = out[at]
 			out[i].Outcome = outbox.Existing
