@@ -350,7 +350,7 @@ func TestASecretIsNeverPrinted(t *testing.T) {
 	out.Write(text)
 	slog.New(slog.NewTextHandler(&out, nil)).Info("message", "secret", secret, "holder", h)
 	slog.New(slog.NewJSONHandler(&out, nil)).Info("message", "secret", secret, "holder", h)
-	fmt.Fprintln(&out, fmt.Errorf("wrap: %v", secret)) //nolint:errorlint // a Secret is not an error
+	fmt.Fprintln(&out, fmt.Errorf("wrap: %v", secret))
 
 	got := out.String()
 	for _, needle := range []string{key, fmt.Sprintf("%x", secret.hidden.key.raw), fmt.Sprintf("%v", secret.hidden.key.raw)} {

@@ -35,7 +35,7 @@ func (i *Inbox) serveControl(w http.ResponseWriter, r *http.Request, path string
 	}
 	switch path {
 	case "/bins":
-		i.serveIfGet(w, r, func() { writeJSON(w, http.StatusOK, i.store.list()) })
+		i.serveIfGet(w, r, func() { writeJSON(w, i.store.list()) })
 		return
 	case "/changes":
 		i.serveIfGet(w, r, func() { i.serveChanges(w, r, "") })
@@ -53,7 +53,7 @@ func (i *Inbox) serveControl(w http.ResponseWriter, r *http.Request, path string
 		i.serveIfGet(w, r, func() { i.serveChanges(w, r, name) })
 	case r.Method == http.MethodGet || r.Method == http.MethodHead:
 		if requests {
-			writeJSON(w, http.StatusOK, i.view(r, name).Requests)
+			writeJSON(w, i.view(r, name).Requests)
 			return
 		}
 		i.writeView(w, r, name)
@@ -91,7 +91,7 @@ func (i *Inbox) configure(w http.ResponseWriter, r *http.Request, name string) {
 		return
 	}
 	i.store.configure(name, settings)
-	writeJSON(w, http.StatusOK, i.store.view(name, 0).Settings)
+	writeJSON(w, i.store.view(name, 0).Settings)
 }
 
 // serveChanges sends a server-sent event for every change, and one to begin
@@ -131,7 +131,7 @@ func (i *Inbox) serveChanges(w http.ResponseWriter, r *http.Request, name string
 
 func (i *Inbox) writeView(w http.ResponseWriter, r *http.Request, name string) {
 	w.Header().Set("Vary", "Accept")
-	writeJSON(w, http.StatusOK, i.view(r, name))
+	writeJSON(w, i.view(r, name))
 }
 
 // view answers ?after=12, only what came after that request, and ?raw=1, the
@@ -154,14 +154,13 @@ func (i *Inbox) view(r *http.Request, name string) View {
 	return view
 }
 
-func writeJSON(w http.ResponseWriter, status int, value any) {
+func writeJSON(w http.ResponseWriter, value any) {
 	text, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		writeProblem(w, http.StatusInternalServerError, "the answer could not be written")
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
 	_, _ = w.Write(append(text, '\n')) // the client may be gone
 }
 

@@ -115,7 +115,7 @@ func (i *Inbox) serveIndex(w http.ResponseWriter, r *http.Request) {
 	case wantsHTML(r):
 		i.page.serveIndex(w)
 	default:
-		writeJSON(w, http.StatusOK, i.store.list())
+		writeJSON(w, i.store.list())
 	}
 }
 

@@ -608,7 +608,7 @@ func TestRecordingIsLoggedWithoutContent(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	i := New(Config{Logger: slog.New(slog.NewJSONHandler(&out, nil))})
-	request := httptest.NewRequest(http.MethodPost, "/a?secret="+url.QueryEscape(webhook.NewSecret().Reveal()), strings.NewReader("the body"))
+	request := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/a?secret="+url.QueryEscape(webhook.NewSecret().Reveal()), strings.NewReader("the body"))
 	i.ServeHTTP(httptest.NewRecorder(), request)
 	if text := out.String(); !strings.Contains(text, `"bin":"a"`) || strings.Contains(text, "the body") || strings.Contains(text, "whsec_") {
 		t.Errorf("logged %s", text)

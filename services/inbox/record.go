@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -169,10 +170,7 @@ func shownQuery(query url.Values) string {
 	if !query.Has("secret") {
 		return query.Encode()
 	}
-	shown := url.Values{}
-	for name, values := range query {
-		shown[name] = values
-	}
+	shown := maps.Clone(query)
 	shown.Set("secret", "redacted")
 	return shown.Encode()
 }

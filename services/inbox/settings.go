@@ -81,7 +81,7 @@ func (s *Settings) validate() error {
 	if s.Secret != nil && *s.Secret != "" {
 		secret, err := webhook.ParseSecret(*s.Secret)
 		if err != nil {
-			return fmt.Errorf("%w: secret: %w", errSettings, err)
+			return fmt.Errorf("%w: the secret must be whsec_ and 24 to 64 bytes in base64", errSettings)
 		}
 		s.secret = secret
 	}

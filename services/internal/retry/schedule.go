@@ -84,7 +84,7 @@ func (s Schedule) Next(attempt int, retryAfter time.Duration, rnd func() float64
 	if attempt < 1 || attempt > len(s) {
 		return 0, false
 	}
-	step := float64(s[attempt-1])
+	step := float64(s[attempt-1]) //nolint:gosec // attempt is from 1 to len(s)
 	delay := time.Duration(step * (1 - jitter + 2*jitter*rnd()))
 	return min(max(delay, retryAfter), MaxStep), true
 }

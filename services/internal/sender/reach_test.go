@@ -246,7 +246,7 @@ func TestSendVerifiesTLS(t *testing.T) {
 		"another host's":     {until: tomorrow, name: "other.example", trusted: true, class: ClassTLS, has: "x509"},
 		"TLS 1.1 at most": {
 			until: tomorrow, name: "127.0.0.1", trusted: true,
-			server: &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}, //nolint:gosec // what must be refused
+			server: &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11},
 			class:  ClassTLS, has: "TLS handshake",
 		},
 		"a client certificate wanted": {

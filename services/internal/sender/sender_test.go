@@ -257,7 +257,7 @@ func TestSendFollowsNoRedirect(t *testing.T) {
 	}
 }
 
-func TestSendIgnoresAProxyInTheEnvironment(t *testing.T) { //nolint:paralleltest // changes the environment
+func TestSendIgnoresAProxyInTheEnvironment(t *testing.T) {
 	var asked atomic.Bool
 	proxy := serve(t, func(http.ResponseWriter, *http.Request) { asked.Store(true) })
 	t.Setenv("HTTP_PROXY", proxy)
@@ -413,7 +413,7 @@ func TestSendToAClosedPort(t *testing.T) {
 func TestSendDoesNotRepeatARequestThatMayHaveBeenRead(t *testing.T) {
 	t.Parallel()
 	var requests atomic.Int32
-	url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+	url := serve(t, func(_ http.ResponseWriter, _ *http.Request) {
 		if requests.Add(1) == 2 {
 			panic(http.ErrAbortHandler)
 		}
