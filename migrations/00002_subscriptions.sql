@@ -18,6 +18,7 @@ CREATE TABLE posthorn.subscriptions (
     secret                bytea       NOT NULL,
     previous_secret       bytea,
     previous_secret_until timestamptz,
+    since                 bigint      NOT NULL DEFAULT 0,
     version               integer     NOT NULL DEFAULT 1,
     created_at            timestamptz NOT NULL DEFAULT clock_timestamp(),
     updated_at            timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -90,6 +90,11 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 	switch {
 	case sub.Status == subscription.Deleted:
 		return nil, nil
+	case e.Cause == envelope.Live && e.Position <= sub.Since:
+		// A relay that was asleep while another led may publish an old window
+		// late, through bindings that are new.
+		s.metrics.copies.Inc()
+		return nil, nil
 	case sub.Status != subscription.Active:
 		return nil, errGiveBack
 	}

@@ -38,7 +38,7 @@ const subscriptionColumns = `
 	CASE WHEN retry_schedule IS NOT NULL THEN ARRAY(
 		SELECT (extract(epoch FROM d) * 1000000)::bigint FROM unnest(retry_schedule) WITH ORDINALITY AS u(d, n) ORDER BY n) END,
 	(extract(epoch FROM timeout) * 1000000)::bigint, max_in_flight,
-	secret, previous_secret, previous_secret_until, version, created_at, updated_at, deleted_at`
+	secret, previous_secret, previous_secret_until, since, version, created_at, updated_at, deleted_at`
 
 func scanSubscription(scan func(...any) error) (subscription.Subscription, error) {
 	var (
@@ -50,7 +50,7 @@ func scanSubscription(scan func(...any) error) (subscription.Subscription, error
 		until, deletedAt sql.NullTime
 	)
 	err := scan(&id, &s.Account, &s.URL, pq.Array(&types), &s.Description, &s.Status, &schedule, &timeout, &s.MaxInFlight,
-		&s.Sealed.Secret, &s.Sealed.Previous, &until, &s.Version, &s.CreatedAt, &s.UpdatedAt, &deletedAt)
+		&s.Sealed.Secret, &s.Sealed.Previous, &until, &s.Since, &s.Version, &s.CreatedAt, &s.UpdatedAt, &deletedAt)
 	if err != nil {
 		return subscription.Subscription{}, fmt.Errorf("read subscription: %w", err)
 	}
@@ -114,7 +114,14 @@ func CreateSubscription(ctx context.Context, db *sql.DB, s subscription.Subscrip
 		if err != nil {
 			return err
 		}
-		return appendRecordTx(ctx, tx, created.Record())
+		if created.Since, err = appendRecordTx(ctx, tx, created.Record()); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `
+			UPDATE posthorn.subscriptions SET since = $2 WHERE id = $1`, s.ID.UUID(), created.Since); err != nil {
+			return fmt.Errorf("note position of subscription: %w", err)
+		}
+		return nil
 	})
 	return created, err
 }
@@ -155,7 +162,8 @@ func UpdateSubscription(ctx context.Context, db *sql.DB, account string, id subs
 		if err != nil {
 			return err
 		}
-		return appendRecordTx(ctx, tx, changed.Record())
+		_, err = appendRecordTx(ctx, tx, changed.Record())
+		return err
 	})
 	if errors.Is(err, ErrUnchanged) {
 		return changed, nil
@@ -163,20 +171,20 @@ func UpdateSubscription(ctx context.Context, db *sql.DB, account string, id subs
 	return changed, err
 }
 
-// appendRecordTx appends the record of a change. The caller holds the lock of
-// the subscription's row.
-func appendRecordTx(ctx context.Context, tx *sql.Tx, r subscription.Record) error {
+// appendRecordTx appends the record of a change and returns its position. The
+// caller holds the lock of the subscription's row.
+func appendRecordTx(ctx context.Context, tx *sql.Tx, r subscription.Record) (position int64, err error) {
 	data, err := r.Encode()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	if _, err := tx.ExecContext(ctx, `
+	if err := tx.QueryRowContext(ctx, `
 		INSERT INTO posthorn.outbox (id, kind, account, type, subject, data)
-		VALUES ($1, 'subscription', $2, $3, $4, $5)`,
-		events.NewID(time.Now()), r.Account, subscription.RecordType, string(r.ID), data); err != nil {
-		return fmt.Errorf("append subscription record: %w", err)
+		VALUES ($1, 'subscription', $2, $3, $4, $5) RETURNING position`,
+		events.NewID(time.Now()), r.Account, subscription.RecordType, string(r.ID), data).Scan(&position); err != nil {
+		return 0, fmt.Errorf("append subscription record: %w", err)
 	}
-	return nil
+	return position, nil
 }
 
 // AccountSubscription is a subscription of the account that is not deleted.

@@ -68,6 +68,9 @@ type Subscription struct {
 	// Sealed holds the two as they are stored.
 	Sealed Sealed
 
+	// Since is the position of the record that created it; events up to there
+	// are not its own.
+	Since     int64
 	Version   int
 	CreatedAt time.Time
 	UpdatedAt time.Time
