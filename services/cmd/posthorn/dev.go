@@ -62,7 +62,7 @@ func (c *devCmd) Run(ctx context.Context, e *env) (err error) {
 		c.AllowNetworks = []string{"127.0.0.0/8", "::1/128"}
 	}
 	all := runCmd{
-		databaseFlags: databaseFlags{c.DatabaseURL}, brokerFlags: brokerFlags{c.AMQPURL, c.QueueType},
+		databaseFlags: databaseFlags{c.DatabaseURL}, brokerFlags: brokerFlags{AMQPURL: c.AMQPURL, QueueType: c.QueueType},
 		httpFlags: c.httpFlags, keyFlags: c.keyFlags, deliveryFlags: c.deliveryFlags, metricsFlags: c.metricsFlags,
 	}
 	p := newProgram(e)

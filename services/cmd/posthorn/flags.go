@@ -29,10 +29,11 @@ func (f databaseFlags) open(part string, conns int) (*sql.DB, error) {
 type brokerFlags struct {
 	AMQPURL   string `name:"amqp-url" help:"RabbitMQ to work with." placeholder:"amqp://user:password@host:5672/" required:"" env:"AMQP_URL"`
 	QueueType string `help:"Type of the subscriptions' queues: ${enum}. Queues that exist keep theirs." enum:"classic,quorum" default:"classic" env:"POSTHORN_QUEUE_TYPE"`
+	Namespace string `help:"Put before the name of every exchange and queue, so that installations can share a broker." env:"POSTHORN_NAMESPACE"`
 }
 
 func (f brokerFlags) config(part string, logger *slog.Logger) broker.Config {
-	return broker.Config{URL: f.AMQPURL, QueueType: f.QueueType, ConnectionName: "posthorn " + part, Logger: logger}
+	return broker.Config{URL: f.AMQPURL, Namespace: f.Namespace, QueueType: f.QueueType, ConnectionName: "posthorn " + part, Logger: logger}
 }
 
 type httpFlags struct {
