@@ -6,7 +6,7 @@
 // their addresses in DATABASE_URL, AMQP_URL and RABBITMQ_MANAGEMENT_URL, and
 // its exit status is ours; 125 says that there were no servers to run it with,
 // 2 that the flags were wrong. A signal is passed on to the command, and the
-// servers stop after it has ended.
+// servers end after it.
 package main
 
 import (
@@ -31,7 +31,6 @@ import (
 
 const (
 	startTimeout = 2 * time.Minute
-	stopTimeout  = time.Minute
 
 	statusUsage     = 2
 	statusNoServers = 125
@@ -94,11 +93,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	}
 
 	servers, err := start(ctx, o, dir, stderr, signals)
-	defer func() {
-		stopping, cancel := context.WithTimeout(ctx, stopTimeout)
-		defer cancel()
-		err = errors.Join(err, servers.stop(stopping))
-	}()
+	// Their data go as well: nothing is worth the seconds of an orderly stop.
+	defer func() { err = errors.Join(err, servers.kill()) }()
 	if err != nil {
 		return statusNoServers, err
 	}
@@ -162,15 +158,15 @@ func start(ctx context.Context, o options, dir string, stderr io.Writer, signals
 	}
 }
 
-func (s *servers) stop(ctx context.Context) error {
-	var both errgroup.Group
+func (s *servers) kill() error {
+	var err error
 	if s.rabbitmq != nil {
-		both.Go(func() error { return s.rabbitmq.Stop(ctx) })
+		err = s.rabbitmq.Kill()
 	}
 	if s.postgres != nil {
-		both.Go(func() error { return s.postgres.Stop(ctx) })
+		err = errors.Join(err, s.postgres.Kill())
 	}
-	return both.Wait()
+	return err
 }
 
 // attend runs the command to its end and passes signals on to it. The terminal
