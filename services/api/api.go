@@ -10,8 +10,7 @@
 //
 // Requests that only append, which are nearly all, share commits: what arrives
 // while one is under way goes into the next. They are plain handlers, since
-// huma costs them more than it gives them (see docs/decisions); every other
-// route is declared through huma, and all of them are in one OpenAPI document.
+// huma costs them more than it gives them; every other route is declared through huma, and all of them are in one OpenAPI document.
 package api
 
 import (
