@@ -1,0 +1,76 @@
+package relay
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"posthorn/events"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/subscription"
+)
+
+func route(account string, status subscription.Status, types ...events.Pattern) postgres.Route {
+	return postgres.Route{ID: subscription.NewID(), Account: account, Status: status, EventTypes: types}
+}
+
+func TestRoutesMatchEachSubscriptionOnceAndFollowChanges(t *testing.T) {
+	t.Parallel()
+	exact := route("default", subscription.Active, "a.b")
+	overlapping := route("default", subscription.Active, "a.*", "a.b", "#")
+	paused := route("default", subscription.Paused, "a.#")
+	disabled := route("default", subscription.Disabled, "#")
+	foreign := route("other", subscription.Active, "#")
+	r := newRoutes([]postgres.Route{exact, overlapping, paused, disabled, foreign})
+
+	check := func(account, eventType string, want ...postgres.Route) {
+		t.Helper()
+		ids := map[subscription.ID]int{}
+		for _, route := range want {
+			ids[route.ID]++
+		}
+		got := map[subscription.ID]int{}
+		for _, id := range r.match(account, eventType) {
+			got[id]++
+		}
+		if diff := cmp.Diff(ids, got); diff != "" {
+			t.Errorf("match(%s, %s) (-want +got):\n%s", account, eventType, diff)
+		}
+	}
+	check("default", "a.b", exact, overlapping, paused)
+	check("default", "a", overlapping, paused)
+	check("default", "c", overlapping)
+	check("other", "a.b", foreign)
+
+	// What was asked before must not be remembered across a change.
+	disabled.Status = subscription.Active
+	r.set(disabled)
+	check("default", "a.b", exact, overlapping, paused, disabled)
+	exact.Status = subscription.Deleted
+	r.set(exact)
+	check("default", "a.b", overlapping, paused, disabled)
+	overlapping.EventTypes = []events.Pattern{"c"}
+	r.set(overlapping)
+	check("default", "a.b", paused, disabled)
+	check("default", "c", overlapping, disabled)
+	if r.len() != 4 {
+		t.Errorf("%d routes, want 4", r.len())
+	}
+	if diff := cmp.Diff([]string{"default", "other"}, r.accounts()); diff != "" {
+		t.Errorf("accounts (-want +got):\n%s", diff)
+	}
+}
+
+func TestBoundPatternsAreThoseOfWhoIsOwed(t *testing.T) {
+	t.Parallel()
+	for status, want := range map[subscription.Status][]string{
+		subscription.Active: {"a", "b.#"}, subscription.Paused: {"a", "b.#"}, subscription.Disabled: nil,
+	} {
+		if diff := cmp.Diff(want, bound(route("default", status, "a", "b.#"))); diff != "" {
+			t.Errorf("bound of %s (-want +got):\n%s", status, diff)
+		}
+	}
+	if diff := cmp.Diff([]string{"b"}, without([]string{"a", "b"}, []string{"a", "c"})); diff != "" {
+		t.Errorf("without (-want +got):\n%s", diff)
+	}
+}
