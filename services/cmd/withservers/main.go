@@ -94,7 +94,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 	servers, err := start(ctx, o, dir, stderr, signals)
 	// Their data go as well: nothing is worth the seconds of an orderly stop.
-	defer func() { err = errors.Join(err, servers.kill()) }()
+	defer func() { err = errors.Join(err, servers.kill()) }() //nolint:contextcheck // has to happen whatever ended
 	if err != nil {
 		return statusNoServers, err
 	}

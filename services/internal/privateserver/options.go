@@ -70,10 +70,10 @@ func (o Options) open(systemUser, data string) (*home, error) {
 		h.tell = func(string) {}
 	}
 	if o.Chroot != "" {
-		if h.chroot, err = filepath.EvalSymlinks(o.Chroot); err != nil {
+		if h.chroot, err = filepath.Abs(o.Chroot); err != nil {
 			return nil, fmt.Errorf("find chroot: %w", err)
 		}
-		if h.chroot, err = filepath.Abs(h.chroot); err != nil {
+		if h.chroot, err = filepath.EvalSymlinks(h.chroot); err != nil {
 			return nil, fmt.Errorf("find chroot: %w", err)
 		}
 		if !strings.HasPrefix(dir, h.chroot+"/") {
