@@ -115,13 +115,16 @@ CREATE TABLE posthorn.readers (
     updated_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
--- The ledger. One row for each event owed to a subscription ...
+-- The ledger. One row for each event owed to a subscription. A replay or a
+-- redrive begins a new run of the same delivery: its attempts count from 1
+-- again, and messages of earlier runs count for nothing.
 CREATE TABLE posthorn.deliveries (
     position        bigint      NOT NULL,
     subscription_id uuid        NOT NULL,
     event_id        text        NOT NULL,
     status          text        NOT NULL CHECK (status IN ('pending', 'retrying', 'delivered', 'dead', 'cancelled')),
     cause           text        NOT NULL DEFAULT 'live',
+    run             integer     NOT NULL DEFAULT 0,
     attempts        integer     NOT NULL DEFAULT 0,
     next_attempt_at timestamptz,
     claimed_until   timestamptz,
@@ -136,10 +139,11 @@ CREATE TABLE posthorn.deliveries (
 CREATE INDEX deliveries_next_attempt ON posthorn.deliveries (next_attempt_at) WHERE next_attempt_at IS NOT NULL;
 CREATE INDEX deliveries_dead ON posthorn.deliveries (subscription_id, position) WHERE status = 'dead';
 
--- ... and one for each HTTP request that was made for it.
+-- One row for each HTTP request that was made for a delivery.
 CREATE TABLE posthorn.attempts (
     position         bigint      NOT NULL,
     subscription_id  uuid        NOT NULL,
+    run              integer     NOT NULL DEFAULT 0,
     number           integer     NOT NULL,
     cause            text        NOT NULL,
     started_at       timestamptz NOT NULL,
@@ -152,7 +156,7 @@ CREATE TABLE posthorn.attempts (
     response_body    bytea       NOT NULL DEFAULT '',
     next_step        text        NOT NULL,
     -- The time is in the key because around a crash one number can be made twice.
-    PRIMARY KEY (position, subscription_id, number, started_at)
+    PRIMARY KEY (position, subscription_id, run, number, started_at)
 ) PARTITION BY RANGE (position);
 
 CREATE INDEX attempts_subscription ON posthorn.attempts (subscription_id, started_at);

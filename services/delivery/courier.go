@@ -111,7 +111,7 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 		return nil, errGiveBack
 	}
 	attempt := &postgres.Attempt{
-		Position: e.Position, Subscription: c.id, EventID: d.ID, Number: e.Attempts + 1, Cause: string(e.Cause),
+		Position: e.Position, Subscription: c.id, EventID: d.ID, Run: e.Run, Number: e.Attempts + 1, Cause: string(e.Cause),
 		StartedAt: result.StartedAt, Duration: result.Duration,
 		HTTPStatus: result.Status, ErrorClass: string(result.Class), Error: result.Error,
 		RequestHeaders: result.RequestHeaders, ResponseHeaders: result.ResponseHeaders, ResponseBody: result.ResponseBody,
@@ -139,14 +139,14 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 // attempt was made, the broker has not handed it out before, the relay has
 // not sent it before, and it is too young to have been swept.
 func (s *Service) fresh(d broker.Delivery, e envelope.Envelope) bool {
-	return e.Attempts == 0 && !e.Suspect && !d.Redelivered &&
+	return e.Run == 0 && e.Attempts == 0 && !e.Suspect && !d.Redelivered &&
 		(e.Cause == envelope.Live || e.Cause == envelope.Test) && time.Since(e.PublishedAt) < s.cfg.Fresh
 }
 
 // due asks the ledger for the right to make the attempt.
 func (s *Service) due(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope, timeout time.Duration) (bool, error) {
 	answer, err := s.claims.Do(ctx, postgres.Claim{
-		Position: e.Position, Subscription: c.id, EventID: d.ID, Cause: string(e.Cause), Attempts: e.Attempts,
+		Position: e.Position, Subscription: c.id, EventID: d.ID, Cause: string(e.Cause), Run: e.Run, Attempts: e.Attempts,
 		For: timeout + 5*time.Second,
 	})
 	switch {
@@ -154,6 +154,7 @@ func (s *Service) due(ctx context.Context, c *consumer, d broker.Delivery, e env
 		return false, fmt.Errorf("claim attempt: %w", err)
 	case answer.OK:
 		return true, nil
+	case answer.Run != e.Run: // a later run has begun, and has a message of its own
 	case answer.Status == postgres.Dead && d.Redelivered:
 		// We may have crashed between the ledger and the dead-letter queue.
 		// A second copy there is better than none.

@@ -79,7 +79,7 @@ func (t *term) resend(ctx context.Context, id subscription.ID, due []postgres.Du
 		messages[i] = message(
 			broker.Publishing{Exchange: t.Names.Deliver(), Key: string(id), Mandatory: true}, &d.Record,
 			envelope.Envelope{
-				Position: d.Position, Attempts: d.Attempts, Cause: envelope.Cause(d.Cause),
+				Position: d.Position, Run: d.Run, Attempts: d.Attempts, Cause: envelope.Cause(d.Cause),
 				PublishedAt: time.Now(), Suspect: true,
 			})
 	}

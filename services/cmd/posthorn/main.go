@@ -77,6 +77,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 		return fail(errOut, err, 2)
 	}
 	logger := slog.New(c.handler(errOut))
+	slog.SetDefault(logger) // net/http has no other way to tell of oddities
 	command.BindTo(ctx, (*context.Context)(nil))
 	if err := command.Run(&env{out: out, logger: logger}); err != nil && !errors.Is(err, context.Canceled) {
 		return fail(errOut, err, 1)

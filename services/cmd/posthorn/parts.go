@@ -140,6 +140,9 @@ func (p *program) addInbox(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
+	// Pages that update themselves and requests that hang would hold up the
+	// server's stop.
+	p.group.Close("inbox pages", func() error { box.Close(); return nil })
 	p.group.Add("inbox", process.Serve(listener, box))
 	return nil
 }

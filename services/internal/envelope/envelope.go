@@ -33,6 +33,7 @@ const (
 // consumer can read them.
 const (
 	headerPosition    = "posthorn-position"
+	headerRun         = "posthorn-run"
 	headerAttempts    = "posthorn-attempts"
 	headerCause       = "posthorn-cause"
 	headerWait        = "posthorn-wait-ms"
@@ -47,7 +48,9 @@ const (
 type Envelope struct {
 	// Position of the event in the outbox.
 	Position int64
-	// Attempts that were made before this message was sent.
+	// Run of the delivery: 0, and one more with each replay or redrive.
+	Run int
+	// Attempts that were made in the run before this message was sent.
 	Attempts int
 	// Cause of the delivery.
 	Cause Cause
@@ -68,6 +71,9 @@ func (e Envelope) Headers() map[string]string {
 	h[headerPosition] = strconv.FormatInt(e.Position, 10)
 	h[headerCause] = string(e.Cause)
 	h[headerPublishedAt] = strconv.FormatInt(e.PublishedAt.UnixMilli(), 10)
+	if e.Run > 0 {
+		h[headerRun] = strconv.Itoa(e.Run)
+	}
 	if e.Attempts > 0 {
 		h[headerAttempts] = strconv.Itoa(e.Attempts)
 	}
@@ -112,6 +118,7 @@ func Parse(headers map[string]string) (Envelope, error) {
 		max  int64
 		set  func(int64)
 	}{
+		{headerRun, 1 << 30, func(n int64) { e.Run = int(n) }},
 		{headerAttempts, 1 << 30, func(n int64) { e.Attempts = int(n) }},
 		{headerWait, int64(30 * 24 * time.Hour / time.Millisecond), func(n int64) { e.Wait = time.Duration(n) * time.Millisecond }},
 		{headerPublishedAt, 1 << 50, func(n int64) { e.PublishedAt = time.UnixMilli(n) }},

@@ -16,7 +16,7 @@ func TestEnvelopesComeBackAsTheyWereSent(t *testing.T) {
 	at := time.UnixMilli(1700000000123)
 	for _, e := range []envelope.Envelope{
 		{Position: 1, Cause: envelope.Live, PublishedAt: at},
-		{Position: 1 << 40, Cause: envelope.Retry, Attempts: 7, Wait: 90 * time.Second, Suspect: true, PublishedAt: at},
+		{Position: 1 << 40, Cause: envelope.Replay, Run: 3, Attempts: 7, Wait: 90 * time.Second, Suspect: true, PublishedAt: at},
 		{Position: 2, Cause: envelope.Test, PublishedAt: at, TraceParent: "00-a-b-01", TraceState: "x=y"},
 	} {
 		got, err := envelope.Parse(e.Headers())
@@ -49,6 +49,7 @@ func TestHeadersOfOthersAreRefused(t *testing.T) {
 		"position of words": change("posthorn-position", "one"),
 		"unknown cause":     change("posthorn-cause", "because"),
 		"negative attempts": change("posthorn-attempts", "-1"),
+		"run of words":      change("posthorn-run", "x"),
 		"huge attempts":     change("posthorn-attempts", "99999999999"),
 		"wait for ever":     change("posthorn-wait-ms", "9223372036854775807"),
 		"time of words":     change("posthorn-published-at", "now"),

@@ -31,7 +31,8 @@ type Attempt struct {
 	Position     int64
 	Subscription subscription.ID
 	EventID      string
-	Number       int // from 1
+	Run          int // of the delivery: 0, and one more with each replay or redrive
+	Number       int // of the attempt in its run, from 1
 	Cause        string
 	StartedAt    time.Time
 	Duration     time.Duration
@@ -59,6 +60,7 @@ func RecordAttempts(ctx context.Context, q Queryer, batch []Attempt) error {
 		ids, eventIDs, causes           = make([]string, n), make([]string, n), make([]string, n)
 		started                         = make([]string, n)
 		durations, retryIn              = make([]int64, n), make([]sql.NullInt64, n)
+		runs                            = make([]int64, n)
 		statuses                        = make([]sql.NullInt64, n)
 		classes, errs, next             = make([]string, n), make([]string, n), make([]string, n)
 		requestHeaders, responseHeaders = make([]string, n), make([]string, n)
@@ -68,7 +70,7 @@ func RecordAttempts(ctx context.Context, q Queryer, batch []Attempt) error {
 		positions[i], numbers[i] = a.Position, int64(a.Number)
 		ids[i], eventIDs[i], causes[i] = a.Subscription.UUID(), a.EventID, a.Cause
 		started[i] = a.StartedAt.UTC().Format(time.RFC3339Nano)
-		durations[i] = a.Duration.Microseconds()
+		durations[i], runs[i] = a.Duration.Microseconds(), int64(a.Run)
 		statuses[i] = sql.NullInt64{Int64: int64(a.HTTPStatus), Valid: a.HTTPStatus != 0}
 		classes[i], errs[i], next[i] = a.ErrorClass, a.Error, string(a.Status)
 		retryIn[i] = sql.NullInt64{Int64: a.RetryIn.Microseconds(), Valid: a.Status == Retrying}
@@ -84,32 +86,32 @@ func RecordAttempts(ctx context.Context, q Queryer, batch []Attempt) error {
 		WITH made AS MATERIALIZED (
 			SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[],
 			                     $7::bigint[], $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bytea[],
-			                     $14::text[], $15::bigint[])
+			                     $14::text[], $15::bigint[], $16::bigint[])
 			AS a(position, subscription_id, event_id, number, cause, started_at, micros, http_status, error_class, error,
-			     request_headers, response_headers, response_body, status, retry_in)
+			     request_headers, response_headers, response_body, status, retry_in, run)
 		), logged AS (
-			INSERT INTO posthorn.attempts (position, subscription_id, number, cause, started_at, duration, status,
+			INSERT INTO posthorn.attempts (position, subscription_id, run, number, cause, started_at, duration, status,
 			    error_class, error, request_headers, response_headers, response_body, next_step)
-			SELECT position, subscription_id, number, cause, started_at, micros * interval '1 microsecond', http_status,
+			SELECT position, subscription_id, run, number, cause, started_at, micros * interval '1 microsecond', http_status,
 			    error_class, error, request_headers::jsonb, response_headers::jsonb, response_body, status
 			FROM made
 			ON CONFLICT DO NOTHING
 		)
-		INSERT INTO posthorn.deliveries AS d (position, subscription_id, event_id, cause, status, attempts,
+		INSERT INTO posthorn.deliveries AS d (position, subscription_id, event_id, cause, status, run, attempts,
 		    next_attempt_at, last_status, last_error, finished_at)
-		SELECT DISTINCT ON (position, subscription_id) position, subscription_id, event_id, cause, status, number,
+		SELECT DISTINCT ON (position, subscription_id) position, subscription_id, event_id, cause, status, run, number,
 		    clock_timestamp() + retry_in * interval '1 microsecond', http_status, nullif(error, ''),
 		    CASE WHEN status IN ('delivered', 'dead', 'cancelled') THEN clock_timestamp() END
-		FROM made ORDER BY position, subscription_id, status = 'delivered' DESC, number DESC
+		FROM made ORDER BY position, subscription_id, run DESC, status = 'delivered' DESC, number DESC
 		ON CONFLICT (position, subscription_id) DO UPDATE
 		SET status = excluded.status, attempts = excluded.attempts, next_attempt_at = excluded.next_attempt_at,
 		    last_status = excluded.last_status, last_error = excluded.last_error,
 		    finished_at = excluded.finished_at, claimed_until = NULL
-		WHERE d.status <> 'delivered'
+		WHERE d.status <> 'delivered' AND d.run = excluded.run
 		  AND (excluded.status = 'delivered' OR (d.status IN ('pending', 'retrying') AND d.attempts < excluded.attempts))`,
 		pq.Array(positions), pq.Array(ids), pq.Array(eventIDs), pq.Array(numbers), pq.Array(causes), pq.Array(started),
 		pq.Array(durations), pq.Array(statuses), pq.Array(classes), pq.Array(errs), pq.Array(requestHeaders),
-		pq.Array(responseHeaders), pq.Array(bodies), pq.Array(next), pq.Array(retryIn))
+		pq.Array(responseHeaders), pq.Array(bodies), pq.Array(next), pq.Array(retryIn), pq.Array(runs))
 	if err != nil {
 		return Translate(fmt.Errorf("record attempts: %w", err))
 	}
@@ -133,8 +135,9 @@ type Claim struct {
 	Subscription subscription.ID
 	EventID      string
 	Cause        string
-	// Attempts made before the one that is asked for.
-	Attempts int
+	// Run of the delivery, and the attempts made in it before the one that is
+	// asked for.
+	Run, Attempts int
 	// For is how long the claim lasts if nothing is recorded.
 	For time.Duration
 }
@@ -143,48 +146,50 @@ type Claim struct {
 type Claimed struct {
 	// OK: the attempt is the caller's to make.
 	OK bool
-	// Status and Attempts of the delivery where it is not.
-	Status   DeliveryStatus
-	Attempts int
+	// Status of the delivery where it is not, and Attempts of its run.
+	Status        DeliveryStatus
+	Run, Attempts int
 	// Busy is how long another's claim on this same attempt still lasts.
 	Busy time.Duration
 }
 
 // ClaimAttempts grants each claim whose delivery is not finished, has had just
-// the attempts that the claim says, and is not claimed by another. It is how
+// the attempts in the run that the claim says, and is not claimed by another. It is how
 // a message that may be a copy is told from one that is due. A delivery whose
 // row the relay has not committed yet is entered here.
 func ClaimAttempts(ctx context.Context, q Queryer, claims []Claim) (answers []Claimed, err error) {
 	n := len(claims)
 	var (
 		positions, attempts, micros = make([]int64, n), make([]int64, n), make([]int64, n)
+		runs                        = make([]int64, n)
 		ids, eventIDs, causes       = make([]string, n), make([]string, n), make([]string, n)
 	)
 	for i, c := range claims {
 		positions[i], attempts[i], micros[i] = c.Position, int64(c.Attempts), c.For.Microseconds()
+		runs[i] = int64(c.Run)
 		ids[i], eventIDs[i], causes[i] = c.Subscription.UUID(), c.EventID, c.Cause
 	}
 	rows, err := q.QueryContext(ctx, `
 		WITH given AS MATERIALIZED (
-			SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
-			WITH ORDINALITY AS g(position, subscription_id, event_id, cause, attempts, micros, ordinal)
+			SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $8::bigint[])
+			WITH ORDINALITY AS g(position, subscription_id, event_id, cause, attempts, micros, run, ordinal)
 		), claimed AS (
-			INSERT INTO posthorn.deliveries AS d (position, subscription_id, event_id, cause, status, attempts, next_attempt_at, claimed_until)
-			SELECT position, subscription_id, event_id, cause, 'pending', attempts, clock_timestamp() + $7::interval,
+			INSERT INTO posthorn.deliveries AS d (position, subscription_id, event_id, cause, status, run, attempts, next_attempt_at, claimed_until)
+			SELECT position, subscription_id, event_id, cause, 'pending', run, attempts, clock_timestamp() + $7::interval,
 			       clock_timestamp() + micros * interval '1 microsecond'
 			FROM given ORDER BY position, subscription_id
 			ON CONFLICT (position, subscription_id) DO UPDATE SET claimed_until = excluded.claimed_until
-			WHERE d.status IN ('pending', 'retrying') AND d.attempts <= excluded.attempts
+			WHERE d.status IN ('pending', 'retrying') AND d.run = excluded.run AND d.attempts <= excluded.attempts
 			  AND (d.claimed_until IS NULL OR d.claimed_until < clock_timestamp())
 			RETURNING d.position, d.subscription_id
 		)
-		SELECT g.ordinal, c.position IS NOT NULL, coalesce(d.status, 'pending'), coalesce(d.attempts, 0),
+		SELECT g.ordinal, c.position IS NOT NULL, coalesce(d.status, 'pending'), coalesce(d.run, 0), coalesce(d.attempts, 0),
 		       coalesce(extract(epoch FROM d.claimed_until - clock_timestamp()) * 1000000, 0)::bigint
 		FROM given g
 		LEFT JOIN claimed c ON c.position = g.position AND c.subscription_id = g.subscription_id
 		LEFT JOIN posthorn.deliveries d ON d.position = g.position AND d.subscription_id = g.subscription_id`,
 		pq.Array(positions), pq.Array(ids), pq.Array(eventIDs), pq.Array(causes), pq.Array(attempts), pq.Array(micros),
-		interval(SweepGrace))
+		interval(SweepGrace), pq.Array(runs))
 	if err != nil {
 		return nil, Translate(fmt.Errorf("claim attempts: %w", err))
 	}
@@ -196,7 +201,7 @@ func ClaimAttempts(ctx context.Context, q Queryer, claims []Claim) (answers []Cl
 			busy    int64
 			c       Claimed
 		)
-		if err := rows.Scan(&ordinal, &c.OK, &c.Status, &c.Attempts, &busy); err != nil {
+		if err := rows.Scan(&ordinal, &c.OK, &c.Status, &c.Run, &c.Attempts, &busy); err != nil {
 			return nil, fmt.Errorf("read claim: %w", err)
 		}
 		c.Busy = max(0, time.Duration(busy)*time.Microsecond)
@@ -245,8 +250,8 @@ func Overdue(ctx context.Context, q Queryer, grace time.Duration) (backlogs []Ba
 // Due is an overdue delivery with the event that it delivers.
 type Due struct {
 	Record
-	Attempts int
-	Cause    string
+	Run, Attempts int
+	Cause         string
 }
 
 // OverdueDeliveries are the overdue deliveries of a subscription, the oldest
@@ -254,9 +259,9 @@ type Due struct {
 func OverdueDeliveries(ctx context.Context, q Queryer, id subscription.ID, grace time.Duration, limit int) (due []Due, err error) {
 	rows, err := q.QueryContext(ctx, `
 		SELECT o.position, o.kind, o.id, o.account, o.type, o.subject, o.data, o.metadata, o.occurred_at, o.recorded_at,
-		       d.attempts, d.cause
+		       d.run, d.attempts, d.cause
 		FROM (
-			SELECT position, attempts, cause FROM posthorn.deliveries
+			SELECT position, run, attempts, cause FROM posthorn.deliveries
 			WHERE subscription_id = $1 AND next_attempt_at < clock_timestamp() - $2::interval
 			ORDER BY position LIMIT $3
 		) d JOIN posthorn.outbox o USING (position)
@@ -271,7 +276,7 @@ func OverdueDeliveries(ctx context.Context, q Queryer, id subscription.ID, grace
 			metadata []byte
 		)
 		if err := rows.Scan(&d.Position, &d.Kind, &d.ID, &d.Account, &d.Type, &d.Subject, &d.Data, &metadata,
-			&d.OccurredAt, &d.RecordedAt, &d.Attempts, &d.Cause); err != nil {
+			&d.OccurredAt, &d.RecordedAt, &d.Run, &d.Attempts, &d.Cause); err != nil {
 			return nil, fmt.Errorf("read overdue delivery: %w", err)
 		}
 		d.Metadata = decodeMetadata(metadata)
