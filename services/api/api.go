@@ -22,6 +22,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -231,14 +232,7 @@ func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 			allowed = append(allowed, method)
 		}
 	}
-	for i, method := range allowed {
-		if i == 0 {
-			p.with("Allow", method)
-		} else {
-			p.header.Set("Allow", p.header.Get("Allow")+", "+method)
-		}
-	}
-	p.write(w)
+	p.with("Allow", strings.Join(allowed, ", ")).write(w)
 }
 
 func shorten(s string) string {

@@ -79,7 +79,7 @@ func (a *API) writeAccepted(w http.ResponseWriter, results ...outbox.Result) {
 	h["Content-Type"] = []string{"application/json"}
 	h["Location"] = []string{"/events/" + results[0].ID}
 	w.WriteHeader(http.StatusAccepted)
-	_, _ = w.Write(append(appendAccepted(make([]byte, 0, 320), results[0]), '\n')) // nobody is left to tell
+	_, _ = w.Write(append(appendAccepted(make([]byte, 0, 320), results[0]), '\n')) //nolint:gosec // JSON, said to be JSON, with nosniff; and nobody is left to tell
 }
 
 // fail answers with the problem of an error, and logs what is nobody's fault
@@ -166,8 +166,7 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request, key string, batc
 	results, err := postgres.AppendBatch(ctx, a.cfg.DB, events.DefaultAccount, key, batch)
 	if err != nil {
 		if errors.Is(err, outbox.ErrConflict) && key != "" {
-			var clashes *postgres.ConflictError
-			if !errors.As(err, &clashes) {
+			if _, ok := errors.AsType[*postgres.ConflictError](err); !ok {
 				err = problem(http.StatusConflict, "The Idempotency-Key was used before with another batch.",
 					FieldIssue{Location: "header", Field: "Idempotency-Key", Message: "was used with another batch"})
 			}
@@ -190,7 +189,7 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request, key string, batc
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusAccepted)
-	_, _ = w.Write(append(out, "]}\n"...)) // nobody is left to tell
+	_, _ = w.Write(append(out, "]}\n"...)) //nolint:gosec // as above
 }
 
 // idempotencyKey is the header's, with or without the quotes of the IETF

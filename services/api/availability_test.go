@@ -56,7 +56,7 @@ func newProxy(t *testing.T, target string) *proxy {
 }
 
 func (p *proxy) serve(client net.Conn) {
-	server, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", p.target) //nolint:usetesting // ends with the proxy
+	server, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", p.target)
 	if err != nil {
 		_ = client.Close()
 		return
@@ -145,14 +145,27 @@ func TestWithoutPostgresTheAPISays503AndComesBack(t *testing.T) {
 	for round := range 2 {
 		p.set(true)
 		for _, c := range []struct{ method, path, body string }{
-			{"GET", "/like/1", ""}, {"POST", "/like/1", `{"userId":"u"}`}, {"DELETE", "/like/1?userId=u", ""}, {"GET", "/photos/1", ""},
-			{"POST", "/events", `{"type":"A"}`}, {"POST", "/events", `{"type":"A","id":"x"}`}, {"POST", "/events", `[{"type":"A"}]`},
-			{"GET", "/events", ""}, {"GET", "/events/x", ""}, {"GET", "/events/x/deliveries", ""},
+			{"GET", "/like/1", ""},
+			{"POST", "/like/1", `{"userId":"u"}`},
+			{"DELETE", "/like/1?userId=u", ""},
+			{"GET", "/photos/1", ""},
+			{"POST", "/events", `{"type":"A"}`},
+			{"POST", "/events", `{"type":"A","id":"x"}`},
+			{"POST", "/events", `[{"type":"A"}]`},
+			{"GET", "/events", ""},
+			{"GET", "/events/x", ""},
+			{"GET", "/events/x/deliveries", ""},
 			{"GET", "/events?since=2026-01-01T00:00:00Z", ""},
-			{"POST", "/subscription", hook}, {"GET", "/subscription", ""}, {"GET", "/subscription/" + sub.ID, ""},
-			{"PUT", "/subscription/" + sub.ID, hook}, {"PATCH", "/subscription/" + sub.ID, `{}`}, {"DELETE", "/subscription/" + sub.ID, ""},
-			{"POST", "/subscription/" + sub.ID + "/pause", ""}, {"POST", "/subscription/" + sub.ID + "/test", ""},
-			{"POST", "/subscription/" + sub.ID + "/rotate-secret", ""}, {"GET", "/subscription/" + sub.ID + "/attempts", ""},
+			{"POST", "/subscription", hook},
+			{"GET", "/subscription", ""},
+			{"GET", "/subscription/" + sub.ID, ""},
+			{"PUT", "/subscription/" + sub.ID, hook},
+			{"PATCH", "/subscription/" + sub.ID, `{}`},
+			{"DELETE", "/subscription/" + sub.ID, ""},
+			{"POST", "/subscription/" + sub.ID + "/pause", ""},
+			{"POST", "/subscription/" + sub.ID + "/test", ""},
+			{"POST", "/subscription/" + sub.ID + "/rotate-secret", ""},
+			{"GET", "/subscription/" + sub.ID + "/attempts", ""},
 		} {
 			r := s.do(c.method, c.path, c.body)
 			if r.Status != 503 || r.Header.Get("Retry-After") == "" || r.Header.Get("Content-Type") != "application/problem+json" {

@@ -51,7 +51,7 @@ func (a *API) observe(next http.Handler) http.Handler {
 		h["Content-Security-Policy"] = []string{"default-src 'none'; frame-ancestors 'none'"}
 		h["Cache-Control"] = []string{"no-store"}
 		rec := &recorder{ResponseWriter: w}
-		defer func() {
+		defer func() { //nolint:contextcheck // the request's context is the one that is passed
 			if p := recover(); p != nil {
 				if p == http.ErrAbortHandler { //nolint:errorlint // it is panicked with as it is
 					panic(p)

@@ -131,7 +131,7 @@ func TestLikesAndUnlikesOfManyDoNotDeadlock(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range 32 {
 		wg.Go(func() {
-			r := rand.New(rand.NewPCG(1, uint64(i))) //nolint:gosec // a test's choice
+			r := rand.New(rand.NewPCG(1, uint64(i)))
 			for range 20 {
 				path := fmt.Sprintf("/like/%d?userId=u%d", r.IntN(3), r.IntN(3))
 				if r.IntN(2) == 0 {
@@ -169,7 +169,7 @@ func TestALikeWithAKeyCountsOnce(t *testing.T) {
 func TestTheLikeCountIsTheFoldOfTheLog(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	r := rand.New(rand.NewPCG(7, 7)) //nolint:gosec // a test's choice
+	r := rand.New(rand.NewPCG(7, 7))
 	want := map[string]int64{}
 	check := func(when string) {
 		t.Helper()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -19,7 +20,7 @@ import (
 )
 
 // Problem is what the API answers instead of a result (RFC 9457).
-type Problem struct {
+type Problem struct { //nolint:errname // its name is the schema's in the OpenAPI document
 	Type   string       `json:"type" doc:"A reference to what this kind of problem is" example:"about:blank"`
 	Title  string       `json:"title" doc:"The kind of problem"`
 	Status int          `json:"status" doc:"The HTTP status" example:"422"`
@@ -43,7 +44,7 @@ func (p *Problem) Error() string {
 	return p.Title
 }
 
-// GetStatus, GetHeaders and ContentType are how huma writes an error.
+// GetStatus is the status that huma writes it with.
 func (p *Problem) GetStatus() int { return p.Status }
 
 // GetHeaders are the headers that go with the problem.
@@ -65,9 +66,7 @@ func (p *Problem) with(header, value string) *Problem {
 }
 
 func (p *Problem) write(w http.ResponseWriter) {
-	for name, values := range p.header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), p.header)
 	body, err := json.Marshal(p)
 	if err != nil {
 		body = []byte(`{"type":"about:blank","title":"Internal Server Error","status":500}`)
@@ -107,7 +106,7 @@ const retryAfter = "1"
 func translate(err error) *Problem {
 	var (
 		p       *Problem
-		fields  subscription.Invalid
+		fields  subscription.InvalidError
 		clashes *postgres.ConflictError
 	)
 	switch {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -372,10 +373,8 @@ func (n *nameSet) add(name string) bool {
 		n.many[name] = struct{}{}
 		return true
 	}
-	for _, have := range n.few {
-		if have == name {
-			return false
-		}
+	if slices.Contains(n.few, name) {
+		return false
 	}
 	if n.few = append(n.few, name); len(n.few) > 16 {
 		n.many = make(map[string]struct{}, 64)

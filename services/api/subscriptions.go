@@ -90,7 +90,7 @@ func duration(d time.Duration) string { return retry.Schedule{d}.String() }
 // apply puts the settings into a subscription; what is left out gets its
 // default. What is wrong with them beyond their form is Validate's to say.
 func (in SubscriptionSettings) apply(s *subscription.Subscription) error {
-	var wrong subscription.Invalid
+	var wrong subscription.InvalidError
 	s.URL, s.Description = in.URL, in.Description
 	s.EventTypes = make([]events.Pattern, len(in.EventTypes))
 	for i, t := range in.EventTypes {
@@ -124,7 +124,7 @@ func (in SubscriptionSettings) apply(s *subscription.Subscription) error {
 		s.MaxInFlight = in.MaxInFlight
 	}
 	if err := s.Validate(); err != nil {
-		var more subscription.Invalid
+		var more subscription.InvalidError
 		if !errors.As(err, &more) {
 			return err
 		}
@@ -236,7 +236,7 @@ func (a *API) documentPatch() {
 
 func (a *API) createSubscription(ctx context.Context, in *struct{ Body NewSubscription }) (*subscriptionOutput, error) {
 	s := subscription.Subscription{ID: subscription.NewID(), Account: events.DefaultAccount}
-	var wrong subscription.Invalid
+	var wrong subscription.InvalidError
 	if err := in.Body.apply(&s); err != nil && !errors.As(err, &wrong) {
 		return nil, err
 	}
@@ -431,14 +431,14 @@ func (a *API) rotateSecret(ctx context.Context, in *struct {
 	}
 	secret, err := newSecret(given)
 	if err != nil {
-		return nil, subscription.Invalid{{Field: "secret", Message: err.Error()}}
+		return nil, subscription.InvalidError{{Field: "secret", Message: err.Error()}}
 	}
 	out, err := a.change(ctx, in.SubscriptionParam, in.MatchParam, func(s *subscription.Subscription) error {
 		if err := s.Open(a.cfg.Keyring); err != nil {
 			return fmt.Errorf("rotate secret: %w", err)
 		}
 		if s.Secret.Equal(secret) {
-			return subscription.Invalid{{Field: "secret", Message: "is the current one"}}
+			return subscription.InvalidError{{Field: "secret", Message: "is the current one"}}
 		}
 		s.PreviousSecret, s.PreviousSecretUntil = s.Secret, a.cfg.Now().Add(subscription.SecretOverlap)
 		s.Secret = secret

@@ -112,6 +112,7 @@ func TestPagesOfEventsAreReadByIndex(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer func() { _ = rows.Close() }()
 		var plan strings.Builder
 		for rows.Next() {
 			var line string
@@ -120,7 +121,7 @@ func TestPagesOfEventsAreReadByIndex(t *testing.T) {
 			}
 			plan.WriteString(line + "\n")
 		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		if err := rows.Err(); err != nil {
 			t.Fatal(err)
 		}
 		if strings.Contains(plan.String(), "Seq Scan on outbox_000000") {

@@ -88,7 +88,7 @@ func ListEvents(ctx context.Context, q Queryer, f EventFilter) (records []Record
 	args = append(args, f.Limit)
 	rows, err := q.QueryContext(ctx, `SELECT `+recordColumns+` FROM posthorn.outbox
 		WHERE `+strings.Join(where, " AND ")+`
-		ORDER BY position `+order+` LIMIT $`+strconv.Itoa(len(args)), args...) //nolint:gosec // made of constants; values are parameters
+		ORDER BY position `+order+` LIMIT $`+strconv.Itoa(len(args)), args...)
 	if err != nil {
 		return nil, Translate(fmt.Errorf("list events: %w", err))
 	}

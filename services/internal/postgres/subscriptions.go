@@ -93,7 +93,8 @@ func storedColumns(s subscription.Subscription) []any {
 	}
 	return []any{
 		s.ID.UUID(), s.URL, pq.Array(types), s.Description, string(s.Status), schedule, interval(s.Timeout), s.MaxInFlight,
-		secret, previous, sql.NullTime{Time: s.PreviousSecretUntil, Valid: !s.PreviousSecretUntil.IsZero()},
+		secret, previous,
+		sql.NullTime{Time: s.PreviousSecretUntil, Valid: !s.PreviousSecretUntil.IsZero()},
 	}
 }
 

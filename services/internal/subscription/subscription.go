@@ -103,10 +103,10 @@ func (s Subscription) Secrets(now time.Time) []webhook.Secret {
 // FieldError says what is wrong with one field, named as in the HTTP API.
 type FieldError struct{ Field, Message string }
 
-// Invalid is the error of Validate: one entry for each field that is wrong.
-type Invalid []FieldError
+// InvalidError is the error of Validate: one entry for each field that is wrong.
+type InvalidError []FieldError
 
-func (e Invalid) Error() string {
+func (e InvalidError) Error() string {
 	var b strings.Builder
 	b.WriteString("invalid subscription")
 	for i, f := range e {
@@ -120,9 +120,9 @@ func (e Invalid) Error() string {
 	return b.String()
 }
 
-// Validate returns Invalid with all that is wrong, or nil.
+// Validate returns InvalidError with all that is wrong, or nil.
 func (s Subscription) Validate() error {
-	var wrong Invalid
+	var wrong InvalidError
 	add := func(field, format string, args ...any) {
 		wrong = append(wrong, FieldError{Field: field, Message: fmt.Sprintf(format, args...)})
 	}

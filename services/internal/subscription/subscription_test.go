@@ -38,12 +38,12 @@ func TestValidateNamesEveryFieldThatIsWrong(t *testing.T) {
 	} {
 		s := valid()
 		spoil(&s)
-		var invalid subscription.Invalid
+		var invalid subscription.InvalidError
 		if err := s.Validate(); !errors.As(err, &invalid) || len(invalid) != 1 || invalid[0].Field != field || invalid[0].Message == "" {
 			t.Errorf("%s: got %v", field, err)
 		}
 	}
-	var all subscription.Invalid
+	var all subscription.InvalidError
 	if err := (subscription.Subscription{}).Validate(); !errors.As(err, &all) || len(all) != 5 {
 		t.Errorf("got %v", err)
 	}
