@@ -118,9 +118,9 @@ func validAccount(account string) bool {
 func NewID(now time.Time) string {
 	var u [16]byte
 	_, _ = rand.Read(u[:]) // never fails: see crypto/rand.Read
-	ms := uint64(now.UnixMilli())
-	binary.BigEndian.PutUint16(u[0:2], uint16(ms>>32))
-	binary.BigEndian.PutUint32(u[2:6], uint32(ms))
+	var ms [8]byte
+	binary.BigEndian.PutUint64(ms[:], uint64(now.UnixMilli())) //nolint:gosec // after 1970
+	copy(u[:6], ms[2:])
 	u[6] = u[6]&0x0f | 0x70
 	u[8] = u[8]&0x3f | 0x80
 

@@ -63,7 +63,7 @@ func bySplitting(pattern, words []string) bool {
 
 func TestMatchAgreesWithTheDefinition(t *testing.T) {
 	t.Parallel()
-	rnd := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // cases, no secrets
+	rnd := rand.New(rand.NewPCG(1, 2))
 	words := func(from []string, most int) []string {
 		w := make([]string, 1+rnd.IntN(most))
 		for i := range w {

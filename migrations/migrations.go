@@ -22,7 +22,7 @@ import (
 // FS holds the migrations, so that what they add up to can be fingerprinted.
 //
 //go:embed *.sql
-var FS embed.FS //nolint:gochecknoglobals // go:embed needs a package variable
+var FS embed.FS
 
 // lockKey is the session-level advisory lock that admits one migrator.
 const lockKey = 0x506f7374686f726e // "Posthorn"

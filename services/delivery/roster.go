@@ -88,13 +88,13 @@ func (r *roster) look(ctx context.Context) error {
 	waiting := r.unsettled
 	r.unsettled = map[subscription.ID]subscription.Subscription{}
 	for _, sub := range waiting {
-		r.apply(sub)
+		r.apply(sub) //nolint:contextcheck // a consumer outlives the look that starts it
 	}
 	for _, sub := range changed {
 		if sub.UpdatedAt.After(r.newest) {
 			r.newest = sub.UpdatedAt
 		}
-		r.apply(sub)
+		r.apply(sub) //nolint:contextcheck // as above
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ var binaryDir string //nolint:gochecknoglobals // set once, before any test
 // binary builds the command once for all tests.
 var binary = sync.OnceValues(func() (string, error) { //nolint:gochecknoglobals // built once
 	path := filepath.Join(binaryDir, "posthorn")
-	out, err := exec.CommandContext(context.Background(), "go", "build", "-o", path, "posthorn/services/cmd/posthorn").CombinedOutput() //nolint:gosec // our own command
+	out, err := exec.CommandContext(context.Background(), "go", "build", "-o", path, "posthorn/services/cmd/posthorn").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build: %w: %s", err, out)
 	}
@@ -45,9 +45,9 @@ func start(t *testing.T, env map[string]string, args ...string) *program {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), path, args...) //nolint:gosec // our own command
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), path, args...)
 	cmd.Dir = t.TempDir()
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + cmd.Dir} //nolint:forbidigo // for the command
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + cmd.Dir}
 	for k, v := range env {
 		cmd.Env = append(cmd.Env, k+"="+v)
 	}

@@ -71,7 +71,7 @@ type system struct {
 func newSystem(t *testing.T, amqpURL string) *system {
 	t.Helper()
 	if amqpURL == "" {
-		if amqpURL = os.Getenv("AMQP_URL"); amqpURL == "" { //nolint:forbidigo // the tests' servers come from the environment
+		if amqpURL = os.Getenv("AMQP_URL"); amqpURL == "" {
 			t.Fatal("AMQP_URL is not set: run make test, which starts the servers that the tests need")
 		}
 	}
@@ -127,7 +127,7 @@ func (s *system) run(name string, part func(context.Context) error) (stop func()
 	return stop
 }
 
-func (s *system) startAPI() (stop func()) {
+func (s *system) startAPI() {
 	s.t.Helper()
 	db := s.pool("api", 8)
 	a, err := api.New(api.Config{DB: db, Keyring: s.keys, Logger: s.logger})
@@ -138,12 +138,11 @@ func (s *system) startAPI() (stop func()) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	stopProjector := s.run("photos", projector.Run)
-	stopAPI := s.run("api", a.Run)
+	s.run("photos", projector.Run)
+	s.run("api", a.Run)
 	server := httptest.NewServer(a)
 	s.t.Cleanup(server.Close)
 	s.url = server.URL
-	return func() { server.Close(); stopAPI(); stopProjector() }
 }
 
 func (s *system) startRelay() (stop func()) {
@@ -297,9 +296,7 @@ type subscribed struct {
 func (s *system) subscribe(url string, settings map[string]any, types ...string) subscribed {
 	s.t.Helper()
 	body := map[string]any{"url": url, "eventTypes": types}
-	for k, v := range settings {
-		body[k] = v
-	}
+	maps.Copy(body, settings)
 	var got subscribed
 	s.must(http.MethodPost, "/subscription", body, &got)
 	return got

@@ -99,7 +99,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		err := r.lead(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // we were told to stop
 		case err == nil: // another relay leads
 			r.trouble.Store(nil)
 			wait.reset()

@@ -36,10 +36,10 @@ func (c *runCmd) assemble(ctx context.Context, p *program) error {
 	if err := p.addAPI(ctx, c.databaseFlags, c.httpFlags, c.keyFlags); err != nil {
 		return err
 	}
-	if err := p.addRelay(c.databaseFlags, c.brokerFlags); err != nil {
+	if err := p.addRelay(c.databaseFlags, c.brokerFlags); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
 		return err
 	}
-	if err := p.addDelivery(c.databaseFlags, c.brokerFlags, c.keyFlags, c.AdminKey == "" && !c.Open, c.deliveryFlags); err != nil {
+	if err := p.addDelivery(c.databaseFlags, c.brokerFlags, c.keyFlags, c.AdminKey == "" && !c.Open, c.deliveryFlags); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
 		return err
 	}
 	return p.addMetrics(ctx, c.metricsFlags)
@@ -68,7 +68,7 @@ type relayCmd struct {
 
 func (c *relayCmd) Run(ctx context.Context, e *env) error {
 	p := newProgram(e)
-	if err := p.addRelay(c.databaseFlags, c.brokerFlags); err != nil {
+	if err := p.addRelay(c.databaseFlags, c.brokerFlags); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
 		return err
 	}
 	if err := p.addMetrics(ctx, c.metricsFlags); err != nil {
@@ -90,7 +90,7 @@ type deliveryCmd struct {
 
 func (c *deliveryCmd) Run(ctx context.Context, e *env) error {
 	p := newProgram(e)
-	if err := p.addDelivery(c.databaseFlags, c.brokerFlags, c.keyFlags, c.AdminKey == "" && !c.Open, c.deliveryFlags); err != nil {
+	if err := p.addDelivery(c.databaseFlags, c.brokerFlags, c.keyFlags, c.AdminKey == "" && !c.Open, c.deliveryFlags); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
 		return err
 	}
 	if err := p.addMetrics(ctx, c.metricsFlags); err != nil {

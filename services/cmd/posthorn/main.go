@@ -99,7 +99,7 @@ func fail(w io.Writer, err error, code int) int {
 }
 
 // version is set when building: -ldflags "-X main.version=...".
-var version string //nolint:gochecknoglobals // the linker needs a package variable
+var version string
 
 func versionText() string {
 	if version != "" {

@@ -87,8 +87,7 @@ func Translate(err error) error {
 }
 
 func unavailable(err error) bool {
-	var pqErr *pq.Error
-	if errors.As(err, &pqErr) {
+	if pqErr, ok := errors.AsType[*pq.Error](err); ok {
 		switch pqErr.Code.Class() {
 		case "08", // connection exception
 			"40", // transaction rollback: deadlock, serialization failure

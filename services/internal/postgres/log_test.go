@@ -132,7 +132,7 @@ func TestReadersSeeEveryCommittedRecordOnceAndInOrder(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	db.SetMaxOpenConns(24)
-	seed := rand.Uint64() //nolint:gosec // printed, so that a failure can be repeated
+	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 
 	var (
@@ -142,7 +142,7 @@ func TestReadersSeeEveryCommittedRecordOnceAndInOrder(t *testing.T) {
 		done      = make(chan struct{})
 	)
 	for i := range 12 {
-		w := &writer{db: db, rnd: rand.New(rand.NewPCG(seed, uint64(i))), mu: &mu, committed: committed} //nolint:gosec // as above
+		w := &writer{db: db, rnd: rand.New(rand.NewPCG(seed, uint64(i))), mu: &mu, committed: committed}
 		writers.Go(func() {
 			if err := w.run(t.Context(), 40); err != nil {
 				t.Errorf("write: %v", err)
@@ -356,7 +356,7 @@ func TestBatchesThatShareIdsInAnyOrderDoNotDeadlock(t *testing.T) {
 	db.SetMaxOpenConns(16)
 	var callers sync.WaitGroup
 	for i := range 16 {
-		rnd := rand.New(rand.NewPCG(1, uint64(i))) //nolint:gosec // an order, no secret
+		rnd := rand.New(rand.NewPCG(1, uint64(i)))
 		callers.Go(func() {
 			for round := range 10 {
 				batch := make([]events.Event, 20)
