@@ -137,6 +137,7 @@ func (c *consumption) run() {
 		case c.stop.Err() != nil:
 		case errors.Is(err, ErrNotFound) && c.prepare != nil:
 			if err = c.prepare(c.stop); err == nil {
+				c.log.WarnContext(c.stop, "queue was missing and has been declared again")
 				continue
 			}
 			c.log.WarnContext(c.stop, "queue cannot be declared", "error", err)
