@@ -14,6 +14,7 @@ import (
 	"posthorn/events"
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/envelope"
+	"posthorn/services/internal/failpoint"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/sender"
 	"posthorn/services/internal/subscription"
@@ -66,12 +67,14 @@ func (s *Service) deliver(ctx context.Context, c *consumer, d broker.Delivery) e
 
 	// Crash window: the request was made and the ledger does not know. The
 	// message comes again and so does the request, with the same webhook-id.
+	failpoint.Hit("delivery.after_post")
 	if refused, err := s.attempts.Do(ctx, *attempt); err != nil || refused != nil {
 		return fmt.Errorf("record attempt: %w", errors.Join(err, refused))
 	}
 	// Crash window: the ledger knows and the message comes again. It finds
 	// the delivery finished, or its attempt made, and is dropped. What is sent
 	// below may be lost: a retry is overdue then, and swept.
+	failpoint.Hit("delivery.after_record")
 	switch attempt.Status {
 	case postgres.Retrying:
 		e.Attempts = attempt.Number
@@ -179,6 +182,7 @@ func (s *Service) sendLater(ctx context.Context, c *consumer, d broker.Delivery,
 		e.Wait = 0
 	}
 	e.PublishedAt = time.Now()
+	defer failpoint.Hit("delivery.after_next")
 	outcome, err := s.messages.Do(ctx, broker.Publishing{
 		Exchange: s.names.Retry(rung), Key: string(c.id), Mandatory: true,
 		ID: d.ID, Headers: e.Headers(), ContentType: d.ContentType, Body: d.Body,

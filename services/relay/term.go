@@ -11,6 +11,7 @@ import (
 
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/envelope"
+	"posthorn/services/internal/failpoint"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/subscription"
 )
@@ -189,9 +190,11 @@ func (t *term) window(ctx context.Context, horizon int64) error {
 	// Crash window: all of this is published, nothing of it is recorded. The
 	// next term publishes it again, marked as suspect, and the deliveries
 	// look into the ledger before they make an attempt for such a message.
+	failpoint.Hit("relay.after_publish")
 	if err := postgres.Advance(ctx, t.lead.Conn(), b.progress); err != nil {
 		return errors.Join(failed, err)
 	}
+	failpoint.Hit("relay.after_advance")
 	t.position = b.progress.Through
 	t.forwarded = true
 	t.metrics.position.Set(float64(t.position))
@@ -302,7 +305,8 @@ func (b *batch) flush(ctx context.Context) error {
 		return fmt.Errorf("publish event at position %d: %w", b.positions[i], err)
 	}
 	b.metrics.published.Add(float64(acked))
-	b.waiting, b.positions = b.waiting[:0], b.positions[:0]
+	// Not reused: after an error the publisher may still read the batch.
+	b.waiting, b.positions = nil, nil
 	return nil
 }
 

@@ -17,12 +17,16 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"posthorn/services/internal/failpoint"
 	"posthorn/services/internal/process"
 )
 
 func main() {
 	ctx, stop := process.Signals(context.Background())
 	defer stop()
+	if err := failpoint.Arm(os.Getenv("POSTHORN_FAILPOINTS")); err != nil {
+		os.Exit(fail(os.Stderr, err, 2))
+	}
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)

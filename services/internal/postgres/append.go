@@ -12,6 +12,7 @@ import (
 
 	"posthorn/events"
 	"posthorn/outbox"
+	"posthorn/services/internal/failpoint"
 )
 
 // ErrOutcomeUnknown is wrapped, together with ErrUnavailable, when the
@@ -35,8 +36,10 @@ func commitTx(ctx context.Context, db *sql.DB, f func(tx *sql.Tx) error) error {
 		_ = tx.Rollback() // the connection is dropped where this fails too
 		return Translate(err)
 	}
+	failpoint.Hit("append.before_commit")
 	err = tx.Commit()
 	if err == nil {
+		failpoint.Hit("append.after_commit")
 		return nil
 	}
 	// An answer from Postgres settles it. Anything else, the context's end
