@@ -66,10 +66,10 @@ func TestPartitionsAreMadeAheadAndOnlyOnce(t *testing.T) {
 	}
 	var table string
 	var indexes int
-	if err := db.QueryRowContext(t.Context(), `SELECT tableoid::regclass::text FROM posthorn.outbox`).Scan(&table); err != nil {
+	if err := db.QueryRowContext(t.Context(), `SELECT c.relname FROM posthorn.outbox o JOIN pg_class c ON c.oid = o.tableoid`).Scan(&table); err != nil {
 		t.Fatal(err)
 	}
-	if table != "posthorn.outbox_000004" {
+	if table != "outbox_000004" {
 		t.Errorf("the event is in %s", table)
 	}
 	if err := db.QueryRowContext(t.Context(), `
