@@ -1,0 +1,146 @@
+package faults
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Expectation says what a subscriber is owed.
+type Expectation struct {
+	Subscriber string
+	// Types are the event types that it has subscribed to.
+	Types []string
+	// After and Through bound the positions that it is owed; 0 is no bound.
+	After, Through int64
+	// Optional: what it is owed may be missing, as after a deletion.
+	Optional bool
+	// NotAfter is a time from which no request may reach it; zero is none.
+	NotAfter time.Time
+}
+
+func (e Expectation) owed(a Accepted) bool {
+	return slices.Contains(e.Types, a.Type) && a.Position > e.After && (e.Through == 0 || a.Position <= e.Through)
+}
+
+// Pair is an event and a subscriber.
+type Pair struct{ ID, Subscriber string }
+
+// Report is what Check found. All lists but Duplicated have to be empty.
+type Report struct {
+	Accepted int // events
+	Expected int // events for a subscriber
+	Requests int // that arrived
+
+	Lost       []Pair // accepted, owed, and never answered with 2xx
+	Duplicated []Pair // one for each request after one that was answered with 2xx
+	Unexpected []Pair // never asked for by the producer, or without an id
+	Corrupted  []Pair // other data, another id in the body, or a signature that does not verify
+	Misrouted  []Pair // to a subscriber that did not ask for it
+	Late       []Pair // to a subscriber that is gone
+	Invented   []Pair // delivered by the ledger, and never answered with 2xx
+	Unfinished int    // deliveries that have not ended in the ledger
+
+	// Recovery is how long after the fault the last event was delivered of
+	// those that were accepted before the fault was over.
+	Recovery time.Duration
+}
+
+// Check compares what was accepted, what arrived and what the ledger says was
+// delivered. asked are all lines of the producer's file. faultEnd is zero for
+// no recovery to measure.
+func Check(asked []Accepted, arrivals []Arrival, expected []Expectation, delivered []Pair, faultEnd time.Time) Report {
+	var r Report
+	known := map[string]Accepted{}
+	for _, a := range asked {
+		if a.OK {
+			r.Accepted++
+		}
+		if old, ok := known[a.ID]; !ok || !old.OK {
+			known[a.ID] = a
+		}
+	}
+	wants := map[string]Expectation{}
+	for _, e := range expected {
+		wants[e.Subscriber] = e
+	}
+	arrivals = slices.SortedStableFunc(slices.Values(arrivals), func(a, b Arrival) int { return a.Answered.Compare(b.Answered) })
+	r.Requests = len(arrivals)
+	first := map[Pair]time.Time{}
+	for _, a := range arrivals {
+		pair := Pair{a.ID, a.Subscriber}
+		e, real := known[a.ID]
+		want, subscribed := wants[a.Subscriber]
+		switch {
+		case a.ID == "" || !real:
+			r.Unexpected = append(r.Unexpected, pair)
+			continue
+		case a.Body != a.ID || a.SHA256 != e.SHA256 || a.Type != e.Type || !a.Signed:
+			r.Corrupted = append(r.Corrupted, pair)
+			continue
+		case !subscribed || !slices.Contains(want.Types, a.Type) || e.OK && !want.owed(e):
+			r.Misrouted = append(r.Misrouted, pair)
+			continue
+		}
+		if !want.NotAfter.IsZero() && a.At.After(want.NotAfter) {
+			r.Late = append(r.Late, pair)
+		}
+		if _, again := first[pair]; again {
+			r.Duplicated = append(r.Duplicated, pair)
+		} else if a.Status/100 == 2 {
+			first[pair] = a.Answered
+		}
+	}
+	for _, e := range expected {
+		for _, a := range known {
+			if !a.OK || !e.owed(a) {
+				continue
+			}
+			r.Expected++
+			at, arrived := first[Pair{a.ID, e.Subscriber}]
+			switch {
+			case arrived && !faultEnd.IsZero() && a.At.Before(faultEnd):
+				r.Recovery = max(r.Recovery, at.Sub(faultEnd))
+			case !arrived && !e.Optional:
+				r.Lost = append(r.Lost, Pair{a.ID, e.Subscriber})
+			}
+		}
+	}
+	for _, pair := range delivered {
+		if _, ok := first[pair]; !ok {
+			r.Invented = append(r.Invented, pair)
+		}
+	}
+	return r
+}
+
+// Verdict is empty where nothing is wrong. bound is how many duplicates the
+// fault explains, within how long everything has to be back.
+func (r Report) Verdict(bound int, within time.Duration) string {
+	var wrong []string
+	for _, finding := range []struct {
+		name  string
+		pairs []Pair
+	}{
+		{"lost", r.Lost}, {"unexpected", r.Unexpected}, {"corrupted", r.Corrupted}, {"misrouted", r.Misrouted},
+		{"late", r.Late}, {"invented", r.Invented},
+	} {
+		if n := len(finding.pairs); n > 0 {
+			wrong = append(wrong, fmt.Sprintf("%d %s (such as %v)", n, finding.name, finding.pairs[0]))
+		}
+	}
+	if n := len(r.Duplicated); n > bound {
+		wrong = append(wrong, fmt.Sprintf("%d duplicated, more than %d (such as %v)", n, bound, r.Duplicated[0]))
+	}
+	if r.Unfinished > 0 {
+		wrong = append(wrong, fmt.Sprintf("%d deliveries have not ended", r.Unfinished))
+	}
+	if r.Recovery > within {
+		wrong = append(wrong, fmt.Sprintf("recovery took %v, more than %v", r.Recovery.Round(time.Second), within))
+	}
+	if r.Accepted == 0 || r.Expected == 0 {
+		wrong = append(wrong, "nothing was accepted: the scenario proves nothing")
+	}
+	return strings.Join(wrong, "; ")
+}
