@@ -210,7 +210,7 @@ func newLink(cfg Config, role string) *link {
 
 func (l *link) run(ctx context.Context) {
 	defer close(l.done)
-	wait := backoff{limit: l.cfg.MaxBackoff}
+	wait := backoff{first: minBackoff, limit: l.cfg.MaxBackoff}
 	for ctx.Err() == nil {
 		s, err := l.dial(ctx)
 		if err != nil {
@@ -320,14 +320,15 @@ func (l *link) close() {
 
 // backoff is the pause between tries: doubling up to a limit, with jitter so that many do not try at once.
 type backoff struct {
-	next, limit time.Duration
+	first, limit time.Duration
+	next         time.Duration
 }
 
 func (b *backoff) reset() { b.next = 0 }
 
 // pause waits, or returns early when ctx ends.
 func (b *backoff) pause(ctx context.Context) {
-	b.next = min(max(2*b.next, minBackoff), b.limit)
+	b.next = min(max(2*b.next, b.first), b.limit)
 	t := time.NewTimer(b.next/2 + rand.N(b.next/2)) //nolint:gosec // jitter needs no secrecy
 	defer t.Stop()
 	select {

@@ -11,8 +11,12 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// maxQueueBackoff is how long a missing queue is left alone at most.
-const maxQueueBackoff = 15 * time.Second
+// A queue that is missing, or cannot be consumed, is left alone for a time between these. Looking for it costs the
+// broker a channel, and after a loss of its data thousands may be missing at once.
+const (
+	minQueueBackoff = 500 * time.Millisecond
+	maxQueueBackoff = 15 * time.Second
+)
 
 // pool spreads consumptions over connections.
 type pool struct {
@@ -121,7 +125,7 @@ func (p *pool) close() {
 }
 
 func (c *consumption) run() {
-	wait := backoff{limit: maxQueueBackoff}
+	wait := backoff{first: minQueueBackoff, limit: maxQueueBackoff}
 	var missing bool
 	for c.stop.Err() == nil {
 		k, err := c.lane.consume(c.stop, c.queue, c.prefetch)

@@ -148,6 +148,18 @@ func (t *Topology) DeleteQueue(ctx context.Context, queue string) error {
 	return nil
 }
 
+// Purge empties a queue, but for what a consumer has in hand. One that is not there is no error.
+func (t *Topology) Purge(ctx context.Context, queue string) error {
+	err := t.do(ctx, func(ch *amqp.Channel) error {
+		_, err := ch.QueuePurge(queue, false)
+		return err
+	})
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("purge queue %s: %w", queue, err)
+	}
+	return nil
+}
+
 // Depth tells how many messages wait in a queue (not counting those in flight), and how many consumers it has.
 func (t *Topology) Depth(ctx context.Context, queue string) (messages, consumers int, exists bool, err error) {
 	err = t.do(ctx, func(ch *amqp.Channel) error {

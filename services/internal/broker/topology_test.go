@@ -219,3 +219,24 @@ func TestMoreSubscriptionsThanChannelsAreAllAlive(t *testing.T) {
 		t.Errorf("%d of %d subscriptions got their message", len(seen), n)
 	}
 }
+
+func TestPurgingEmptiesOneQueue(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	topology := s.topology(t)
+	q := s.subscription(t, topology, "sub_1", "#")
+	other := s.subscription(t, topology, "sub_2", "#")
+	p := s.publisher(t)
+	if _, err := p.PublishAll(t.Context(), []broker.Publishing{{Exchange: s.Events("default"), Key: "a"}, {Exchange: s.Events("default"), Key: "b"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := topology.Purge(t.Context(), q); err != nil {
+		t.Fatal(err)
+	}
+	if n, m := s.depth(t, q), s.depth(t, other); n != 0 || m != 2 {
+		t.Errorf("%d messages in the purged queue, want 0, and %d in the other, want 2", n, m)
+	}
+	if err := topology.Purge(t.Context(), q+".missing"); err != nil {
+		t.Errorf("purge of a queue that is missing: %v", err)
+	}
+}
