@@ -214,6 +214,7 @@ func (a *API) route() error {
 	a.huma = newHuma(r.With(a.check), a.cfg.Version)
 	a.routeSubscriptions()
 	a.routeEvents()
+	a.routeReplays()
 	a.routePhotos()
 	return a.finishDocument()
 }

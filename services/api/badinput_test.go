@@ -90,7 +90,7 @@ func TestBadInputIsAProblemThatNamesTheFieldAndStoresNothing(t *testing.T) {
 		"subscription: userinfo":           {"POST", "/subscription", subscription("url", `"https://a:b@example.com/"`), 422, "url"},
 		"subscription: long URL":           {"POST", "/subscription", subscription("url", `"https://example.com/`+strings.Repeat("a", 2048)+`"`), 422, "url"},
 		"subscription: URL is a number":    {"POST", "/subscription", subscription("url", `1`), 422, "url"},
-		"subscription: startFrom":          {"POST", "/subscription", subscription("startFrom", `"beginning"`), 422, "startFrom"},
+		"subscription: startFrom":          {"POST", "/subscription", subscription("startFrom", `"yesterday"`), 422, "startFrom"},
 		"subscription: secret":             {"POST", "/subscription", subscription("secret", `"hunter2"`), 422, "secret"},
 		"subscription: status":             {"POST", "/subscription", subscription("status", `"deleted"`), 422, "status"},
 		"subscription: timeout":            {"POST", "/subscription", subscription("timeout", `"1h"`), 422, "timeout"},

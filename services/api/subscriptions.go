@@ -38,7 +38,7 @@ type SubscriptionSettings struct {
 // NewSubscription is what POST takes.
 type NewSubscription struct {
 	SubscriptionSettings
-	StartFrom string `json:"startFrom,omitempty" doc:"Which events it gets: now, those after its creation" example:"now"`
+	StartFrom Place  `json:"startFrom,omitempty" doc:"Which events it gets: now, the default, those after its creation; a position, a time or beginning, also the past from there on, without a gap"`
 	Secret    string `json:"secret,omitempty" doc:"The secret that signs its deliveries; left out to get one" example:"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"`
 }
 
@@ -240,8 +240,9 @@ func (a *API) createSubscription(ctx context.Context, in *struct{ Body NewSubscr
 	if err := in.Body.apply(&s); err != nil && !errors.As(err, &wrong) {
 		return nil, err
 	}
-	if in.Body.StartFrom != "" && in.Body.StartFrom != "now" {
-		wrong = append(wrong, subscription.FieldError{Field: "startFrom", Message: `only "now" is possible: the events after its creation`})
+	from := in.Body.StartFrom.place("startFrom", &wrong)
+	if from.Time.After(a.cfg.Now()) {
+		wrong = append(wrong, subscription.FieldError{Field: "startFrom", Message: "lies in the future"})
 	}
 	secret, err := newSecret(in.Body.Secret)
 	if err != nil {
@@ -252,7 +253,7 @@ func (a *API) createSubscription(ctx context.Context, in *struct{ Body NewSubscr
 	}
 	s.Secret = secret
 	s.Seal(a.cfg.Keyring)
-	stored, err := postgres.CreateSubscription(ctx, a.cfg.DB, s)
+	stored, err := postgres.CreateSubscriptionFrom(ctx, a.cfg.DB, s, from)
 	if err != nil {
 		return nil, fmt.Errorf("create subscription: %w", err)
 	}

@@ -3,8 +3,8 @@ package relay
 import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
-	published, returned, swept, foreign prometheus.Counter
-	position, lag, leading              prometheus.Gauge
+	published, returned, swept, foreign, replayed prometheus.Counter
+	position, lag, leading                        prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -22,6 +22,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		published: counter("published_total", "Records of the outbox that the broker confirmed."),
 		returned:  counter("returned_total", "Events that reached no queue although a subscription is owed them."),
 		swept:     counter("swept_total", "Overdue deliveries that were sent again from the ledger."),
+		replayed:  counter("replayed_total", "Deliveries that replays and redrives began anew."),
 		foreign:   counter("foreign_queues_total", "Declarations refused because a queue exists with other arguments."),
 		position:  gauge("position", "Position in the outbox up to which everything is forwarded."),
 		lag:       gauge("lag_positions", "Positions handed out and not forwarded yet."),

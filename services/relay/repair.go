@@ -2,12 +2,9 @@ package relay
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
-	"posthorn/services/internal/broker"
-	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/subscription"
 )
@@ -71,20 +68,12 @@ func (t *term) sweepOne(ctx context.Context, b postgres.Backlog) error {
 }
 
 func (t *term) resend(ctx context.Context, id subscription.ID, due []postgres.Due) error {
-	messages := make([]broker.Publishing, len(due))
 	positions := make([]int64, len(due))
 	for i := range due {
-		d := &due[i]
-		positions[i] = d.Position
-		messages[i] = message(
-			broker.Publishing{Exchange: t.Names.Deliver(), Key: string(id), Mandatory: true}, &d.Record,
-			envelope.Envelope{
-				Position: d.Position, Run: d.Run, Attempts: d.Attempts, Cause: envelope.Cause(d.Cause),
-				PublishedAt: time.Now(), Suspect: true,
-			})
+		positions[i] = due[i].Position
 	}
-	_, err := t.Publisher.PublishAll(ctx, messages)
-	if errors.Is(err, broker.ErrReturned) {
+	returned, err := t.publishDue(ctx, id, due, true)
+	if err == nil && len(returned) > 0 {
 		return nil // the queue is gone again: the next round restores it
 	}
 	if err != nil {

@@ -49,6 +49,7 @@ func (t *term) serve(ctx context.Context) error {
 	g.Go(func() error { return t.forward(ctx) })
 	g.Go(func() error { return t.sweep(ctx) })
 	g.Go(func() error { return t.reconcile(ctx) })
+	g.Go(func() error { return t.replay(ctx) })
 	return g.Wait()
 }
 

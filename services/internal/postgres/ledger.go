@@ -270,6 +270,10 @@ func OverdueDeliveries(ctx context.Context, q Queryer, id subscription.ID, grace
 		return nil, Translate(fmt.Errorf("read overdue deliveries: %w", err))
 	}
 	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
+	return scanDue(rows)
+}
+
+func scanDue(rows *sql.Rows) (due []Due, err error) {
 	for rows.Next() {
 		var (
 			d        Due
@@ -277,13 +281,13 @@ func OverdueDeliveries(ctx context.Context, q Queryer, id subscription.ID, grace
 		)
 		if err := rows.Scan(&d.Position, &d.Kind, &d.ID, &d.Account, &d.Type, &d.Subject, &d.Data, &metadata,
 			&d.OccurredAt, &d.RecordedAt, &d.Run, &d.Attempts, &d.Cause); err != nil {
-			return nil, fmt.Errorf("read overdue delivery: %w", err)
+			return nil, fmt.Errorf("read due delivery: %w", err)
 		}
 		d.Metadata = decodeMetadata(metadata)
 		due = append(due, d)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read overdue deliveries: %w", err)
+		return nil, fmt.Errorf("read due deliveries: %w", err)
 	}
 	return due, nil
 }

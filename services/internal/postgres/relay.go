@@ -174,12 +174,16 @@ func advanceTx(ctx context.Context, tx *sql.Tx, p Progress) error {
 
 func changeRouteTx(ctx context.Context, tx *sql.Tx, r Route) error {
 	if r.Status == subscription.Deleted {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM posthorn.routes WHERE subscription_id = $1`, r.ID.UUID()); err != nil {
+			return fmt.Errorf("remove route: %w", err)
+		}
+		// A statement, so a snapshot, of its own: a replay that held the route
+		// until now may just have entered deliveries.
 		if _, err := tx.ExecContext(ctx, `
-			WITH gone AS (DELETE FROM posthorn.routes WHERE subscription_id = $1)
 			UPDATE posthorn.deliveries
 			SET status = 'cancelled', next_attempt_at = NULL, finished_at = clock_timestamp()
 			WHERE subscription_id = $1 AND next_attempt_at IS NOT NULL`, r.ID.UUID()); err != nil {
-			return fmt.Errorf("remove route: %w", err)
+			return fmt.Errorf("cancel deliveries: %w", err)
 		}
 		return nil
 	}

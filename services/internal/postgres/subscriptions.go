@@ -105,6 +105,13 @@ const schedule = `
 // CreateSubscription stores a subscription, with its secrets sealed, and
 // appends the record that makes it count from that position of the log on.
 func CreateSubscription(ctx context.Context, db *sql.DB, s subscription.Subscription) (subscription.Subscription, error) {
+	return CreateSubscriptionFrom(ctx, db, s, Place{Now: true})
+}
+
+// CreateSubscriptionFrom is CreateSubscription for one that also gets the past
+// from a place on: a replay of what it matches, up to its own record, where
+// the live stream begins.
+func CreateSubscriptionFrom(ctx context.Context, db *sql.DB, s subscription.Subscription, from Place) (subscription.Subscription, error) {
 	var created subscription.Subscription
 	err := commitTx(ctx, db, func(tx *sql.Tx) (err error) {
 		created, err = scanSubscription(tx.QueryRowContext(ctx, `
@@ -122,7 +129,21 @@ func CreateSubscription(ctx context.Context, db *sql.DB, s subscription.Subscrip
 			UPDATE posthorn.subscriptions SET since = $2 WHERE id = $1`, s.ID.UUID(), created.Since); err != nil {
 			return fmt.Errorf("note position of subscription: %w", err)
 		}
-		return nil
+		if from.IsZero() || from.Now {
+			return nil
+		}
+		// What is below the record is settled when the relay has come to it,
+		// and the replay waits for that.
+		end := created.Since - 1
+		r := Replay{
+			ID: NewReplayID(), Selection: Selection{Account: s.Account, Subscription: s.ID, Cause: CauseReplay}, Through: end,
+			fromTime: timeOrNull(from.Time),
+		}
+		if r.After, err = from.after(ctx, tx, end); err != nil {
+			return err
+		}
+		_, err = insertReplayTx(ctx, tx, r)
+		return err
 	})
 	return created, err
 }
@@ -217,15 +238,12 @@ func ListSubscriptions(ctx context.Context, q Queryer, f SubscriptionFilter) ([]
 	if after == "" {
 		after = uuid.Nil.String()
 	}
-	// A topic pattern as a regular expression: each word with its dot before
-	// it, "*" for one word and "#" for any number of them.
 	return querySubscriptions(ctx, q, `
 		SELECT `+subscriptionColumns+` FROM posthorn.subscriptions
 		WHERE account = $1 AND id > $2 AND status <> 'deleted'
 		  AND ($3 = '' OR status = $3) AND ($4 = '' OR url = $4)
 		  AND ($5 = '' OR $5 = ANY (event_types) OR EXISTS (
-			SELECT 1 FROM unnest(event_types) AS p
-			WHERE ('.' || $5) ~ ('^' || replace(replace(replace('.' || p, '.', '\.'), '\.#', '(\.[^.]+)*'), '\.*', '\.[^.]+') || '$')))
+			SELECT 1 FROM unnest(event_types) AS p WHERE posthorn.type_matches(p, $5)))
 		ORDER BY id LIMIT $6`, f.Account, after, string(f.Status), f.URL, f.EventType, f.Limit)
 }
 

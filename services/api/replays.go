@@ -1,0 +1,291 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"posthorn/events"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/subscription"
+)
+
+// Place is a place in the log: a number or text.
+type Place string
+
+// UnmarshalJSON takes a number for the text that spells it.
+func (p *Place) UnmarshalJSON(b []byte) error {
+	if firstByte(b) != '"' {
+		*p = Place(b)
+		return nil
+	}
+	var text string
+	if err := json.Unmarshal(b, &text); err != nil {
+		return fmt.Errorf("read place: %w", err)
+	}
+	*p = Place(text)
+	return nil
+}
+
+// Schema says that both forms are taken.
+func (Place) Schema(huma.Registry) *huma.Schema {
+	zero, most := 0.0, 64
+	return &huma.Schema{OneOf: []*huma.Schema{{Type: huma.TypeString, MaxLength: &most}, {Type: huma.TypeInteger, Minimum: &zero}}}
+}
+
+// place reads a field of the body.
+func (p Place) place(field string, wrong *subscription.InvalidError) postgres.Place {
+	place, err := postgres.ParsePlace(string(p))
+	if err != nil {
+		*wrong = append(*wrong, subscription.FieldError{Field: field, Message: err.Error()})
+	}
+	return place
+}
+
+// NewReplay is what POST /replays takes.
+type NewReplay struct {
+	Subscription string   `json:"subscription" doc:"The subscription that gets the events, and nobody else" example:"sub_019a0000-0000-7000-8000-000000000000"`
+	From         Place    `json:"from,omitempty" doc:"The first event: its position, a time, or beginning, which is the default"`
+	To           Place    `json:"to,omitempty" doc:"The last event: its position, a time before which it was recorded, or now, which is the default"`
+	EventTypes   []string `json:"eventTypes,omitempty" maxItems:"50" doc:"Only those of these types; patterns as in a subscription"`
+	Subjects     []string `json:"subjects,omitempty" maxItems:"1000" doc:"Only those about these subjects"`
+	EventIDs     []string `json:"eventIds,omitempty" maxItems:"1000" doc:"Only these events"`
+	OnlyDead     bool     `json:"onlyDead,omitempty" doc:"Only those whose delivery is dead"`
+	Filter       string   `json:"filter,omitempty" enum:"subscription,none" doc:"subscription, the default: only what its event types match as they are today; none: they do not count"`
+	Rate         int      `json:"rate,omitempty" minimum:"1" maximum:"100000" doc:"How many events are sent in a second at most; left out for no limit"`
+	DryRun       bool     `json:"dryRun,omitempty" doc:"Count the events and show the first 20, and change nothing"`
+}
+
+// selection turns it into what the database is asked for.
+func (in NewReplay) selection() (postgres.Selection, error) {
+	var wrong subscription.InvalidError
+	add := func(field, message string) {
+		wrong = append(wrong, subscription.FieldError{Field: field, Message: message})
+	}
+	s := postgres.Selection{
+		Account: events.DefaultAccount, Cause: postgres.CauseReplay, Subjects: in.Subjects, EventIDs: in.EventIDs,
+		OnlyDead: in.OnlyDead, Unfiltered: in.Filter == "none", Rate: in.Rate,
+	}
+	var err error
+	if s.Subscription, err = subscription.ParseID(in.Subscription); err != nil {
+		add("subscription", err.Error())
+	}
+	s.From, s.To = in.From.place("from", &wrong), in.To.place("to", &wrong)
+	for i, t := range in.EventTypes {
+		p, err := events.ParsePattern(t)
+		if err != nil {
+			add(fmt.Sprintf("eventTypes[%d]", i), "is not an event type or pattern")
+		}
+		s.EventTypes = append(s.EventTypes, p)
+	}
+	for i, subject := range in.Subjects {
+		if subject == "" || (events.Event{Type: "x", Subject: subject}).Validate() != nil {
+			add(fmt.Sprintf("subjects[%d]", i), "is not a subject")
+		}
+	}
+	for i, id := range in.EventIDs {
+		if id == "" || (events.Event{Type: "x", ID: id}).Validate() != nil {
+			add(fmt.Sprintf("eventIds[%d]", i), "is not the id of an event")
+		}
+	}
+	if wrong != nil {
+		return s, wrong
+	}
+	return s, nil
+}
+
+// Replay is past events being delivered again to one subscription.
+type Replay struct {
+	ID           string     `json:"id,omitempty" example:"rpl_019a0000-0000-7000-8000-000000000000"`
+	Subscription string     `json:"subscription"`
+	Cause        string     `json:"cause" doc:"replay or redrive; also the cause of its first attempts"`
+	From         int64      `json:"from" doc:"The first position that is looked at"`
+	To           int64      `json:"to" doc:"The last one; what comes later is no part of it"`
+	EventTypes   []string   `json:"eventTypes,omitempty"`
+	Subjects     []string   `json:"subjects,omitempty"`
+	EventIDs     []string   `json:"eventIds,omitempty"`
+	OnlyDead     bool       `json:"onlyDead"`
+	Filter       string     `json:"filter" enum:"subscription,none"`
+	Rate         int        `json:"rate,omitempty"`
+	Status       string     `json:"status" enum:"running,paused,cancelled,done,failed,dryRun" doc:"done: all is sent; the deliveries themselves may still be under way"`
+	Position     int64      `json:"position" doc:"How far it has come"`
+	Progress     float64    `json:"progress" doc:"The same from 0 to 1"`
+	Matched      int64      `json:"matched" doc:"How many events were selected so far, or with dryRun, would be"`
+	Sent         int64      `json:"sent" doc:"Of these, how many were sent"`
+	Skipped      int64      `json:"skipped" doc:"Of these, how many are being delivered anyhow"`
+	Error        string     `json:"error,omitempty"`
+	First        []Event    `json:"first,omitempty" doc:"With dryRun, the first events"`
+	CreatedAt    *time.Time `json:"createdAt,omitempty"`
+	UpdatedAt    *time.Time `json:"updatedAt,omitempty"`
+	FinishedAt   *time.Time `json:"finishedAt,omitempty"`
+}
+
+// ReplayList is one page.
+type ReplayList struct {
+	Items      []Replay `json:"items" nullable:"false"`
+	NextCursor string   `json:"nextCursor,omitempty" doc:"Give it as cursor to get the next page; absent on the last one"`
+}
+
+func showReplay(r postgres.Replay) Replay {
+	v := Replay{
+		ID: string(r.ID), Subscription: string(r.Subscription), Cause: r.Cause, From: r.After + 1, To: r.Through,
+		Subjects: r.Subjects, EventIDs: r.EventIDs, OnlyDead: r.OnlyDead, Filter: "subscription", Rate: r.Rate,
+		Status: string(r.Status), Position: r.Position, Progress: 1, Matched: r.Matched, Sent: r.Sent, Skipped: r.Skipped, Error: r.Error,
+		CreatedAt: timeOrNil(r.CreatedAt), UpdatedAt: timeOrNil(r.UpdatedAt), FinishedAt: timeOrNil(r.FinishedAt),
+	}
+	if r.Unfiltered {
+		v.Filter = "none"
+	}
+	if r.Through > r.After {
+		v.Progress = float64(r.Position-r.After) / float64(r.Through-r.After)
+	}
+	for _, p := range r.EventTypes {
+		v.EventTypes = append(v.EventTypes, string(p))
+	}
+	return v
+}
+
+type replayOutput struct {
+	Status   int
+	Location string `header:"Location"`
+	Body     Replay
+}
+
+func (a *API) routeReplays() {
+	op := func(id, method, path, summary string) huma.Operation {
+		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"Replays"}}
+	}
+	create := op("create-replay", http.MethodPost, "/replays", "Deliver past events again, to one subscription")
+	create.Description = "The requests carry the webhook-id that they had. What is being delivered anyhow is skipped. " +
+		"With dryRun it is counted, nothing is changed, and the answer is a 200."
+	create.DefaultStatus = http.StatusCreated
+	register(a, create, a.createReplay)
+	register(a, op("list-replays", http.MethodGet, "/replays", "List replays, the latest first"), a.listReplays)
+	register(a, op("get-replay", http.MethodGet, "/replays/{id}", "Show a replay and how far it has come"), a.getReplay)
+	register(a, op("pause-replay", http.MethodPost, "/replays/{id}/pause", "Send no more for now"), a.setReplay(postgres.ReplayPaused))
+	register(a, op("resume-replay", http.MethodPost, "/replays/{id}/resume", "Go on with a replay that was paused or has failed"),
+		a.setReplay(postgres.ReplayRunning))
+	register(a, op("cancel-replay", http.MethodPost, "/replays/{id}/cancel", "Send no more; what was sent is delivered"),
+		a.setReplay(postgres.ReplayCancelled))
+	register(a, op("delete-replay", http.MethodDelete, "/replays/{id}", "Cancel a replay, like POST /replays/{id}/cancel"),
+		a.setReplay(postgres.ReplayCancelled))
+}
+
+func (a *API) createReplay(ctx context.Context, in *struct{ Body NewReplay }) (*replayOutput, error) {
+	s, err := in.Body.selection()
+	if err != nil {
+		return nil, err
+	}
+	if in.Body.DryRun {
+		preview, err := postgres.PreviewReplay(ctx, a.cfg.DB, s, 20)
+		if err != nil {
+			return nil, replayProblem(err)
+		}
+		r := showReplay(preview.Replay)
+		r.ID, r.Status, r.Progress, r.Position = "", "dryRun", 0, preview.After
+		r.Matched, r.Skipped = preview.Matched, preview.Skipped
+		for _, e := range preview.First {
+			r.First = append(r.First, showEvent(postgres.Record{Kind: postgres.KindEvent, Event: e}))
+		}
+		return &replayOutput{Status: http.StatusOK, Body: r}, nil
+	}
+	r, err := postgres.CreateReplay(ctx, a.cfg.DB, s)
+	if err != nil {
+		return nil, replayProblem(err)
+	}
+	return createdReplay(r), nil
+}
+
+func createdReplay(r postgres.Replay) *replayOutput {
+	return &replayOutput{Status: http.StatusCreated, Location: "/replays/" + string(r.ID), Body: showReplay(r)}
+}
+
+// replayProblem says which field is wrong about a replay that cannot be made.
+func replayProblem(err error) error {
+	switch {
+	case errors.Is(err, postgres.ErrNotFound):
+		return subscription.InvalidError{{Field: "subscription", Message: "does not exist"}}
+	case errors.Is(err, postgres.ErrUnknownEvents):
+		return subscription.InvalidError{{Field: "eventIds", Message: "none of them is in the log"}}
+	default:
+		return fmt.Errorf("create replay: %w", err)
+	}
+}
+
+func (a *API) listReplays(ctx context.Context, in *struct {
+	Subscription string `query:"subscription" doc:"Those to this subscription"`
+	Status       string `query:"status" enum:"running,paused,cancelled,done,failed" doc:"Those with this status"`
+	PageParams
+},
+) (*struct{ Body ReplayList }, error) {
+	filter := postgres.ReplayFilter{Account: events.DefaultAccount, Status: postgres.ReplayStatus(in.Status), Limit: in.Limit + 1}
+	out := &struct{ Body ReplayList }{Body: ReplayList{Items: []Replay{}}}
+	if in.Subscription != "" {
+		id, err := subscription.ParseID(in.Subscription)
+		if err != nil {
+			return out, nil //nolint:nilerr // nothing has a subscription with such an id
+		}
+		filter.Subscription = id
+	}
+	if in.Cursor != "" {
+		place, err := openCursor("replays", in.Cursor)
+		if err != nil {
+			return nil, err
+		}
+		if filter.Before, err = postgres.ParseReplayID(place); err != nil {
+			return nil, badCursor()
+		}
+	}
+	list, err := postgres.ListReplays(ctx, a.cfg.DB, filter)
+	if err != nil {
+		return nil, fmt.Errorf("list replays: %w", err)
+	}
+	if len(list) > in.Limit {
+		list = list[:in.Limit]
+		out.Body.NextCursor = cursor("replays", string(list[in.Limit-1].ID))
+	}
+	for _, r := range list {
+		out.Body.Items = append(out.Body.Items, showReplay(r))
+	}
+	return out, nil
+}
+
+// ReplayParam is the replay in a path.
+type ReplayParam struct {
+	ID string `path:"id" doc:"The replay's id" example:"rpl_019a0000-0000-7000-8000-000000000000"`
+}
+
+func (a *API) getReplay(ctx context.Context, in *ReplayParam) (*replayOutput, error) {
+	id, err := postgres.ParseReplayID(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	r, err := postgres.ReplayByID(ctx, a.cfg.DB, events.DefaultAccount, id)
+	if err != nil {
+		return nil, fmt.Errorf("read replay: %w", err)
+	}
+	return &replayOutput{Status: http.StatusOK, Body: showReplay(r)}, nil
+}
+
+func (a *API) setReplay(status postgres.ReplayStatus) func(context.Context, *ReplayParam) (*replayOutput, error) {
+	return func(ctx context.Context, in *ReplayParam) (*replayOutput, error) {
+		id, err := postgres.ParseReplayID(in.ID)
+		if err != nil {
+			return nil, err
+		}
+		r, err := postgres.SetReplayStatus(ctx, a.cfg.DB, events.DefaultAccount, id, status)
+		if errors.Is(err, postgres.ErrState) {
+			return nil, problem(http.StatusConflict, "The replay is "+strconv.Quote(string(r.Status))+"; that cannot be changed any more this way.")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("change replay: %w", err)
+		}
+		return &replayOutput{Status: http.StatusOK, Body: showReplay(r)}, nil
+	}
+}

@@ -1,0 +1,295 @@
+package e2e_test
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/retry"
+)
+
+type replayed struct {
+	ID       string `json:"id"`
+	Status   string `json:"status"`
+	Matched  int    `json:"matched"`
+	Sent     int    `json:"sent"`
+	Skipped  int    `json:"skipped"`
+	Position int64  `json:"position"`
+	First    []struct {
+		ID string `json:"id"`
+	} `json:"first"`
+}
+
+// replay starts a replay to a subscription.
+func (s *system) replay(sub string, settings map[string]any) replayed {
+	s.t.Helper()
+	body := map[string]any{"subscription": sub}
+	maps.Copy(body, settings)
+	var r replayed
+	s.must(http.MethodPost, "/replays", body, &r)
+	return r
+}
+
+// replayDone waits until a replay has sent everything.
+func (s *system) replayDone(id string) replayed {
+	s.t.Helper()
+	var r replayed
+	eventually(s.t, patience, "the replay is done", func() bool {
+		s.must(http.MethodGet, "/replays/"+id, nil, &r)
+		return r.Status == "done"
+	})
+	return r
+}
+
+// arrived waits until each event has arrived n times, everything is delivered
+// in the ledger, and nothing else has come.
+func (s *system) arrived(sub string, at *subscriber, n int, ids []string) {
+	s.t.Helper()
+	eventually(s.t, patience, fmt.Sprintf("each of %d events arrives %d times", len(ids), n), func() bool {
+		return s.ledger(sub)["delivered"] == len(ids) && len(at.got()) >= n*len(ids)
+	})
+	want := map[string]int{}
+	for _, id := range ids {
+		want[id] = n
+	}
+	if diff := cmp.Diff(want, at.times()); diff != "" {
+		s.t.Errorf("arrivals (-want +got):\n%s", diff)
+	}
+}
+
+// causes counts a subscription's attempts by run, number and cause.
+func (s *system) causes(sub string) map[string]int {
+	s.t.Helper()
+	rows, err := s.db.QueryContext(s.t.Context(), `
+		SELECT format('%s.%s %s', run, number, cause), count(*) FROM posthorn.attempts WHERE subscription_id = $1::uuid GROUP BY 1`,
+		strings.TrimPrefix(sub, "sub_"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() { _ = rows.Close() }()
+	counts := map[string]int{}
+	for rows.Next() {
+		var (
+			what string
+			n    int
+		)
+		if err := rows.Scan(&what, &n); err != nil {
+			s.t.Fatal(err)
+		}
+		counts[what] = n
+	}
+	if err := rows.Err(); err != nil {
+		s.t.Fatal(err)
+	}
+	return counts
+}
+
+func TestAReplayArrivesOnceMoreAtItsSubscriptionAlone(t *testing.T) {
+	t.Parallel()
+	s := startSystem(t)
+	one, other := newSubscriber(t, nil), newSubscriber(t, nil)
+	sub, bystander := s.subscribe(one.URL, nil, "E.#"), s.subscribe(other.URL, nil, "#")
+	ids := s.post("E.a", 30)
+	ids = append(ids, s.post("E.b", 20)...)
+	foreign := s.post("F", 10)
+	s.arrived(sub.ID, one, 1, ids)
+	s.arrived(bystander.ID, other, 1, append(append([]string(nil), ids...), foreign...))
+
+	preview := s.replay(sub.ID, map[string]any{"eventTypes": []string{"E.*", "F"}, "dryRun": true})
+	if preview.Matched != 50 || len(preview.First) != 20 || preview.First[0].ID != ids[0] || preview.ID != "" {
+		t.Errorf("dry run = %+v, want 50 events and the first 20 of them", preview)
+	}
+	for i, settings := range []map[string]any{nil, {"from": "beginning", "to": "now"}} {
+		if r := s.replayDone(s.replay(sub.ID, settings).ID); r.Matched != 50 || r.Sent != 50 || r.Skipped != 0 {
+			t.Errorf("replay = %+v, want 50 sent", r)
+		}
+		s.arrived(sub.ID, one, i+2, ids)
+	}
+	if diff := cmp.Diff(map[string]int{"0.1 live": 50, "1.1 replay": 50, "2.1 replay": 50}, s.causes(sub.ID)); diff != "" {
+		t.Errorf("attempts (-want +got):\n%s", diff)
+	}
+
+	// A part of it: by event, by subject and type, by position; and past the
+	// subscription's own types.
+	s.replayDone(s.replay(sub.ID, map[string]any{"eventIds": ids[7:8]}).ID)
+	s.replayDone(s.replay(sub.ID, map[string]any{"subjects": []string{"s/7"}, "eventTypes": []string{"E.b"}}).ID)
+	var at struct {
+		Position int64 `json:"position"`
+	}
+	s.must(http.MethodGet, "/events/"+ids[40], nil, &at)
+	s.replayDone(s.replay(sub.ID, map[string]any{"from": at.Position, "to": fmt.Sprint(at.Position)}).ID)
+	s.replayDone(s.replay(sub.ID, map[string]any{"eventTypes": []string{"F"}, "filter": "none"}).ID)
+	want := map[string]int{ids[7]: 4, ids[37]: 4, ids[40]: 4}
+	for _, id := range ids {
+		want[id] = max(want[id], 3)
+	}
+	for _, id := range foreign {
+		want[id] = 1
+	}
+	eventually(t, patience, "they arrive", func() bool { return len(one.got()) >= 163 && s.ledger(sub.ID)["delivered"] == 60 })
+	if diff := cmp.Diff(want, one.times()); diff != "" {
+		t.Errorf("arrivals (-want +got):\n%s", diff)
+	}
+	once(t, other, append(append([]string(nil), ids...), foreign...))
+}
+
+func TestAReplayGoesOnWhereTheLastRelayLeftIt(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, "")
+	s.startAPI()
+	stop := s.startRelay()
+	s.startDelivery(nil)
+	r := newSubscriber(t, nil)
+	sub := s.subscribe(r.URL, nil, "E")
+	ids := s.post("E", 300)
+	s.arrived(sub.ID, r, 1, ids)
+
+	replay := s.replay(sub.ID, map[string]any{"rate": 400})
+	progress := func(at int) func() bool {
+		return func() bool {
+			s.must(http.MethodGet, "/replays/"+replay.ID, nil, &replay)
+			return replay.Sent >= at
+		}
+	}
+	eventually(t, patience, "the replay is under way", progress(50))
+	stop()
+	s.startRelay()
+	live := s.post("E", 100)
+	eventually(t, patience, "the replay goes on", progress(150))
+	s.must(http.MethodPost, "/replays/"+replay.ID+"/pause", nil, &replay)
+	if replay.Status != "paused" || replay.Sent >= 300 {
+		t.Fatalf("replay = %+v, want it paused before its end", replay)
+	}
+	paused := replay.Sent
+	extra := s.post("E", 1)
+	eventually(t, patience, "a live event arrives meanwhile", func() bool { return r.times()[extra[0]] == 1 })
+	s.must(http.MethodGet, "/replays/"+replay.ID, nil, &replay)
+	if replay.Sent != paused {
+		t.Errorf("%d were sent while it was paused", replay.Sent-paused)
+	}
+	s.must(http.MethodPost, "/replays/"+replay.ID+"/resume", nil, nil)
+	if got := s.replayDone(replay.ID); got.Sent != 300 {
+		t.Errorf("replay = %+v, want 300 sent", got)
+	}
+	eventually(t, patience, "all of it arrives", func() bool { return len(r.got()) >= 701 && s.ledger(sub.ID)["delivered"] == 401 })
+	want := map[string]int{}
+	for _, id := range ids {
+		want[id] = 2
+	}
+	for _, id := range append(live, extra...) {
+		want[id] = 1
+	}
+	if diff := cmp.Diff(want, r.times()); diff != "" {
+		t.Errorf("arrivals (-want +got):\n%s", diff)
+	}
+
+	// Cancelled, it sends no more, and cannot be resumed.
+	replay = s.replay(sub.ID, map[string]any{"rate": 50})
+	eventually(t, patience, "another is under way", progress(10))
+	s.must(http.MethodDelete, "/replays/"+replay.ID, nil, &replay)
+	if replay.Status != "cancelled" || replay.Sent >= 401 {
+		t.Errorf("replay = %+v, want it cancelled", replay)
+	}
+	if status := s.do(http.MethodPost, "/replays/"+replay.ID+"/resume", nil, nil); status != http.StatusConflict {
+		t.Errorf("status of resuming it = %d, want 409", status)
+	}
+}
+
+func TestWhatAReplayCouldNotSendIsSwept(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, "")
+	s.startAPI()
+	stop := s.startRelay()
+	s.startDelivery(nil)
+	r := newSubscriber(t, nil)
+	sub := s.subscribe(r.URL, nil, "E")
+	ids := s.post("E", 20)
+	s.arrived(sub.ID, r, 1, ids)
+	stop()
+	replay := s.replay(sub.ID, nil)
+	// A relay that dies between the ledger and the broker.
+	step, err := postgres.StepReplay(t.Context(), s.db, postgres.ReplayID(replay.ID), 12)
+	if err != nil || len(step.Due) != 12 {
+		t.Fatalf("step = %+v, %v", step, err)
+	}
+	if _, err := s.db.ExecContext(t.Context(), `
+		UPDATE posthorn.deliveries SET next_attempt_at = clock_timestamp() - interval '10 seconds' WHERE status = 'pending'`); err != nil {
+		t.Fatal(err)
+	}
+	s.startRelay()
+	s.replayDone(replay.ID)
+	s.arrived(sub.ID, r, 2, ids)
+}
+
+func TestANewSubscriptionGetsThePastAndThePresentOnce(t *testing.T) {
+	t.Parallel()
+	s := startSystem(t)
+	r := newSubscriber(t, nil)
+	ids := s.post("E", 500)
+	s.post("F", 5)
+	writing := make(chan []string)
+	go func() {
+		var live []string
+		for range 20 {
+			live = append(live, s.post("E", 50)...)
+		}
+		writing <- live
+	}()
+	sub := s.subscribe(r.URL, map[string]any{"startFrom": "beginning"}, "E")
+	ids = append(ids, <-writing...)
+	s.arrived(sub.ID, r, 1, ids)
+
+	// From a position and from a time on.
+	var at struct {
+		Position   int64     `json:"position"`
+		RecordedAt time.Time `json:"recordedAt"`
+	}
+	s.must(http.MethodGet, "/events/"+ids[1000], nil, &at)
+	byPosition, byTime := newSubscriber(t, nil), newSubscriber(t, nil)
+	s.subscribe(byPosition.URL, map[string]any{"startFrom": at.Position}, "E")
+	s.subscribe(byTime.URL, map[string]any{"startFrom": at.RecordedAt.Format(time.RFC3339Nano)}, "E")
+	last := s.post("E", 1)
+	eventually(t, patience, "both have the rest", func() bool {
+		return len(byPosition.times()) >= 501 && len(byTime.times()) >= 501 && byTime.times()[last[0]] == 1 && byPosition.times()[last[0]] == 1
+	})
+	once(t, byPosition, append(append([]string(nil), ids[1000:]...), last...))
+	for _, id := range append(append([]string(nil), ids[1000:]...), last...) {
+		if n := byTime.times()[id]; n != 1 {
+			t.Errorf("event %s arrived %d times by time, want once", id, n)
+		}
+	}
+	_ = sub
+}
+
+func TestRetriesOfAReplayFollowTheScheduleFromItsStart(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, "")
+	s.startAPI()
+	s.startRelay()
+	s.startDelivery(retry.Schedule{200 * time.Millisecond})
+	// The first run dies; the second one succeeds at its second attempt.
+	r := newSubscriber(t, func(n int, _ *http.Request) int {
+		if n < 4 {
+			return http.StatusTeapot
+		}
+		return http.StatusOK
+	})
+	sub := s.subscribe(r.URL, nil, "E")
+	dead := s.post("E", 3)
+	eventually(t, patience, "all are dead", func() bool { return s.ledger(sub.ID)["dead"] == 3 })
+	s.replayDone(s.replay(sub.ID, map[string]any{"onlyDead": true}).ID)
+	s.arrived(sub.ID, r, 4, dead)
+	want := map[string]int{"0.1 live": 3, "0.2 retry": 3, "1.1 replay": 3, "1.2 retry": 3}
+	if diff := cmp.Diff(want, s.causes(sub.ID)); diff != "" {
+		t.Errorf("attempts (-want +got):\n%s", diff)
+	}
+	if r := s.replayDone(s.replay(sub.ID, map[string]any{"onlyDead": true}).ID); r.Matched != 0 {
+		t.Errorf("replay = %+v, want nothing left", r)
+	}
+}

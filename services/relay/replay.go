@@ -1,0 +1,170 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"posthorn/services/internal/broker"
+	"posthorn/services/internal/envelope"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/subscription"
+)
+
+const (
+	// replayLook is how often an idle relay looks for a replay.
+	replayLook = 250 * time.Millisecond
+	// replayAtOnce limits what is sent of a replay in one step.
+	replayAtOnce = 1000
+	// replayStepsPerSecond is how finely a replay's rate is dosed.
+	replayStepsPerSecond = 5
+)
+
+// replay works through the replays that are running: a step of each in turn,
+// none faster than its rate. Where it has come to is in the ledger, so that
+// the next leader goes on from there.
+func (t *term) replay(ctx context.Context) error {
+	next := map[postgres.ReplayID]time.Time{}
+	for {
+		if err := t.emptyDeadQueues(ctx); err != nil {
+			return err
+		}
+		running, err := postgres.RunningReplays(ctx, t.DB)
+		if err != nil {
+			return err
+		}
+		wait := replayLook
+		known := make(map[postgres.ReplayID]time.Time, len(running))
+		for _, r := range running {
+			if due := time.Until(next[r.ID]); due > 0 {
+				known[r.ID] = next[r.ID]
+				wait = min(wait, due)
+				continue
+			}
+			sent, more, err := t.replayStep(ctx, r)
+			if err != nil {
+				return err
+			}
+			if more {
+				known[r.ID] = time.Now().Add(replayPause(r.Rate, sent))
+				wait = min(wait, time.Until(known[r.ID]))
+			}
+		}
+		next = known
+		pause(ctx, max(wait, 0))
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// replayPause is how long what was sent lasts at a rate in events per second.
+func replayPause(rate, sent int) time.Duration {
+	if rate == 0 {
+		return 0
+	}
+	return time.Duration(sent) * time.Second / time.Duration(rate)
+}
+
+// replayRows is how many events a step may send at a rate in events per second.
+func replayRows(rate int) int {
+	if rate == 0 {
+		return replayAtOnce
+	}
+	return min(max(rate/replayStepsPerSecond, 1), replayAtOnce)
+}
+
+// replayStep takes a replay a step further and sends the messages of the runs
+// that it begins. more is false where there is nothing to do for the moment.
+func (t *term) replayStep(ctx context.Context, r postgres.Replay) (sent int, more bool, err error) {
+	step, err := postgres.StepReplay(ctx, t.DB, r.ID, replayRows(r.Rate))
+	switch {
+	case err == nil:
+	case errors.Is(err, postgres.ErrUnavailable), ctx.Err() != nil:
+		return 0, false, err
+	default:
+		// Only this one is at fault: the others, and the live events, go on.
+		t.Logger.Error("replay has failed", "replay", r.ID, "subscription", r.Subscription, "error", err)
+		return 0, false, postgres.FailReplay(ctx, t.DB, r.ID, err)
+	}
+	// Crash window: the runs are in the ledger and their messages are not
+	// sent. They are overdue after postgres.SweepGrace, and the sweeper sends
+	// them. Sent before the commit they could be dropped as not due, and be
+	// lost with the transaction.
+	if err := t.sendReplayed(context.WithoutCancel(ctx), step); err != nil {
+		return 0, false, err
+	}
+	if step.Status != postgres.ReplayRunning {
+		t.Logger.Info("replay has ended", "replay", r.ID, "subscription", r.Subscription, "status", step.Status,
+			"sent", step.Sent, "skipped", step.Skipped)
+	}
+	return len(step.Due), step.Status == postgres.ReplayRunning && !step.Waiting, nil
+}
+
+func (t *term) sendReplayed(ctx context.Context, step postgres.Step) error {
+	if len(step.Due) == 0 {
+		return nil
+	}
+	returned, err := t.publishDue(ctx, step.Subscription, step.Due, false)
+	if len(returned) > 0 {
+		// Its queue is missing. Declared again, it takes what came back.
+		if err := t.restore(ctx, step.Subscription); err != nil {
+			return err
+		}
+		// What comes back once more is left to the sweeper.
+		_, err = t.publishDue(ctx, step.Subscription, returned, true)
+	}
+	if err != nil {
+		return fmt.Errorf("send replayed events of %s: %w", step.ID, err)
+	}
+	t.metrics.replayed.Add(float64(len(step.Due)))
+	return nil
+}
+
+// publishDue sends the messages of due deliveries to their subscription alone,
+// and says which of them came back because its queue is missing.
+func (t *term) publishDue(ctx context.Context, id subscription.ID, due []postgres.Due, suspect bool) (returned []postgres.Due, err error) {
+	messages := make([]broker.Publishing, len(due))
+	for i := range due {
+		d := &due[i]
+		messages[i] = message(
+			broker.Publishing{Exchange: t.Names.Deliver(), Key: string(id), Mandatory: true}, &d.Record,
+			envelope.Envelope{
+				Position: d.Position, Run: d.Run, Attempts: d.Attempts, Cause: envelope.Cause(d.Cause),
+				PublishedAt: time.Now(), Suspect: suspect,
+			})
+	}
+	outcomes, err := t.Publisher.PublishAll(ctx, messages)
+	for i, outcome := range outcomes {
+		switch outcome {
+		case broker.Returned:
+			returned = append(returned, due[i])
+		case broker.Nacked, broker.Unknown:
+			return nil, err
+		case broker.Acked:
+		}
+	}
+	return returned, nil
+}
+
+// emptyDeadQueues empties the dead-letter queues of subscriptions whose last
+// dead letters were redriven or purged. Where some are left the queue stays as
+// it is: the ledger, not the queue, is the list.
+func (t *term) emptyDeadQueues(ctx context.Context) error {
+	checks, err := postgres.DeadQueueChecks(ctx, t.DB)
+	if err != nil {
+		return err
+	}
+	for _, c := range checks {
+		if !c.Left {
+			if err := t.Topology.Purge(ctx, t.Names.DeadQueue(string(c.Subscription))); err != nil {
+				return fmt.Errorf("empty the dead-letter queue of %s: %w", c.Subscription, err)
+			}
+		}
+		if err := postgres.DeadQueueChecked(ctx, t.DB, c.Subscription); err != nil {
+			return err
+		}
+	}
+	return nil
+}
