@@ -147,7 +147,7 @@ func (c *consumption) run() {
 			c.log.WarnContext(c.stop, "queue cannot be declared", "error", err)
 		case errors.Is(err, ErrNotFound):
 			if !missing {
-				c.log.WarnContext(c.stop, "queue is missing, waiting for it", "error", err)
+				c.log.InfoContext(c.stop, "queue is not there yet, waiting for it")
 			}
 			missing = true
 		default:
