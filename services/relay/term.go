@@ -16,6 +16,9 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
+// declareAtOnce is how many operations the topology's connection takes at once.
+const declareAtOnce = 8
+
 // term is a stretch of leading during which the topology is known to follow
 // the routes. It ends with the first failure.
 type term struct {
@@ -89,16 +92,23 @@ func (t *term) declareAll(ctx context.Context, known []postgres.Route) error {
 	if err := t.Topology.DeclareShared(ctx, t.routes.accounts()); err != nil {
 		return fmt.Errorf("declare exchanges and retry queues: %w", err)
 	}
-	for i, route := range known {
-		if err := t.declare(ctx, route); err != nil {
+	// Thousands of queues take longer than the lease, so it is renewed between.
+	const chunk = 500
+	for done := 0; done < len(known); {
+		next := min(done+chunk, len(known))
+		g, declaring := errgroup.WithContext(ctx)
+		g.SetLimit(declareAtOnce)
+		for _, route := range known[done:next] {
+			g.Go(func() error { return t.declare(declaring, route) })
+		}
+		if err := g.Wait(); err != nil {
 			return err
 		}
-		// Thousands of queues take longer than the lease.
-		if i%500 == 499 {
-			t.Logger.Info("relay is declaring queues", "done", i+1, "of", len(known))
-			if err := t.lead.Check(ctx); err != nil {
-				return err
-			}
+		if done = next; done < len(known) {
+			t.Logger.Info("relay is declaring queues", "done", done, "of", len(known))
+		}
+		if err := t.lead.Check(ctx); err != nil {
+			return err
 		}
 	}
 	return nil
