@@ -215,6 +215,7 @@ func (a *API) route() error {
 	a.routeSubscriptions()
 	a.routeEvents()
 	a.routeReplays()
+	a.routeDeadLetters()
 	a.routePhotos()
 	return a.finishDocument()
 }

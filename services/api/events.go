@@ -149,6 +149,7 @@ func (a *API) getEvent(ctx context.Context, in *EventParam) (*struct{ Body Event
 
 // EventDelivery says what became of an event for one subscription.
 type EventDelivery struct {
+	DeliveryID     string     `json:"deliveryId,omitempty" doc:"Where there is a delivery"`
 	SubscriptionID string     `json:"subscriptionId"`
 	Matched        bool       `json:"matched" doc:"The event is owed to the subscription"`
 	Reason         string     `json:"reason,omitempty" enum:"type,disabled,deleted,createdLater,test,notRelayedYet,missing" doc:"Why there is no delivery: none of its event types matched (type); it was disabled or deleted; it was created later; the event is a test for another one; it is on its way (notRelayedYet); or there should be one (missing), which is a fault"`
@@ -208,6 +209,9 @@ func (a *API) listEventDeliveries(ctx context.Context, in *struct {
 			NextAttemptAt: timeOrNil(d.NextAttemptAt), LastStatus: d.LastStatus, LastError: d.LastError,
 			CreatedAt: timeOrNil(d.CreatedAt), FinishedAt: timeOrNil(d.FinishedAt),
 		}
+		if d.Reason == "" {
+			out.Body.Items[i].DeliveryID = postgres.DeliveryID{Position: event.Position, Subscription: d.Subscription}.String()
+		}
 	}
 	return out, nil
 }
@@ -222,9 +226,11 @@ func timeOrNil(t time.Time) *time.Time {
 
 // Attempt is one HTTP request of a delivery.
 type Attempt struct {
+	DeliveryID      string            `json:"deliveryId"`
 	EventID         string            `json:"eventId"`
 	EventType       string            `json:"eventType"`
-	Number          int               `json:"number" doc:"From 1"`
+	Run             int               `json:"run" doc:"Of its delivery: 0, and one more with each replay or redrive"`
+	Number          int               `json:"number" doc:"In its run, from 1"`
 	Cause           string            `json:"cause" doc:"live, retry, replay, redrive or test"`
 	StartedAt       time.Time         `json:"startedAt"`
 	DurationMS      float64           `json:"durationMs"`
@@ -235,6 +241,16 @@ type Attempt struct {
 	ResponseHeaders map[string]string `json:"responseHeaders,omitempty"`
 	ResponseBody    string            `json:"responseBody,omitempty" doc:"Its beginning"`
 	Next            string            `json:"next" doc:"The delivery's status after it"`
+}
+
+func showAttempt(t postgres.LoggedAttempt) Attempt {
+	return Attempt{
+		DeliveryID: postgres.DeliveryID{Position: t.Position, Subscription: t.Subscription}.String(),
+		EventID:    t.EventID, EventType: t.EventType, Run: t.Run, Number: t.Number, Cause: t.Cause, StartedAt: t.StartedAt.UTC(),
+		DurationMS: float64(t.Duration.Microseconds()) / 1000, Status: t.HTTPStatus, Outcome: t.ErrorClass, Error: t.Error,
+		RequestHeaders: t.RequestHeaders, ResponseHeaders: t.ResponseHeaders,
+		ResponseBody: strings.ToValidUTF8(string(t.ResponseBody), "\uFFFD"), Next: string(t.Attempt.Status),
+	}
 }
 
 // AttemptList is one page.
@@ -276,12 +292,7 @@ func (a *API) listAttempts(ctx context.Context, in *struct {
 	}
 	out.Body.Items = make([]Attempt, len(list))
 	for i, t := range list {
-		out.Body.Items[i] = Attempt{
-			EventID: t.EventID, EventType: t.EventType, Number: t.Number, Cause: t.Cause, StartedAt: t.StartedAt.UTC(),
-			DurationMS: float64(t.Duration.Microseconds()) / 1000, Status: t.HTTPStatus, Outcome: t.ErrorClass, Error: t.Error,
-			RequestHeaders: t.RequestHeaders, ResponseHeaders: t.ResponseHeaders,
-			ResponseBody: strings.ToValidUTF8(string(t.ResponseBody), "\uFFFD"), Next: string(t.Attempt.Status),
-		}
+		out.Body.Items[i] = showAttempt(t)
 	}
 	return out, nil
 }

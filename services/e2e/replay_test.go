@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"posthorn/services/internal/broker"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/retry"
 )
@@ -291,5 +293,107 @@ func TestRetriesOfAReplayFollowTheScheduleFromItsStart(t *testing.T) {
 	}
 	if r := s.replayDone(s.replay(sub.ID, map[string]any{"onlyDead": true}).ID); r.Matched != 0 {
 		t.Errorf("replay = %+v, want nothing left", r)
+	}
+}
+
+type deadLetter struct {
+	ID         string `json:"id"`
+	EventID    string `json:"eventId"`
+	Status     string `json:"status"`
+	ErrorClass string `json:"errorClass"`
+}
+
+func (s *system) deadLetters(query string) []deadLetter {
+	s.t.Helper()
+	var page struct {
+		Items []deadLetter `json:"items"`
+	}
+	s.must(http.MethodGet, "/dead-letters?"+query, nil, &page)
+	return page.Items
+}
+
+func TestDeadLettersAreListedRedrivenAndPurged(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, "")
+	s.startAPI()
+	s.startRelay()
+	s.startDelivery(retry.Schedule{})
+	broken := make(chan struct{})
+	r := newSubscriber(t, answerUntil(broken))
+	sub := s.subscribe(r.URL, nil, "E")
+	ids := s.post("E", 6)
+	topology, err := broker.NewTopology(s.broker)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = topology.Close() }()
+	inQueue := func(n int) func() bool {
+		return func() bool {
+			messages, _, exists, err := topology.Depth(t.Context(), s.broker.Names().DeadQueue(sub.ID))
+			return err == nil && exists && messages == n
+		}
+	}
+	eventually(t, patience, "all are dead", func() bool { return s.ledger(sub.ID)["dead"] == 6 })
+	eventually(t, patience, "their queue shows them", inQueue(6))
+
+	list := s.deadLetters("subscription=" + sub.ID)
+	if len(list) != 6 || list[0].EventID != ids[5] || list[0].ErrorClass != "status" {
+		t.Fatalf("dead letters = %+v, want the six, the latest first", list)
+	}
+	for query, want := range map[string]int{
+		"status=503": 6, "status=500": 0, "errorClass=status": 6, "errorClass=timeout": 0, "since=2001-01-01T00:00:00Z": 6,
+		"until=2001-01-01T00:00:00Z": 0, "limit=2": 2,
+	} {
+		if n := len(s.deadLetters(query)); n != want {
+			t.Errorf("%d dead letters with %s, want %d", n, query, want)
+		}
+	}
+	var detail struct {
+		AttemptsMade []struct {
+			Run, Number int
+			Cause       string
+		} `json:"attemptsMade"`
+		Request struct{ Body, Curl string } `json:"request"`
+	}
+	s.must(http.MethodGet, "/dead-letters/"+list[0].ID, nil, &detail)
+	if sent := r.got(); len(detail.AttemptsMade) != 1 || !slices.ContainsFunc(sent, func(r request) bool { return string(r.body) == detail.Request.Body }) {
+		t.Errorf("dead letter = %+v, want the attempt and the very body that was sent", detail)
+	}
+	if !strings.Contains(detail.Request.Curl, ids[5]) || strings.Contains(detail.Request.Curl, sub.Secret) {
+		t.Errorf("curl line is %s", detail.Request.Curl)
+	}
+
+	// Purging needs the count.
+	var refused struct {
+		Detail string `json:"detail"`
+	}
+	if status := s.do(http.MethodDelete, "/dead-letters?subscription="+sub.ID+"&confirm=5", nil, &refused); status != http.StatusConflict ||
+		!strings.Contains(refused.Detail, "6") {
+		t.Errorf("purge with a wrong count: %d %s, want 409 and the count", status, refused.Detail)
+	}
+	if n := s.ledger(sub.ID)["dead"]; n != 6 {
+		t.Errorf("%d are dead after a refused purge, want 6", n)
+	}
+
+	close(broken)
+	s.must(http.MethodPost, "/deliveries/"+list[0].ID+"/retry", nil, nil)
+	eventually(t, patience, "the one is delivered", func() bool { return s.ledger(sub.ID)["delivered"] == 1 })
+	if !inQueue(6)() {
+		t.Error("the dead-letter queue was emptied although some are left")
+	}
+	s.must(http.MethodPost, "/dead-letters/redrive", map[string]any{"ids": []string{list[1].ID, list[2].ID}}, nil)
+	eventually(t, patience, "the named ones are delivered", func() bool { return s.ledger(sub.ID)["delivered"] == 3 })
+	s.must(http.MethodPost, "/dead-letters/redrive", map[string]any{"subscription": sub.ID, "status": 500}, nil)
+	var gone struct {
+		Purged int `json:"purged"`
+	}
+	s.must(http.MethodDelete, "/dead-letters?subscription="+sub.ID+"&confirm=3", nil, &gone)
+	if counts := s.ledger(sub.ID); gone.Purged != 3 || counts["cancelled"] != 3 || counts["dead"] != 0 {
+		t.Errorf("purged %d, ledger %v, want three cancelled", gone.Purged, counts)
+	}
+	eventually(t, patience, "their queue is emptied", inQueue(0))
+	want := map[string]int{"0.1 live": 6, "1.1 redrive": 3}
+	if diff := cmp.Diff(want, s.causes(sub.ID)); diff != "" {
+		t.Errorf("attempts (-want +got):\n%s", diff)
 	}
 }

@@ -32,7 +32,7 @@ func Attempts(ctx context.Context, q Queryer, id subscription.ID, failed bool, b
 		key = *before
 	}
 	rows, err := q.QueryContext(ctx, `
-		SELECT a.position, a.number, a.cause, a.started_at, (extract(epoch FROM a.duration) * 1000000)::bigint, a.status,
+		SELECT a.position, a.run, a.number, a.cause, a.started_at, (extract(epoch FROM a.duration) * 1000000)::bigint, a.status,
 		       a.error_class, a.error, a.request_headers, a.response_headers, a.response_body, a.next_step,
 		       coalesce(o.id, ''), coalesce(o.type, '')
 		FROM (
@@ -54,7 +54,7 @@ func Attempts(ctx context.Context, q Queryer, id subscription.ID, failed bool, b
 			status            sql.NullInt64
 			request, response []byte
 		)
-		if err := rows.Scan(&a.Position, &a.Number, &a.Cause, &a.StartedAt, &micros, &status, &a.ErrorClass, &a.Error,
+		if err := rows.Scan(&a.Position, &a.Run, &a.Number, &a.Cause, &a.StartedAt, &micros, &status, &a.ErrorClass, &a.Error,
 			&request, &response, &a.ResponseBody, &a.Status, &a.EventID, &a.EventType); err != nil {
 			return nil, fmt.Errorf("read attempt: %w", err)
 		}

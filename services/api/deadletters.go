@@ -1,0 +1,331 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"posthorn/events"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/subscription"
+)
+
+// Delivery is one event owed to one subscription.
+type Delivery struct {
+	ID             string     `json:"id" example:"dlv_42_019a0000-0000-7000-8000-000000000000"`
+	EventID        string     `json:"eventId"`
+	EventType      string     `json:"eventType"`
+	Position       int64      `json:"position"`
+	SubscriptionID string     `json:"subscriptionId"`
+	Status         string     `json:"status" enum:"pending,retrying,delivered,dead,cancelled"`
+	Cause          string     `json:"cause" doc:"live, replay, redrive or test"`
+	Run            int        `json:"run" doc:"0, and one more with each replay or redrive"`
+	Attempts       int        `json:"attempts" doc:"How many attempts were made in this run"`
+	LastStatus     int        `json:"lastStatus,omitempty" doc:"The HTTP status of the last attempt"`
+	ErrorClass     string     `json:"errorClass,omitempty" doc:"The class of the last attempt's failure"`
+	LastError      string     `json:"lastError,omitempty"`
+	NextAttemptAt  *time.Time `json:"nextAttemptAt,omitempty"`
+	CreatedAt      *time.Time `json:"createdAt"`
+	FinishedAt     *time.Time `json:"finishedAt,omitempty"`
+}
+
+// DeliveryList is one page.
+type DeliveryList struct {
+	Items      []Delivery `json:"items" nullable:"false"`
+	NextCursor string     `json:"nextCursor,omitempty" doc:"Give it as cursor to get the next page; absent on the last one"`
+}
+
+// RequestMade is a request as it was made last, or will be made.
+type RequestMade struct {
+	Method  string            `json:"method"`
+	URL     string            `json:"url" doc:"The subscription's URL as it is now"`
+	Headers map[string]string `json:"headers" doc:"Those of the last attempt; credentials are not kept"`
+	Body    string            `json:"body"`
+	Curl    string            `json:"curl" doc:"The line that repeats it. Its signature is the last attempt's, and so is its time"`
+}
+
+// DeliveryDetail is a delivery with all that is known of it.
+type DeliveryDetail struct {
+	Delivery
+	AttemptsMade []Attempt    `json:"attemptsMade" nullable:"false" doc:"Of all its runs, the first one first"`
+	Request      *RequestMade `json:"request,omitempty" doc:"Left out when the event or the subscription is gone"`
+}
+
+func showDelivery(d postgres.Delivery) Delivery {
+	return Delivery{
+		ID: d.String(), EventID: d.EventID, EventType: d.EventType, Position: d.Position, SubscriptionID: string(d.Subscription),
+		Status: string(d.Status), Cause: d.Cause, Run: d.Run, Attempts: d.Attempts, LastStatus: d.LastStatus, ErrorClass: d.ErrorClass,
+		LastError: d.LastError, NextAttemptAt: timeOrNil(d.NextAttemptAt), CreatedAt: timeOrNil(d.CreatedAt), FinishedAt: timeOrNil(d.FinishedAt),
+	}
+}
+
+func (a *API) routeDeadLetters() {
+	op := func(id, method, path, tag, summary string) huma.Operation {
+		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{tag}}
+	}
+	register(a, op("list-dead-letters", http.MethodGet, "/dead-letters", "Dead letters", "List dead deliveries, those of the latest events first"), a.listDeadLetters)
+	register(a, op("get-dead-letter", http.MethodGet, "/dead-letters/{id}", "Dead letters", "Show a dead delivery, its attempts and its request"), a.getDelivery(true))
+	redrive := op("redrive-dead-letters", http.MethodPost, "/dead-letters/redrive", "Dead letters", "Put dead deliveries back to work")
+	redrive.Description = "Either those that are named, or those of a subscription. Each subscription's are a replay, which can be watched, paused and cancelled."
+	redrive.DefaultStatus = http.StatusAccepted
+	register(a, redrive, a.redriveDeadLetters)
+	register(a, op("purge-dead-letters", http.MethodDelete, "/dead-letters", "Dead letters", "Give dead deliveries up; their number has to be confirmed"), a.purgeDeadLetters)
+	register(a, op("get-delivery", http.MethodGet, "/deliveries/{id}", "Deliveries", "Show a delivery, its attempts and its request"), a.getDelivery(false))
+	retry := op("retry-delivery", http.MethodPost, "/deliveries/{id}/retry", "Deliveries", "Make a delivery anew that is finished, however it ended")
+	retry.DefaultStatus = http.StatusAccepted
+	register(a, retry, a.retryDelivery)
+}
+
+// DeadLetterParams select dead deliveries.
+type DeadLetterParams struct {
+	Subscription string    `query:"subscription" doc:"Those to this subscription"`
+	ErrorClass   string    `query:"errorClass" maxLength:"32" doc:"Those whose last attempt failed this way: status, timeout, connect, dns, tls, blocked, protocol"`
+	Status       int       `query:"status" minimum:"100" maximum:"999" doc:"Those whose last attempt was answered with this HTTP status"`
+	Since        time.Time `query:"since" doc:"Those that died at this time or later"`
+	Until        time.Time `query:"until" doc:"Those that died before this time"`
+}
+
+func (in DeadLetterParams) filter() (postgres.DeadFilter, error) {
+	for name, at := range map[string]time.Time{"since": in.Since, "until": in.Until} {
+		if !at.IsZero() && (at.UTC().Year() < 1 || at.UTC().Year() > 9999) {
+			return postgres.DeadFilter{}, invalid(FieldIssue{Location: "query", Field: name, Message: "must lie in the years 1 to 9999"})
+		}
+	}
+	return postgres.DeadFilter{ErrorClass: in.ErrorClass, LastStatus: in.Status, Since: in.Since, Until: in.Until}, nil
+}
+
+func (a *API) listDeadLetters(ctx context.Context, in *struct {
+	DeadLetterParams
+	PageParams
+},
+) (*struct{ Body DeliveryList }, error) {
+	dead, err := in.filter()
+	if err != nil {
+		return nil, err
+	}
+	filter := postgres.DeadLetterFilter{Account: events.DefaultAccount, DeadFilter: dead, Limit: in.Limit + 1}
+	out := &struct{ Body DeliveryList }{Body: DeliveryList{Items: []Delivery{}}}
+	if in.Subscription != "" {
+		if filter.Subscription, err = subscription.ParseID(in.Subscription); err != nil {
+			return out, nil //nolint:nilerr // nothing has a subscription with such an id
+		}
+	}
+	if in.Cursor != "" {
+		place, err := openCursor("dead-letters", in.Cursor)
+		if err != nil {
+			return nil, err
+		}
+		before, err := postgres.ParseDeliveryID(place)
+		if err != nil {
+			return nil, badCursor()
+		}
+		filter.Before = &before
+	}
+	list, err := postgres.DeadLetters(ctx, a.cfg.DB, filter)
+	if err != nil {
+		return nil, fmt.Errorf("list dead letters: %w", err)
+	}
+	if len(list) > in.Limit {
+		list = list[:in.Limit]
+		out.Body.NextCursor = cursor("dead-letters", list[in.Limit-1].String())
+	}
+	for _, d := range list {
+		out.Body.Items = append(out.Body.Items, showDelivery(d))
+	}
+	return out, nil
+}
+
+// DeliveryParam is the delivery in a path.
+type DeliveryParam struct {
+	ID string `path:"id" doc:"The delivery's id" example:"dlv_42_019a0000-0000-7000-8000-000000000000"`
+}
+
+func (a *API) getDelivery(onlyDead bool) func(context.Context, *DeliveryParam) (*struct{ Body DeliveryDetail }, error) {
+	return func(ctx context.Context, in *DeliveryParam) (*struct{ Body DeliveryDetail }, error) {
+		id, err := postgres.ParseDeliveryID(in.ID)
+		if err != nil {
+			return nil, err
+		}
+		d, err := postgres.DeliveryByID(ctx, a.cfg.DB, events.DefaultAccount, id)
+		if err != nil {
+			return nil, fmt.Errorf("read delivery: %w", err)
+		}
+		if onlyDead && d.Status != postgres.Dead {
+			return nil, problem(http.StatusNotFound, "The delivery is "+string(d.Status)+", not dead.")
+		}
+		out := &struct{ Body DeliveryDetail }{Body: DeliveryDetail{Delivery: showDelivery(d), AttemptsMade: []Attempt{}}}
+		attempts, err := postgres.DeliveryAttempts(ctx, a.cfg.DB, id)
+		if err != nil {
+			return nil, fmt.Errorf("read delivery: %w", err)
+		}
+		var headers map[string]string
+		for _, t := range attempts {
+			t.EventID, t.EventType = d.EventID, d.EventType
+			out.Body.AttemptsMade = append(out.Body.AttemptsMade, showAttempt(t))
+			headers = t.RequestHeaders
+		}
+		out.Body.Request, err = a.requestOf(ctx, d, headers)
+		return out, err
+	}
+}
+
+// requestOf is the request of a delivery: the body as it is sent, the headers
+// as they were sent last.
+func (a *API) requestOf(ctx context.Context, d postgres.Delivery, headers map[string]string) (*RequestMade, error) {
+	record, err := postgres.RecordAt(ctx, a.cfg.DB, d.Position)
+	if errors.Is(err, postgres.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read event of delivery: %w", err)
+	}
+	sub, err := postgres.Subscription(ctx, a.cfg.DB, d.Subscription)
+	if err != nil {
+		return nil, fmt.Errorf("read subscription of delivery: %w", err)
+	}
+	if headers == nil {
+		headers = map[string]string{"Content-Type": "application/json", "Webhook-Id": d.EventID}
+	}
+	body := string(record.AppendBody(nil))
+	return &RequestMade{Method: http.MethodPost, URL: sub.URL, Headers: headers, Body: body, Curl: curl(sub.URL, headers, body)}, nil
+}
+
+// curl is a line for a shell. Everything in it that callers chose is quoted.
+func curl(url string, headers map[string]string, body string) string {
+	var b strings.Builder
+	b.WriteString("curl -i -X POST " + quoteShell(url))
+	names := make([]string, 0, len(headers))
+	for name := range headers {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		b.WriteString(" -H " + quoteShell(name+": "+headers[name]))
+	}
+	b.WriteString(" --data-raw " + quoteShell(body))
+	return b.String()
+}
+
+func quoteShell(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+func (a *API) retryDelivery(ctx context.Context, in *DeliveryParam) (*replayOutput, error) {
+	id, err := postgres.ParseDeliveryID(in.ID)
+	if err != nil {
+		return nil, err
+	}
+	r, err := postgres.RedriveDelivery(ctx, a.cfg.DB, events.DefaultAccount, id)
+	if errors.Is(err, postgres.ErrState) {
+		return nil, problem(http.StatusConflict, "The delivery is under way already.")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("redrive delivery: %w", err)
+	}
+	out := createdReplay(r)
+	out.Status = http.StatusAccepted
+	return out, nil
+}
+
+// Redrive says which dead deliveries to put back to work.
+type Redrive struct {
+	IDs          []string   `json:"ids,omitempty" maxItems:"1000" doc:"These"`
+	Subscription string     `json:"subscription,omitempty" doc:"Those of this subscription, all or by the fields below"`
+	ErrorClass   string     `json:"errorClass,omitempty" maxLength:"32" doc:"Whose last attempt failed this way"`
+	Status       int        `json:"status,omitempty" minimum:"100" maximum:"999" doc:"Whose last attempt was answered with this HTTP status"`
+	Since        *time.Time `json:"since,omitempty" doc:"That died at this time or later"`
+	Until        *time.Time `json:"until,omitempty" doc:"That died before this time"`
+	Rate         int        `json:"rate,omitempty" minimum:"1" maximum:"100000" doc:"How many are sent in a second at most; left out for no limit"`
+}
+
+// Redriven are the replays that do it.
+type Redriven struct {
+	Replays []Replay `json:"replays" nullable:"false"`
+}
+
+func (in Redrive) selections() ([]postgres.Selection, error) {
+	base := postgres.Selection{
+		Account: events.DefaultAccount, Cause: postgres.CauseRedrive, OnlyDead: true, Unfiltered: true, Rate: in.Rate,
+		Dead: postgres.DeadFilter{ErrorClass: in.ErrorClass, LastStatus: in.Status},
+	}
+	if in.Since != nil {
+		base.Dead.Since = *in.Since
+	}
+	if in.Until != nil {
+		base.Dead.Until = *in.Until
+	}
+	if (in.Subscription == "") == (len(in.IDs) == 0) {
+		return nil, invalid(inBody("", "give either ids or a subscription"))
+	}
+	if in.Subscription != "" {
+		id, err := subscription.ParseID(in.Subscription)
+		if err != nil {
+			return nil, invalid(inBody("subscription", "does not exist"))
+		}
+		base.Subscription = id
+		return []postgres.Selection{base}, nil
+	}
+	var list []postgres.Selection
+	for i, text := range in.IDs {
+		id, err := postgres.ParseDeliveryID(text)
+		if err != nil {
+			return nil, invalid(inBody("ids["+strconv.Itoa(i)+"]", "is not the id of a delivery"))
+		}
+		at := slices.IndexFunc(list, func(s postgres.Selection) bool { return s.Subscription == id.Subscription })
+		if at < 0 {
+			base.Subscription, base.Positions = id.Subscription, nil
+			list, at = append(list, base), len(list)
+		}
+		list[at].Positions = append(list[at].Positions, id.Position)
+	}
+	return list, nil
+}
+
+func (a *API) redriveDeadLetters(ctx context.Context, in *struct{ Body Redrive }) (*struct{ Body Redriven }, error) {
+	selections, err := in.Body.selections()
+	if err != nil {
+		return nil, err
+	}
+	out := &struct{ Body Redriven }{Body: Redriven{Replays: []Replay{}}}
+	for _, s := range selections {
+		r, err := postgres.CreateReplay(ctx, a.cfg.DB, s)
+		if err != nil {
+			return nil, replayProblem(err)
+		}
+		out.Body.Replays = append(out.Body.Replays, showReplay(r))
+	}
+	return out, nil
+}
+
+// Purged says how many dead deliveries were given up.
+type Purged struct {
+	Purged int64 `json:"purged"`
+}
+
+func (a *API) purgeDeadLetters(ctx context.Context, in *struct {
+	DeadLetterParams
+	Confirm int64 `query:"confirm" required:"true" minimum:"0" doc:"How many there are"`
+},
+) (*struct{ Body Purged }, error) {
+	dead, err := in.filter()
+	if err != nil {
+		return nil, err
+	}
+	id, err := subscription.ParseID(in.Subscription)
+	if err != nil {
+		return nil, invalid(FieldIssue{Location: "query", Field: "subscription", Message: "is required"})
+	}
+	n, err := postgres.PurgeDeadLetters(ctx, a.cfg.DB, events.DefaultAccount, id, dead, in.Confirm)
+	if errors.Is(err, postgres.ErrCount) {
+		return nil, problem(http.StatusConflict, fmt.Sprintf("There are %d dead letters, not %d; nothing was done. Confirm with confirm=%d.", n, in.Confirm, n))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("purge dead letters: %w", err)
+	}
+	return &struct{ Body Purged }{Body: Purged{Purged: n}}, nil
+}

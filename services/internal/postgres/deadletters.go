@@ -1,0 +1,237 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"posthorn/services/internal/subscription"
+)
+
+// DeliveryID names a delivery by its place in the ledger.
+type DeliveryID struct {
+	Position     int64
+	Subscription subscription.ID
+}
+
+const deliveryPrefix = "dlv_"
+
+func (d DeliveryID) String() string {
+	return deliveryPrefix + strconv.FormatInt(d.Position, 10) + "_" + d.Subscription.UUID()
+}
+
+// ParseDeliveryID reads what String wrote; ErrNotFound for what no delivery
+// can have as its id.
+func ParseDeliveryID(s string) (DeliveryID, error) {
+	rest, ok := strings.CutPrefix(s, deliveryPrefix)
+	place, sub, found := strings.Cut(rest, "_")
+	position, err := strconv.ParseInt(place, 10, 64)
+	if !ok || !found || err != nil || position < 1 {
+		return DeliveryID{}, ErrNotFound
+	}
+	id, err := subscription.ParseID("sub_" + sub)
+	if err != nil {
+		return DeliveryID{}, ErrNotFound
+	}
+	return DeliveryID{Position: position, Subscription: id}, nil
+}
+
+// Delivery is a row of the ledger with what is known of its event.
+type Delivery struct {
+	DeliveryID
+	EventID, EventType    string
+	Status                DeliveryStatus
+	Cause                 string
+	Run, Attempts         int
+	LastStatus            int
+	LastError             string
+	ErrorClass            string // of the last attempt
+	NextAttemptAt         time.Time
+	CreatedAt, FinishedAt time.Time
+}
+
+const deliveryColumns = `
+	d.position, d.subscription_id, d.event_id, coalesce(o.type, ''), d.status, d.cause, d.run, d.attempts, coalesce(d.last_status, 0),
+	coalesce(d.last_error, ''), coalesce((
+		SELECT a.error_class FROM posthorn.attempts a
+		WHERE a.position = d.position AND a.subscription_id = d.subscription_id AND a.run = d.run AND a.number = d.attempts
+		ORDER BY a.started_at DESC LIMIT 1), ''),
+	d.next_attempt_at, d.created_at, d.finished_at`
+
+func scanDelivery(scan func(...any) error) (Delivery, error) {
+	var (
+		d              Delivery
+		sub            uuid.UUID
+		next, finished sql.NullTime
+	)
+	if err := scan(&d.Position, &sub, &d.EventID, &d.EventType, &d.Status, &d.Cause, &d.Run, &d.Attempts, &d.LastStatus, &d.LastError,
+		&d.ErrorClass, &next, &d.CreatedAt, &finished); err != nil {
+		return Delivery{}, fmt.Errorf("read delivery: %w", err)
+	}
+	d.Subscription = subscription.FromUUID(sub)
+	d.NextAttemptAt, d.FinishedAt = next.Time, finished.Time
+	return d, nil
+}
+
+// DeliveryByID is a delivery to one of the account's subscriptions.
+func DeliveryByID(ctx context.Context, q Queryer, account string, id DeliveryID) (Delivery, error) {
+	d, err := scanDelivery(q.QueryRowContext(ctx, `
+		SELECT `+deliveryColumns+`
+		FROM posthorn.deliveries d
+		JOIN posthorn.subscriptions s ON s.id = d.subscription_id AND s.account = $3
+		LEFT JOIN posthorn.outbox o ON o.position = d.position
+		WHERE d.position = $1 AND d.subscription_id = $2`, id.Position, id.Subscription.UUID(), account).Scan)
+	return d, Translate(err)
+}
+
+// DeadLetterFilter selects dead deliveries for a list.
+type DeadLetterFilter struct {
+	Account      string
+	Subscription subscription.ID
+	DeadFilter
+	// Before is the place of the last one of the page before.
+	Before *DeliveryID
+	Limit  int
+}
+
+// DeadLetters is one page of the dead deliveries of an account, those of the
+// latest events first.
+func DeadLetters(ctx context.Context, q Queryer, f DeadLetterFilter) (list []Delivery, err error) {
+	var sub, position, last any
+	if f.Subscription != "" {
+		sub = f.Subscription.UUID()
+	}
+	if f.Before != nil {
+		position, last = f.Before.Position, f.Before.Subscription.UUID()
+	}
+	args := append([]any{f.Account, sub, position, last, f.Limit}, f.args()...)
+	rows, err := q.QueryContext(ctx, `
+		SELECT `+deliveryColumns+`
+		FROM posthorn.deliveries d
+		JOIN posthorn.subscriptions s ON s.id = d.subscription_id AND s.account = $1
+		LEFT JOIN posthorn.outbox o ON o.position = d.position
+		WHERE ($2::uuid IS NULL OR d.subscription_id = $2)
+		  AND ($3::bigint IS NULL OR (d.position <= $3 AND (d.position, d.subscription_id) < ($3, $4::uuid))) AND `+deadConditions(6)+`
+		ORDER BY d.position DESC, d.subscription_id DESC LIMIT $5`, args...)
+	if err != nil {
+		return nil, Translate(fmt.Errorf("list dead letters: %w", err))
+	}
+	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
+	for rows.Next() {
+		d, err := scanDelivery(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, d)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("list dead letters: %w", err)
+	}
+	return list, nil
+}
+
+// ErrCount is wrapped by PurgeDeadLetters when there are not as many as the
+// caller has confirmed.
+var ErrCount = errors.New("the count is not the one that was confirmed")
+
+// PurgeDeadLetters cancels the dead deliveries that the filter selects of a
+// subscription, if there are just as many as confirmed. It returns how many
+// there are; ErrCount where nothing was done.
+func PurgeDeadLetters(ctx context.Context, db *sql.DB, account string, id subscription.ID, f DeadFilter, confirmed int64) (count int64, err error) {
+	err = commitTx(ctx, db, func(tx *sql.Tx) error {
+		var there bool
+		if err := tx.QueryRowContext(ctx, `
+			SELECT true FROM posthorn.subscriptions WHERE id = $1 AND account = $2`, id.UUID(), account).Scan(&there); err != nil {
+			return fmt.Errorf("look for subscription: %w", err)
+		}
+		var positions pq.Int64Array
+		args := append([]any{id.UUID()}, f.args()...)
+		if err := tx.QueryRowContext(ctx, `
+			SELECT array_agg(position) FROM (
+				SELECT d.position FROM posthorn.deliveries d
+				WHERE d.subscription_id = $1 AND `+deadConditions(2)+`
+				ORDER BY d.position FOR NO KEY UPDATE
+			) dead`, args...).Scan(&positions); err != nil {
+			return fmt.Errorf("count dead letters: %w", err)
+		}
+		if count = int64(len(positions)); count != confirmed {
+			return ErrCount
+		}
+		if count == 0 {
+			return nil
+		}
+		if _, err := tx.ExecContext(ctx, `
+			UPDATE posthorn.deliveries SET status = 'cancelled', finished_at = clock_timestamp()
+			WHERE subscription_id = $1 AND position = ANY ($2)`, id.UUID(), positions); err != nil {
+			return fmt.Errorf("purge dead letters: %w", err)
+		}
+		return askDeadQueueCheck(ctx, tx, id)
+	})
+	return count, err
+}
+
+// DeliveryAttempts are the attempts of a delivery, of all its runs, the first
+// one first.
+func DeliveryAttempts(ctx context.Context, q Queryer, id DeliveryID) (list []LoggedAttempt, err error) {
+	rows, err := q.QueryContext(ctx, `
+		SELECT run, number, cause, started_at, (extract(epoch FROM duration) * 1000000)::bigint, coalesce(status, 0),
+		       error_class, error, request_headers, response_headers, response_body, next_step
+		FROM posthorn.attempts WHERE position = $1 AND subscription_id = $2
+		ORDER BY run, number, started_at LIMIT 1000`, id.Position, id.Subscription.UUID())
+	if err != nil {
+		return nil, Translate(fmt.Errorf("list attempts of delivery: %w", err))
+	}
+	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
+	for rows.Next() {
+		var (
+			a                 LoggedAttempt
+			micros            int64
+			request, response []byte
+		)
+		if err := rows.Scan(&a.Run, &a.Number, &a.Cause, &a.StartedAt, &micros, &a.HTTPStatus, &a.ErrorClass, &a.Error,
+			&request, &response, &a.ResponseBody, &a.Status); err != nil {
+			return nil, fmt.Errorf("read attempt: %w", err)
+		}
+		a.Position, a.Subscription, a.Duration = id.Position, id.Subscription, time.Duration(micros)*time.Microsecond
+		a.RequestHeaders, a.ResponseHeaders = decodeMetadata(request), decodeMetadata(response)
+		list = append(list, a)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("list attempts of delivery: %w", err)
+	}
+	return list, nil
+}
+
+// RedriveDelivery has one delivery that is finished, however it ended, made
+// anew. ErrState where it is under way.
+func RedriveDelivery(ctx context.Context, db *sql.DB, account string, id DeliveryID) (Replay, error) {
+	d, err := DeliveryByID(ctx, db, account, id)
+	if err != nil {
+		return Replay{}, err
+	}
+	if d.Status == Pending || d.Status == Retrying {
+		return Replay{}, fmt.Errorf("the delivery is %s: %w", d.Status, ErrState)
+	}
+	return CreateReplay(ctx, db, Selection{
+		Account: account, Subscription: id.Subscription, Cause: CauseRedrive, Positions: []int64{id.Position}, Unfiltered: true,
+	})
+}
+
+// RecordAt is the record at a position.
+func RecordAt(ctx context.Context, q Queryer, position int64) (r Record, err error) {
+	w, err := ReadWindow(ctx, q, position-1, position, 1, 1)
+	if err != nil {
+		return Record{}, err
+	}
+	if len(w.Records) == 0 {
+		return Record{}, ErrNotFound
+	}
+	return w.Records[0], nil
+}
