@@ -2,8 +2,8 @@
 // in it become signed webhooks for whoever subscribes.
 //
 // It only parses, builds, runs and exits: 0 when it was stopped, 1 when
-// something failed, 2 for a command line that it does not understand. This is
-// the one place that reads the environment.
+// something failed, 2 for a command line that it does not understand, 3 when a
+// check found something. This is the one place that reads the environment.
 package main
 
 import (
@@ -46,6 +46,11 @@ type cli struct {
 	Dev      devCmd      `cmd:"" help:"Run all of it with a private Postgres and a private RabbitMQ, and an inbox."`
 	Migrate  migrateCmd  `cmd:"" help:"Bring the database's schema up to date."`
 	Photos   photosCmd   `cmd:"" help:"Work on the like counts."`
+	Replay   replayCmd   `cmd:"" help:"Deliver past events again, to one subscription."`
+	Dead     deadCmd     `cmd:"" name:"dead-letters" help:"Work on deliveries whose attempts are exhausted."`
+	Audit    auditCmd    `cmd:"" help:"Compare the ledger with the log: what is lost, duplicated, unexpected or misrouted."`
+	Outbox   outboxCmd   `cmd:"" help:"Look into the log of events."`
+	Explain  explainCmd  `cmd:"" help:"Say what became of an event for each subscription, and why."`
 	Health   healthCmd   `cmd:"" name:"healthcheck" help:"Ask a running part whether it is well; for containers."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
@@ -83,7 +88,11 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	logger := slog.New(c.handler(errOut))
 	slog.SetDefault(logger) // net/http has no other way to tell of oddities
 	command.BindTo(ctx, (*context.Context)(nil))
-	if err := command.Run(&env{out: out, logger: logger}); err != nil && !errors.Is(err, context.Canceled) {
+	err = command.Run(&env{out: out, logger: logger})
+	if status, ok := errors.AsType[exitError](err); ok {
+		return int(status)
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
 		return fail(errOut, err, 1)
 	}
 	return 0

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"time"
+
+	"posthorn/services/internal/postgres"
+)
+
+// exitError ends the program with a status of its own, where a command has
+// said itself what there is to say.
+type exitError int
+
+// errFindings: the command did its work, and not all is as it should be.
+const errFindings exitError = 3
+
+func (s exitError) Error() string { return "exit status " + strconv.Itoa(int(s)) }
+
+// logPlace is a place in the log: a position, or a time.
+type logPlace struct {
+	Position int64
+	Time     time.Time
+}
+
+// UnmarshalText reads a position or a time as RFC 3339 has it.
+func (p *logPlace) UnmarshalText(text []byte) error {
+	if n, err := strconv.ParseInt(string(text), 10, 64); err == nil && n >= 0 {
+		*p = logPlace{Position: n}
+		return nil
+	}
+	at, err := time.Parse(time.RFC3339, string(text))
+	if err != nil {
+		return fmt.Errorf("%q is neither a position nor a time such as 2026-01-02T15:04:05Z", text)
+	}
+	*p = logPlace{Time: at}
+	return nil
+}
+
+type auditCmd struct {
+	databaseFlags
+	From   logPlace      `help:"First position, or a time (RFC 3339). The beginning of the log, if not given." placeholder:"PLACE"`
+	To     logPlace      `help:"Last position, or the time before which. What the relay has forwarded, if not given." placeholder:"PLACE"`
+	Grace  time.Duration `help:"How late a delivery that is not finished may be." default:"10m"`
+	Repair bool          `help:"Enter lost deliveries in the ledger, due now, so that the relay sends them; give stuck ones what they lack."`
+	Strict bool          `help:"Fail for duplicated deliveries too."`
+	JSON   bool          `name:"json" help:"Print one JSON object."`
+	Limit  int           `help:"How many findings of each kind are shown; all are counted." default:"100"`
+	Quiet  bool          `help:"Show no progress."`
+}
+
+// Help is shown by --help.
+func (auditCmd) Help() string {
+	return `For every event up to the relay's position: exactly one delivery for every subscription that was live there and matches.
+
+lost        owed, and not in the ledger
+misrouted   the subscription is of another account than the event
+unexpected  in the ledger, though nobody owed it and no replay asked for it
+unproven    delivered, without an attempt that was answered with 2xx
+stuck       not finished, and overdue by more than --grace
+duplicated  answered with 2xx more than once in a run: a crash can cause it; fails with --strict only
+
+Exit status: 0 clean, 1 error, 3 findings, repaired or not.`
+}
+
+// auditFinding is a finding in JSON.
+type auditFinding struct {
+	Problem      postgres.Problem        `json:"problem"`
+	Position     int64                   `json:"position"`
+	Event        string                  `json:"event,omitempty"`
+	Subscription string                  `json:"subscription"`
+	Status       postgres.DeliveryStatus `json:"status,omitempty"`
+	Cause        string                  `json:"cause"`
+	Run          int                     `json:"run"`
+	Repaired     bool                    `json:"repaired,omitempty"`
+}
+
+// auditResult is the whole audit in JSON.
+type auditResult struct {
+	Clean      bool                              `json:"clean"`
+	From       int64                             `json:"from"`
+	To         int64                             `json:"to"`
+	Events     int64                             `json:"events"`
+	Waiting    int64                             `json:"waiting"`
+	Owed       int64                             `json:"owed"`
+	Deliveries int64                             `json:"deliveries"`
+	ByStatus   map[postgres.DeliveryStatus]int64 `json:"byStatus"`
+	Found      map[postgres.Problem]int64        `json:"found"`
+	Repaired   int64                             `json:"repaired"`
+	Findings   []auditFinding                    `json:"findings"`
+	Seconds    float64                           `json:"seconds"`
+}
+
+func (c *auditCmd) Run(ctx context.Context, e *env) error {
+	pool, err := c.open("audit", 2)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pool.Close() }()
+	after, through, err := positions(ctx, pool, c.From, c.To)
+	if err != nil {
+		return err
+	}
+	started := time.Now()
+	result := auditResult{Found: map[postgres.Problem]int64{}, Findings: []auditFinding{}}
+	shown := map[postgres.Problem]int{}
+	report, err := postgres.Audit(ctx, pool, postgres.AuditOptions{
+		After: after, Through: through, Grace: c.Grace, Repair: c.Repair,
+		Found: func(f postgres.Finding) error {
+			if shown[f.Problem]++; shown[f.Problem] <= c.Limit {
+				result.Findings = append(result.Findings, auditFinding{
+					f.Problem, f.Position, f.EventID, string(f.Subscription), f.Status, f.Cause, f.Run, f.Repaired,
+				})
+			}
+			return nil
+		},
+		Progress: c.progress(os.Stderr),
+	})
+	if err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	result.Clean = true
+	for _, p := range postgres.Problems() {
+		result.Found[p] = report.Found[p]
+		if report.Found[p] > 0 && (p != postgres.Duplicated || c.Strict) {
+			result.Clean = false
+		}
+	}
+	result.From, result.To = report.After+1, report.Through
+	result.Events, result.Waiting, result.Owed, result.Deliveries = report.Events, report.Waiting, report.Owed, report.Deliveries
+	result.ByStatus, result.Repaired, result.Seconds = report.ByStatus, report.Repaired, time.Since(started).Seconds()
+	if c.JSON {
+		err = json.NewEncoder(e.out).Encode(result)
+	} else {
+		err = result.print(e.out)
+	}
+	if err != nil {
+		return fmt.Errorf("print audit: %w", err)
+	}
+	if !result.Clean {
+		return errFindings
+	}
+	return nil
+}
+
+// progress tells of long runs only.
+func (c *auditCmd) progress(w io.Writer) func(through, end int64) {
+	last := time.Now()
+	return func(through, end int64) {
+		if c.Quiet || time.Since(last) < 2*time.Second {
+			return
+		}
+		last = time.Now()
+		_, _ = fmt.Fprintf(w, "audited up to position %d of %d\n", through, end)
+	}
+}
+
+func (r *auditResult) print(w io.Writer) error {
+	p := printer{w: w}
+	for _, f := range r.Findings {
+		repaired := ""
+		if f.Repaired {
+			repaired = ", repaired"
+		}
+		p.printf("%-10s position %d event %s subscription %s: status %q, cause %q, run %d%s\n",
+			f.Problem, f.Position, orDash(f.Event), f.Subscription, f.Status, f.Cause, f.Run, repaired)
+	}
+	p.printf("positions %d to %d: %d events, %d deliveries owed, %d in the ledger (%d delivered, %d dead, %d cancelled, %d retrying, %d pending)\n",
+		r.From, r.To, r.Events, r.Owed, r.Deliveries, r.ByStatus[postgres.Delivered], r.ByStatus[postgres.Dead],
+		r.ByStatus[postgres.Cancelled], r.ByStatus[postgres.Retrying], r.ByStatus[postgres.Pending])
+	if r.Waiting > 0 {
+		p.printf("%d events are waiting for the relay and were not looked at\n", r.Waiting)
+	}
+	for _, problem := range postgres.Problems() {
+		p.printf("%-10s %d\n", problem, r.Found[problem])
+	}
+	if r.Repaired > 0 {
+		p.printf("%d deliveries were repaired: the relay sends those that are due\n", r.Repaired)
+	}
+	verdict := "clean"
+	if !r.Clean {
+		verdict = "not clean"
+	}
+	p.printf("%s, after %.1f s\n", verdict, r.Seconds)
+	return p.err
+}
+
+// printer keeps the first error of many writes.
+type printer struct {
+	w   io.Writer
+	err error
+}
+
+func (p *printer) printf(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.w, format, args...)
+	}
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// positions turns places into bounds: after the first, through the second,
+// where 0 means no bound. A time stands for the first position recorded at it
+// or later.
+func positions(ctx context.Context, q postgres.Queryer, from, to logPlace) (after, through int64, err error) {
+	after, through = max(0, from.Position-1), to.Position
+	if !from.Time.IsZero() {
+		if after, err = postgres.PositionBefore(ctx, q, from.Time); err != nil {
+			return 0, 0, err
+		}
+	}
+	if !to.Time.IsZero() {
+		if through, err = postgres.PositionBefore(ctx, q, to.Time); err != nil {
+			return 0, 0, err
+		}
+		if through == 0 {
+			through = -1 // before the beginning: nothing
+		}
+	}
+	return after, through, nil
+}

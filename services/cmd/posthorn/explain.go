@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/subscription"
+)
+
+type explainCmd struct {
+	databaseFlags
+	Event   string `arg:"" help:"Id or position of the event."`
+	Account string `help:"The account that the id belongs to." default:"default"`
+	JSON    bool   `name:"json" help:"Print one JSON object."`
+}
+
+// explained is what became of an event for one subscription, in JSON.
+type explained struct {
+	Subscription  string                  `json:"subscription"`
+	Delivery      bool                    `json:"delivery"`
+	Reason        postgres.Reason         `json:"reason,omitempty"`
+	Status        postgres.DeliveryStatus `json:"status,omitempty"`
+	Cause         string                  `json:"cause,omitempty"`
+	Attempts      int                     `json:"attempts,omitempty"`
+	LastStatus    int                     `json:"lastStatus,omitempty"`
+	LastError     string                  `json:"lastError,omitempty"`
+	NextAttemptAt time.Time               `json:"nextAttemptAt,omitzero"`
+	FinishedAt    time.Time               `json:"finishedAt,omitzero"`
+}
+
+func (c *explainCmd) Run(ctx context.Context, e *env) error {
+	pool, err := c.open("explain", 1)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pool.Close() }()
+	event, err := findRecord(ctx, pool, c.Account, c.Event)
+	if err != nil {
+		return err
+	}
+	if event.Kind == postgres.KindSubscription {
+		return fmt.Errorf("position %d is no event but a change of subscription %s", event.Position, event.Subject)
+	}
+	list := []explained{}
+	for after := subscription.ID(""); ; {
+		const page = 200
+		part, err := postgres.EventDeliveries(ctx, pool, event, false, after, page)
+		if err != nil {
+			return err
+		}
+		for _, d := range part {
+			after = d.Subscription
+			list = append(list, explained{
+				string(d.Subscription), d.Reason == "", d.Reason, d.Status, d.Cause, d.Attempts, d.LastStatus, d.LastError,
+				d.NextAttemptAt, d.FinishedAt,
+			})
+		}
+		if len(part) < page {
+			break
+		}
+	}
+	if c.JSON {
+		err := json.NewEncoder(e.out).Encode(struct {
+			Event         string        `json:"event"`
+			Position      int64         `json:"position"`
+			Kind          postgres.Kind `json:"kind"`
+			Account       string        `json:"account"`
+			Type          string        `json:"type"`
+			Subject       string        `json:"subject"`
+			RecordedAt    time.Time     `json:"recordedAt"`
+			Subscriptions []explained   `json:"subscriptions"`
+		}{event.ID, event.Position, event.Kind, event.Account, event.Type, event.Subject, event.RecordedAt.UTC(), list})
+		if err != nil {
+			return fmt.Errorf("print explanation: %w", err)
+		}
+		return nil
+	}
+	p := printer{w: e.out}
+	p.printf("%s %s at position %d of account %s: type %s, subject %+q, recorded %s\n", event.Kind, event.ID, event.Position,
+		event.Account, event.Type, event.Subject, event.RecordedAt.UTC().Format(time.RFC3339))
+	for _, x := range list {
+		p.printf("%s: %s\n", x.Subscription, x.words())
+	}
+	if len(list) == 0 {
+		p.printf("the account has no subscriptions\n")
+	}
+	return p.err
+}
+
+// words say it in words.
+func (x explained) words() string {
+	if !x.Delivery {
+		return "no delivery: " + reasonWords(x.Reason)
+	}
+	text := fmt.Sprintf("%s after %d attempts (%s)", x.Status, x.Attempts, x.Cause)
+	if x.LastStatus != 0 {
+		text += fmt.Sprintf(", last status %d", x.LastStatus)
+	}
+	if x.LastError != "" {
+		text += fmt.Sprintf(", last error %+q", x.LastError)
+	}
+	if !x.NextAttemptAt.IsZero() {
+		text += ", due " + x.NextAttemptAt.UTC().Format(time.RFC3339)
+	}
+	if !x.FinishedAt.IsZero() {
+		text += ", finished " + x.FinishedAt.UTC().Format(time.RFC3339)
+	}
+	return text
+}
+
+func reasonWords(r postgres.Reason) string {
+	switch r {
+	case postgres.NoMatch:
+		return "none of its event types matched"
+	case postgres.WasDisabled:
+		return "it was disabled at that position"
+	case postgres.WasDeleted:
+		return "it was deleted before"
+	case postgres.CreatedLater:
+		return "it was created after the event"
+	case postgres.TestOfOther:
+		return "the test event is for another subscription"
+	case postgres.NotRelayed:
+		return "the relay has not come to the event yet"
+	case postgres.Unexplained:
+		return "there should be one; this is a fault: posthorn audit --repair enters it"
+	default:
+		return string(r)
+	}
+}
