@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"posthorn/events"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/subscription"
+)
+
+type replayCmd struct {
+	databaseFlags
+	Subscription string   `help:"Subscription that gets the events, and nobody else." required:"" placeholder:"sub_..."`
+	From         string   `help:"First event: a position, a time such as 2026-01-31T08:00:00Z, or beginning." default:"beginning"`
+	To           string   `help:"Last event: a position, a time before which it was recorded, or now." default:"now"`
+	Type         []string `help:"Only events of these types; patterns as in a subscription." placeholder:"photo.#"`
+	Subject      []string `help:"Only events about these subjects."`
+	Event        []string `help:"Only the events with these ids." placeholder:"evt_..."`
+	OnlyDead     bool     `help:"Only events whose delivery is dead."`
+	NoFilter     bool     `help:"Also events that the subscription's event types do not match today."`
+	Rate         int      `help:"How many are sent in a second at most; 0 is no limit." default:"0"`
+	DryRun       bool     `help:"Count the events, show the first 20, and change nothing."`
+	Wait         bool     `help:"Show the progress until everything is sent."`
+}
+
+func (c *replayCmd) selection() (postgres.Selection, error) {
+	s := postgres.Selection{
+		Account: events.DefaultAccount, Cause: postgres.CauseReplay, Subjects: c.Subject, EventIDs: c.Event,
+		OnlyDead: c.OnlyDead, Unfiltered: c.NoFilter, Rate: c.Rate,
+	}
+	var err error
+	if s.Subscription, err = subscription.ParseID(c.Subscription); err != nil {
+		return s, fmt.Errorf("--subscription %q: %w", c.Subscription, err)
+	}
+	if s.From, err = postgres.ParsePlace(c.From); err != nil {
+		return s, fmt.Errorf("--from %q: %w", c.From, err)
+	}
+	if s.To, err = postgres.ParsePlace(c.To); err != nil {
+		return s, fmt.Errorf("--to %q: %w", c.To, err)
+	}
+	for _, t := range c.Type {
+		p, err := events.ParsePattern(t)
+		if err != nil {
+			return s, fmt.Errorf("--type %q: %w", t, err)
+		}
+		s.EventTypes = append(s.EventTypes, p)
+	}
+	if c.Rate < 0 {
+		return s, errors.New("--rate must not be negative")
+	}
+	return s, nil
+}
+
+func (c *replayCmd) Run(ctx context.Context, e *env) error {
+	s, err := c.selection()
+	if err != nil {
+		return err
+	}
+	pool, err := c.open("replay", 2)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pool.Close() }()
+	if c.DryRun {
+		preview, err := postgres.PreviewReplay(ctx, pool, s, 20)
+		if err != nil {
+			return fmt.Errorf("count events to replay: %w", err)
+		}
+		_, _ = fmt.Fprintf(e.out, "%d events, of which %d are being delivered anyhow. Nothing was changed.\n", preview.Matched, preview.Skipped)
+		for _, event := range preview.First {
+			_, _ = fmt.Fprintf(e.out, "%d\t%s\t%s\t%q\n", event.Position, event.ID, event.Type, event.Subject)
+		}
+		return nil
+	}
+	r, err := postgres.CreateReplay(ctx, pool, s)
+	if err != nil {
+		return fmt.Errorf("create replay: %w", err)
+	}
+	_, _ = fmt.Fprintf(e.out, "%s of positions %d to %d is running.\n", r.ID, r.After+1, r.Through)
+	if !c.Wait {
+		return nil
+	}
+	return waitForReplay(ctx, e, pool, r)
+}
+
+// waitForReplay shows a replay's progress until it ends.
+func waitForReplay(ctx context.Context, e *env, pool *sql.DB, r postgres.Replay) error {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for r.Status == postgres.ReplayRunning || r.Status == postgres.ReplayPaused {
+		select {
+		case <-ctx.Done():
+			_, _ = fmt.Fprintf(e.out, "%s goes on without us.\n", r.ID)
+			return nil
+		case <-ticker.C:
+		}
+		var err error
+		if r, err = postgres.ReplayByID(ctx, pool, r.Account, r.ID); err != nil {
+			return fmt.Errorf("read replay: %w", err)
+		}
+		_, _ = fmt.Fprintf(e.out, "%s: %d sent, %d skipped, at position %d of %d\n", r.Status, r.Sent, r.Skipped, r.Position, r.Through)
+	}
+	if r.Status != postgres.ReplayDone {
+		return fmt.Errorf("the replay is %s: %s", r.Status, r.Error)
+	}
+	return nil
+}

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"posthorn/events"
+	"posthorn/migrations/pgtest"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/subscription"
+)
+
+// command runs a command line and returns what it printed.
+func command(t *testing.T, args ...string) (code int, out, errOut string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	code = run(t.Context(), args, &stdout, &stderr)
+	return code, stdout.String(), stderr.String()
+}
+
+func TestReplaysAndDeadLettersFromTheCommandLine(t *testing.T) {
+	t.Parallel()
+	url := pgtest.URL(t)
+	db, err := postgres.Open(url, "test", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	sub, err := postgres.CreateSubscription(t.Context(), db, subscription.Subscription{
+		ID: subscription.NewID(), Account: events.DefaultAccount, URL: "http://example.com", EventTypes: []events.Pattern{"E"},
+		Status: subscription.Active, Timeout: time.Second, MaxInFlight: 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.ExecContext(t.Context(), `
+		WITH appended AS (INSERT INTO posthorn.outbox (id, type, data) SELECT 'e' || n, 'E', '{"n":1}' FROM generate_series(1, 3) n RETURNING position, id)
+		INSERT INTO posthorn.deliveries (position, subscription_id, event_id, status, attempts, last_error, finished_at)
+		SELECT position, $1, id, 'dead', 1, E'\u009b31mred', clock_timestamp() FROM appended`, sub.ID.UUID()); err != nil {
+		t.Fatal(err)
+	}
+	at := "--database-url=" + url
+
+	code, out, errOut := command(t, "replay", at, "--subscription", string(sub.ID), "--type", "E", "--dry-run")
+	if code != 0 || !strings.HasPrefix(out, "3 events") || !strings.Contains(out, "\te1\t") {
+		t.Errorf("dry run: %d %s %s", code, out, errOut)
+	}
+	code, out, errOut = command(t, "replay", at, "--subscription", string(sub.ID), "--from", "yesterday")
+	if code != 1 || !strings.Contains(errOut, "--from") {
+		t.Errorf("bad place: %d %s %s", code, out, errOut)
+	}
+	code, out, errOut = command(t, "replay", at, "--subscription", string(sub.ID), "--event", "e2", "--rate", "5")
+	if code != 0 || !strings.HasPrefix(out, "rpl_") {
+		t.Errorf("replay: %d %s %s", code, out, errOut)
+	}
+	list, err := postgres.RunningReplays(t.Context(), db)
+	if err != nil || len(list) != 1 || len(list[0].Positions) != 1 || list[0].Rate != 5 {
+		t.Errorf("running replays: %+v, %v", list, err)
+	}
+
+	code, out, errOut = command(t, "dead-letters", "list", at, "--subscription", string(sub.ID))
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	var first struct{ ID, EventID string }
+	if code != 0 || len(lines) != 3 || json.Unmarshal([]byte(lines[0]), &first) != nil || first.EventID != "e3" || strings.Contains(out, "\u009b") {
+		t.Fatalf("list: %d %q %s", code, out, errOut)
+	}
+	code, out, errOut = command(t, "dead-letters", "show", at, first.ID)
+	if code != 0 || !strings.Contains(out, `"requestBody"`) {
+		t.Errorf("show: %d %s %s", code, out, errOut)
+	}
+	code, out, errOut = command(t, "dead-letters", "purge", at, "--subscription", string(sub.ID))
+	if code != 1 || !strings.Contains(errOut, "--confirm=3") {
+		t.Errorf("purge without a count: %d %s %s", code, out, errOut)
+	}
+	code, out, errOut = command(t, "dead-letters", "redrive", at, first.ID)
+	if code != 0 || !strings.HasPrefix(out, "rpl_") {
+		t.Errorf("redrive: %d %s %s", code, out, errOut)
+	}
+	code, out, errOut = command(t, "dead-letters", "purge", at, "--subscription", string(sub.ID), "--confirm", "3")
+	if code != 0 || !strings.HasPrefix(out, "3 ") {
+		t.Errorf("purge: %d %s %s", code, out, errOut)
+	}
+}
