@@ -70,10 +70,10 @@ func Check(asked []Accepted, arrivals []Arrival, expected []Expectation, deliver
 	first := map[Pair]time.Time{}
 	for _, a := range arrivals {
 		pair := Pair{a.ID, a.Subscriber}
-		e, real := known[a.ID]
+		e, asked := known[a.ID]
 		want, subscribed := wants[a.Subscriber]
 		switch {
-		case a.ID == "" || !real:
+		case a.ID == "" || !asked:
 			r.Unexpected = append(r.Unexpected, pair)
 			continue
 		case a.Body != a.ID || a.SHA256 != e.SHA256 || a.Type != e.Type || !a.Signed:
@@ -123,8 +123,12 @@ func (r Report) Verdict(bound int, within time.Duration) string {
 		name  string
 		pairs []Pair
 	}{
-		{"lost", r.Lost}, {"unexpected", r.Unexpected}, {"corrupted", r.Corrupted}, {"misrouted", r.Misrouted},
-		{"late", r.Late}, {"invented", r.Invented},
+		{"lost", r.Lost},
+		{"unexpected", r.Unexpected},
+		{"corrupted", r.Corrupted},
+		{"misrouted", r.Misrouted},
+		{"late", r.Late},
+		{"invented", r.Invented},
 	} {
 		if n := len(finding.pairs); n > 0 {
 			wrong = append(wrong, fmt.Sprintf("%d %s (such as %v)", n, finding.name, finding.pairs[0]))

@@ -76,8 +76,11 @@ func TestTheCheckerFindsEachFault(t *testing.T) {
 		"an event from after it":              {func(r *run) { r.expected[0].Through = 1 }, "1 misrouted"},
 		"a request after a deletion":          {func(r *run) { r.expected[1].NotAfter = r.arrivals[0].At.Add(-time.Millisecond) }, "1 late"},
 		"a success that nobody gave":          {func(r *run) { r.delivered = append(r.delivered, faults.Pair{ID: "2", Subscriber: "b"}) }, "1 invented"},
-		"a recovery that takes too long":      {func(r *run) { r.faultEnd = r.asked[0].At.Add(time.Second); r.arrivals[3].Answered = r.faultEnd.Add(time.Hour) }, "recovery took"},
-		"a run without events":                {func(r *run) { *r = run{expected: r.expected} }, "proves nothing"},
+		"a recovery that takes too long": {func(r *run) {
+			r.faultEnd = r.asked[0].At.Add(time.Second)
+			r.arrivals[3].Answered = r.faultEnd.Add(time.Hour)
+		}, "recovery took"},
+		"a run without events": {func(r *run) { *r = run{expected: r.expected} }, "proves nothing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -172,7 +172,7 @@ func (s *Sink) serve(w http.ResponseWriter, r *http.Request) {
 	switch mode {
 	case Well, Flooding, HeaderBomb:
 	case Slow:
-		pause(s.ctx, 1500*time.Millisecond)
+		pause(s.ctx, 1500*time.Millisecond) //nolint:contextcheck // until the sink ends, whoever asked
 	case Hang, Slowloris, ResetAfter:
 		status = 0
 	case Failing:

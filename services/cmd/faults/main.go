@@ -1,0 +1,124 @@
+// Faults runs the fault suite on servers of its own and writes the table.
+//
+//	faults [-only text] [-random 5m] [-table docs/faults.md]
+//
+// Its exit status is 1 where a row fails.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"posthorn/services/faults"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "faults:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) (err error) {
+	binary := flag.String("posthorn", "bin/posthorn-failpoints", "the command, built with -tags failpoints")
+	only := flag.String("only", "", "run the rows whose names contain this")
+	random := flag.Duration("random", 15*time.Second, "how long parts are killed by chance")
+	table := flag.String("table", "", "file that the table is written to; rows that are not run keep what they had")
+	results := flag.String("results", "bin/faults.json", "file that keeps the rows")
+	keep := flag.Bool("keep", false, "keep the logs and journals")
+	flag.Parse()
+	path, err := filepath.Abs(*binary)
+	if err != nil {
+		return fmt.Errorf("find the command: %w", err)
+	}
+
+	dir, err := os.MkdirTemp("", "posthorn-faults-")
+	if err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // the servers' users have to pass through
+		return fmt.Errorf("open folder to the servers: %w", err)
+	}
+	if *keep {
+		fmt.Println("logs are in", dir)
+	} else {
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	}
+	servers, err := faults.StartServers(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, servers.Kill()) }() //nolint:contextcheck // has to happen whatever ended
+
+	rows, err := load(*results)
+	if err != nil {
+		return err
+	}
+	suite := faults.Suite()
+	suite[len(suite)-1] = faults.RandomKills(*random)
+	var failed []error
+	for _, s := range suite {
+		if !strings.Contains(s.Name, *only) || ctx.Err() != nil {
+			continue
+		}
+		row, err := faults.Run(ctx, servers, path, dir, s)
+		if err != nil {
+			row.Verdict = "could not be run: " + err.Error()
+		}
+		if row.Verdict != "" {
+			failed = append(failed, fmt.Errorf("%s: %s", row.Name, row.Verdict))
+		}
+		fmt.Printf("%-60s accepted %6d  lost %d  duplicated %d  recovery %v  %s\n",
+			row.Name, row.Accepted, row.Lost, row.Duplicated, row.Recovery.Round(100*time.Millisecond), row.Verdict)
+		rows = append(slices.DeleteFunc(rows, func(r faults.Row) bool { return r.Name == row.Name }), row)
+		if err := save(*results, rows); err != nil {
+			return err
+		}
+	}
+	if *table != "" {
+		if err := os.WriteFile(*table, []byte(faults.Table(rows)), 0o644); err != nil { //nolint:gosec // a document
+			return fmt.Errorf("write table: %w", err)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func load(path string) ([]faults.Row, error) {
+	content, err := os.ReadFile(path) //nolint:gosec // a flag
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read results: %w", err)
+	}
+	var rows []faults.Row
+	if err := json.Unmarshal(content, &rows); err != nil {
+		return nil, fmt.Errorf("read results: %w", err)
+	}
+	return rows, nil
+}
+
+func save(path string, rows []faults.Row) error {
+	content, err := json.MarshalIndent(rows, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode results: %w", err)
+	}
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		return fmt.Errorf("write results: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,245 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"syscall"
+	"time"
+)
+
+// inFlight is what the two deliveries may have in flight for the three
+// subscriptions, and so what one crash may repeat.
+const inFlight = 2 * 3 * 8
+
+// Suite is every fault that this machine can bring about.
+func Suite() []Scenario {
+	kill := func(part, point string, bound int, quick bool) Scenario {
+		return Scenario{
+			Name: "kill -9 at " + point, Bound: bound, Failpoints: map[string]string{part: point + "=kill@20"}, Quick: quick,
+		}
+	}
+	return []Scenario{
+		{Name: "no fault", Quick: true, Inject: wait(3 * time.Second)},
+		{Name: "SIGTERM of every part in turn, twice", Quick: true, Inject: rolling},
+		kill("api", "append.before_commit", 0, false),
+		kill("api", "append.after_commit", 0, true),
+		kill("relay", "relay.after_publish", 0, true),
+		kill("relay", "relay.after_advance", 0, false),
+		kill("delivery", "delivery.after_post", inFlight, true),
+		kill("delivery", "delivery.after_record", inFlight, false),
+		{
+			Name: "kill -9 at delivery.after_next", Bound: inFlight, Failpoints: map[string]string{"delivery": "delivery.after_next=kill@5"},
+			Inject: behave(Failing, 3*time.Second),
+		},
+		{Name: "SIGSTOP of the leading relay for 20 s, with a standby", Bound: 0, Inject: stopped("relay", 20*time.Second)},
+		{Name: "SIGSTOP of a delivery for 25 s", Bound: inFlight, Inject: stopped("delivery", 25*time.Second)},
+		{Name: "connections to RabbitMQ cut 5 times", Bound: 5 * inFlight, Quick: true, Inject: func(ctx context.Context, c *Cluster) error {
+			return repeat(5, func() error {
+				err := cut(ctx, c.toRabbitMQ, 200*time.Millisecond)
+				pause(ctx, 800*time.Millisecond)
+				return err
+			})
+		}},
+		{Name: "RabbitMQ unreachable for 10 s", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
+			return cut(ctx, c.toRabbitMQ, 10*time.Second)
+		}},
+		{Name: "line to RabbitMQ dead for 15 s", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
+			return stall(ctx, c.toRabbitMQ, 15*time.Second)
+		}},
+		{Name: "connections to Postgres cut 5 times", Bound: 5 * inFlight, Inject: func(ctx context.Context, c *Cluster) error {
+			return repeat(5, func() error {
+				err := cut(ctx, c.toPostgres, 200*time.Millisecond)
+				pause(ctx, 800*time.Millisecond)
+				return err
+			})
+		}},
+		{Name: "line to Postgres dead for 10 s", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
+			return stall(ctx, c.toPostgres, 10*time.Second)
+		}},
+		{Name: "Postgres killed and started", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
+			return errors.Join(c.Postgres.Kill(), c.Postgres.Restart(ctx)) //nolint:contextcheck // a kill has a deadline of its own
+		}},
+		{Name: "RabbitMQ restarted", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error { return c.RabbitMQ.Restart(ctx) }},
+		{Name: "RabbitMQ killed and started", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
+			return errors.Join(c.RabbitMQ.Kill(), c.RabbitMQ.Restart(ctx)) //nolint:contextcheck // a kill has a deadline of its own
+		}},
+		{Name: "RabbitMQ wiped", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error { return c.RabbitMQ.Wipe(ctx) }},
+		{Name: "queue with a backlog purged", Bound: inFlight, Inject: backlogged(func(ctx context.Context, c *Cluster) error {
+			return c.ctl(ctx, "purge_queue", c.queue("victim"))
+		})},
+		{Name: "queue deleted under load", Bound: inFlight, Inject: backlogged(func(ctx context.Context, c *Cluster) error {
+			return c.ctl(ctx, "delete_queue", c.queue("victim"))
+		})},
+		{Name: "exchange deleted under load", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
+			return c.ctl(ctx, "eval", fmt.Sprintf(
+				`rabbit_exchange:delete(rabbit_misc:r(<<"/">>, exchange, <<"%sevents">>), false, <<"faults">>).`, c.Namespace))
+		}},
+		{Name: "memory alarm for 10 s", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
+			err := c.ctl(ctx, "set_vm_memory_high_watermark", "0.00001")
+			pause(ctx, 10*time.Second)
+			return errors.Join(err, c.ctl(ctx, "set_vm_memory_high_watermark", "absolute", "2GB"))
+		}},
+		{Name: "transaction with an id open for 5 s", Inject: func(ctx context.Context, c *Cluster) error {
+			tx, err := c.db.BeginTx(ctx, nil)
+			if err != nil {
+				return fmt.Errorf("begin: %w", err)
+			}
+			_, err = tx.ExecContext(ctx, "SELECT pg_current_xact_id()")
+			before := c.Sink.Taken("a")
+			pause(ctx, 5*time.Second)
+			if c.Sink.Taken("a") < before+100 {
+				err = errors.Join(err, errors.New("deliveries stalled meanwhile"))
+			}
+			return errors.Join(err, tx.Rollback())
+		}},
+		hostile(Hang, true), hostile(Slowloris, false), hostile(ResetAfter, false), hostile(Failing, false), hostile(Throttling, false),
+		hostile(Redirect, false), hostile(HeaderBomb, false),
+		{Name: "a subscriber that flaps", Inject: behave(Flapping, 5*time.Second)},
+		{Name: "a subscriber that answers 2xx with a flood", Inject: behave(Flooding, 5*time.Second)},
+		{Name: "subscription deleted under load", Inject: deleted},
+		RandomKills(15 * time.Second),
+	}
+}
+
+// RandomKills kills a part by chance every two seconds.
+func RandomKills(d time.Duration) Scenario {
+	return Scenario{
+		Name: fmt.Sprintf("kill -9 of a part by chance every 2 s for %v", d), Bound: int(d/(2*time.Second)+1) * inFlight,
+		Inject: func(ctx context.Context, c *Cluster) error {
+			names := []string{"api", "relay", "relay2", "delivery", "delivery2"}
+			return repeat(int(d/(2*time.Second)), func() error {
+				err := c.parts[names[rand.IntN(len(names))]].signal(syscall.SIGKILL) //nolint:gosec // a die
+				pause(ctx, 2*time.Second)
+				return err
+			})
+		},
+	}
+}
+
+func wait(d time.Duration) func(context.Context, *Cluster) error {
+	return func(ctx context.Context, _ *Cluster) error {
+		pause(ctx, d)
+		return nil
+	}
+}
+
+func repeat(n int, f func() error) error {
+	for range n {
+		if err := f(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rolling stops each part as a deploy does, and sees that its successor is up.
+func rolling(ctx context.Context, c *Cluster) error {
+	return repeat(2, func() error {
+		for _, name := range []string{"api", "relay", "relay2", "delivery", "delivery2"} {
+			p := c.parts[name]
+			before := p.starts()
+			if err := p.signal(syscall.SIGTERM); err != nil {
+				return err
+			}
+			if err := await(ctx, 45*time.Second, name+" is replaced", func() bool { return p.starts() > before }); err != nil {
+				return err
+			}
+			if n := p.crashes.Load(); n > 0 {
+				return fmt.Errorf("%s did not end well when it was asked to stop", name)
+			}
+			pause(ctx, 500*time.Millisecond)
+		}
+		return nil
+	})
+}
+
+func stopped(name string, d time.Duration) func(context.Context, *Cluster) error {
+	return func(ctx context.Context, c *Cluster) error {
+		err := c.parts[name].signal(syscall.SIGSTOP)
+		pause(ctx, d)
+		err = errors.Join(err, c.parts[name].signal(syscall.SIGCONT))
+		pause(ctx, 2*time.Second)
+		return err
+	}
+}
+
+// behave has one subscriber misbehave for a while.
+func behave(mode Mode, d time.Duration) func(context.Context, *Cluster) error {
+	return func(ctx context.Context, c *Cluster) error {
+		c.Sink.Behave("victim", mode)
+		pause(ctx, d)
+		c.Sink.Behave("victim", Well)
+		return nil
+	}
+}
+
+// hostile is a subscriber that takes nothing for a while, and the others must
+// not notice.
+func hostile(mode Mode, quick bool) Scenario {
+	return Scenario{Name: "a subscriber that does " + string(mode), Quick: quick, Inject: func(ctx context.Context, c *Cluster) error {
+		c.Sink.Behave("victim", mode)
+		pause(ctx, time.Second)
+		before := c.Sink.Taken("b")
+		pause(ctx, 4*time.Second)
+		taken := c.Sink.Taken("b") - before
+		c.Sink.Behave("victim", Well)
+		// A third of 100 a second is b's.
+		if taken < 60 {
+			return fmt.Errorf("another subscriber got only %d events in 4 s", taken)
+		}
+		return nil
+	}}
+}
+
+// backlogged has messages wait in a subscriber's queue when f comes.
+func backlogged(f func(context.Context, *Cluster) error) func(context.Context, *Cluster) error {
+	return func(ctx context.Context, c *Cluster) error {
+		c.Sink.Behave("victim", Hang)
+		pause(ctx, 4*time.Second)
+		err := f(ctx, c)
+		c.Sink.Behave("victim", Well)
+		return err
+	}
+}
+
+// deleted deletes a subscription: what it is owed may be missing then, but
+// nothing may reach it a second after the answer.
+func deleted(ctx context.Context, c *Cluster) error {
+	if err := c.call(ctx, http.MethodDelete, "/subscription/"+c.ids["victim"], nil, nil); err != nil {
+		return err
+	}
+	for i := range c.expected {
+		if c.expected[i].Subscriber == "victim" {
+			c.expected[i].Optional, c.expected[i].NotAfter = true, time.Now().Add(time.Second)
+		}
+	}
+	pause(ctx, 3*time.Second)
+	return nil
+}
+
+func (c *Cluster) ctl(ctx context.Context, args ...string) error {
+	if out, err := c.RabbitMQ.Ctl(ctx, args...); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+// NotRun are faults that one machine, or one program on it, cannot bring
+// about, with the reason.
+func NotRun() [][2]string {
+	return [][2]string{
+		{"clock jumps", "needs libfaketime in the process, or other clocks than the machine's"},
+		{"failover to an asynchronous replica", "needs a second Postgres that follows the first"},
+		{"disks that are really full", "needs volumes of their own, which take mounting"},
+		{"upgrade from a release before", "there is no release before"},
+		{"limits on files of the broker", "private servers have no setting for it"},
+		{"a million events of backlog; dump and restore; 10,000 subscriptions", "not a part of this suite"},
+		{
+			"messages that somebody else published; a queue that exists with other arguments; changed URL or secret",
+			"not a part of this suite; tested in services/e2e or services/internal/broker where they are",
+		},
+	}
+}
