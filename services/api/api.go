@@ -185,21 +185,6 @@ func (a *API) Routes() ([]string, error) {
 	return routes, nil
 }
 
-// Server returns an HTTP server for the handler with limits on how long a
-// client may take.
-func Server(addr string, h http.Handler, logger *slog.Logger) *http.Server {
-	return &http.Server{
-		Addr:              addr,
-		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       30 * time.Second,
-		WriteTimeout:      60 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
-	}
-}
-
 func (a *API) route() error {
 	r := chi.NewRouter()
 	a.router = r

@@ -86,24 +86,9 @@ func ListEvents(ctx context.Context, q Queryer, f EventFilter) (records []Record
 		order = "ASC"
 	}
 	args = append(args, f.Limit)
-	rows, err := q.QueryContext(ctx, `SELECT `+recordColumns+` FROM posthorn.outbox
+	return queryRecords(ctx, q, "list events", `SELECT `+recordColumns+` FROM posthorn.outbox
 		WHERE `+strings.Join(where, " AND ")+`
 		ORDER BY position `+order+` LIMIT $`+strconv.Itoa(len(args)), args...)
-	if err != nil {
-		return nil, Translate(fmt.Errorf("list events: %w", err))
-	}
-	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
-	for rows.Next() {
-		r, err := scanRecord(rows)
-		if err != nil {
-			return nil, err
-		}
-		records = append(records, r)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("list events: %w", err)
-	}
-	return records, nil
 }
 
 func positionSince(ctx context.Context, q Queryer, at time.Time) (int64, error) {

@@ -98,6 +98,27 @@ const (
 		FROM posthorn.outbox WHERE position > $1 AND position <= $2 ORDER BY position`
 )
 
+// queryRecords reads the records that a query of recordColumns selects; what
+// says for an error what was being done.
+func queryRecords(ctx context.Context, q Queryer, what, query string, args ...any) (records []Record, err error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, Translate(fmt.Errorf("%s: %w", what, err))
+	}
+	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
+	for rows.Next() {
+		r, err := scanRecord(rows)
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, r)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	return records, nil
+}
+
 func scanRecord(rows *sql.Rows) (Record, error) {
 	var (
 		r        Record

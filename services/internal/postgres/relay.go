@@ -89,25 +89,10 @@ func Routes(ctx context.Context, q Queryer) (routes []Route, err error) {
 
 // ControlRecords are the records of the log above after, up to the horizon,
 // that are no events.
-func ControlRecords(ctx context.Context, q Queryer, after, horizon int64) (records []Record, err error) {
-	rows, err := q.QueryContext(ctx, `
+func ControlRecords(ctx context.Context, q Queryer, after, horizon int64) ([]Record, error) {
+	return queryRecords(ctx, q, "read control records", `
 		SELECT `+recordColumns+`
 		FROM posthorn.outbox WHERE kind <> 'event' AND position > $1 AND position <= $2 ORDER BY position`, after, horizon)
-	if err != nil {
-		return nil, Translate(fmt.Errorf("read control records: %w", err))
-	}
-	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
-	for rows.Next() {
-		r, err := scanRecord(rows)
-		if err != nil {
-			return nil, err
-		}
-		records = append(records, r)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read control records: %w", err)
-	}
-	return records, nil
 }
 
 // Advance enters in the ledger what is owed and moves the relay's position,

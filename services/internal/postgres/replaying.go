@@ -329,22 +329,15 @@ func PreviewReplay(ctx context.Context, q Queryer, s Selection, first int) (Prev
 	return p, err
 }
 
-func eventsAt(ctx context.Context, q Queryer, positions []int64) (list []events.Event, err error) {
-	rows, err := q.QueryContext(ctx, `
+func eventsAt(ctx context.Context, q Queryer, positions []int64) ([]events.Event, error) {
+	records, err := queryRecords(ctx, q, "read events", `
 		SELECT `+recordColumns+` FROM posthorn.outbox WHERE position = ANY ($1) ORDER BY position`, pq.Array(positions))
 	if err != nil {
-		return nil, Translate(fmt.Errorf("read events: %w", err))
+		return nil, err
 	}
-	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
-	for rows.Next() {
-		record, err := scanRecord(rows)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, record.Event)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read events: %w", err)
+	list := make([]events.Event, len(records))
+	for i, r := range records {
+		list[i] = r.Event
 	}
 	return list, nil
 }

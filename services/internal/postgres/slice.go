@@ -2,8 +2,6 @@ package postgres
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,21 +52,10 @@ func ReadSlice(ctx context.Context, q Queryer, s Slice, last bool, limit int) (r
 		order = "DESC"
 	}
 	args = append(args, limit)
-	rows, err := q.QueryContext(ctx, `SELECT `+recordColumns+` FROM posthorn.outbox
+	records, err = queryRecords(ctx, q, "read slice of the log", `SELECT `+recordColumns+` FROM posthorn.outbox
 		WHERE `+strings.Join(where, " AND ")+` ORDER BY position `+order+` LIMIT $`+strconv.Itoa(len(args)), args...)
 	if err != nil {
-		return nil, Translate(fmt.Errorf("read slice of the log: %w", err))
-	}
-	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
-	for rows.Next() {
-		r, err := scanRecord(rows)
-		if err != nil {
-			return nil, err
-		}
-		records = append(records, r)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read slice of the log: %w", err)
+		return nil, err
 	}
 	if last {
 		slices.Reverse(records)
