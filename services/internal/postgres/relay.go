@@ -128,16 +128,33 @@ func advanceTx(ctx context.Context, tx *sql.Tx, p Progress) error {
 			return err
 		}
 	}
-	if len(p.Owed) == 0 {
+	if err := enterTx(ctx, tx, p.Owed); err != nil {
+		return err
+	}
+	// Last: a delivery may enter what it has tried, or a replay what it has
+	// begun, until this statement's snapshot.
+	for _, r := range p.Changed {
+		if r.Status == subscription.Deleted {
+			if err := cancelTx(ctx, tx, r.ID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// enterTx enters in the ledger what is owed, where it is not there yet.
+func enterTx(ctx context.Context, tx *sql.Tx, owed []Owed) error {
+	if len(owed) == 0 {
 		return nil
 	}
 	var (
-		positions = make([]int64, len(p.Owed))
-		ids       = make([]string, len(p.Owed))
-		eventIDs  = make([]string, len(p.Owed))
-		causes    = make([]string, len(p.Owed))
+		positions = make([]int64, len(owed))
+		ids       = make([]string, len(owed))
+		eventIDs  = make([]string, len(owed))
+		causes    = make([]string, len(owed))
 	)
-	for i, o := range p.Owed {
+	for i, o := range owed {
 		positions[i], ids[i], eventIDs[i], causes[i] = o.Position, o.Subscription.UUID(), o.EventID, o.Cause
 	}
 	// A delivery owed to a subscription that was deleted within the same
@@ -157,18 +174,21 @@ func advanceTx(ctx context.Context, tx *sql.Tx, p Progress) error {
 	return nil
 }
 
+// cancelTx ends the deliveries that are still owed to a deleted subscription.
+func cancelTx(ctx context.Context, tx *sql.Tx, id subscription.ID) error {
+	if _, err := tx.ExecContext(ctx, `
+		UPDATE posthorn.deliveries
+		SET status = 'cancelled', next_attempt_at = NULL, finished_at = clock_timestamp()
+		WHERE subscription_id = $1 AND next_attempt_at IS NOT NULL`, id.UUID()); err != nil {
+		return fmt.Errorf("cancel deliveries: %w", err)
+	}
+	return nil
+}
+
 func changeRouteTx(ctx context.Context, tx *sql.Tx, r Route) error {
 	if r.Status == subscription.Deleted {
 		if _, err := tx.ExecContext(ctx, `DELETE FROM posthorn.routes WHERE subscription_id = $1`, r.ID.UUID()); err != nil {
 			return fmt.Errorf("remove route: %w", err)
-		}
-		// A statement, so a snapshot, of its own: a replay that held the route
-		// until now may just have entered deliveries.
-		if _, err := tx.ExecContext(ctx, `
-			UPDATE posthorn.deliveries
-			SET status = 'cancelled', next_attempt_at = NULL, finished_at = clock_timestamp()
-			WHERE subscription_id = $1 AND next_attempt_at IS NOT NULL`, r.ID.UUID()); err != nil {
-			return fmt.Errorf("cancel deliveries: %w", err)
 		}
 		return nil
 	}
