@@ -225,12 +225,6 @@ func Subscription(ctx context.Context, q Queryer, id subscription.ID) (subscript
 	return s, Translate(err)
 }
 
-// LiveSubscriptions are all that are not deleted, with their secrets sealed.
-func LiveSubscriptions(ctx context.Context, q Queryer) ([]subscription.Subscription, error) {
-	return querySubscriptions(ctx, q, `
-		SELECT `+subscriptionColumns+` FROM posthorn.subscriptions WHERE status <> 'deleted' ORDER BY id`)
-}
-
 // ListSubscriptions is one page of an account's subscriptions, the oldest
 // first.
 func ListSubscriptions(ctx context.Context, q Queryer, f SubscriptionFilter) ([]subscription.Subscription, error) {
