@@ -28,7 +28,8 @@ import (
 
 // Config of a Relay. The zero value of each field means its default.
 type Config struct {
-	// Poll is how often an idle relay looks for a new record. Default 10 ms.
+	// Poll is how often a new record is looked for where some came lately; a
+	// relay that is idle looks every 10 ms, or as seldom. Default 2 ms.
 	Poll time.Duration
 	// Positions and Bytes limit what is read and published at once.
 	// Defaults 1,000 and 8 MiB.
@@ -43,7 +44,7 @@ type Config struct {
 }
 
 func (c *Config) fill() {
-	setDefault(&c.Poll, 10*time.Millisecond)
+	setDefault(&c.Poll, 2*time.Millisecond)
 	setDefault(&c.Positions, 1000)
 	setDefault(&c.Bytes, 8<<20)
 	setDefault(&c.Standby, 500*time.Millisecond)

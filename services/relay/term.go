@@ -19,6 +19,14 @@ import (
 // declareAtOnce is how many operations the topology's connection takes at once.
 const declareAtOnce = 8
 
+const (
+	// awaitFor is how long a look for new records lasts, and so a stop may be
+	// held up by it.
+	awaitFor = 250 * time.Millisecond
+	// idlePoll is how often is looked where nothing came for that long.
+	idlePoll = 10 * time.Millisecond
+)
+
 // term is a stretch of leading during which the topology is known to follow
 // the routes. It ends with the first failure.
 type term struct {
@@ -151,31 +159,24 @@ func (t *term) unbindAhead(ctx context.Context, ahead []postgres.Record) error {
 
 // forward reads, publishes and records until ctx ends or something fails.
 func (t *term) forward(ctx context.Context) error {
-	conn := t.lead.Conn()
-	ticker := time.NewTicker(t.cfg.Poll)
-	defer ticker.Stop()
+	step := t.cfg.Poll
 	for {
-		drawn, err := postgres.LastPosition(ctx, conn)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		// Not interrupted: that would cost the session, and the lead with it.
+		horizon, err := postgres.AwaitHorizon(context.WithoutCancel(ctx), t.lead.Conn(), t.position, step, awaitFor)
 		if err != nil {
 			return err
 		}
-		t.metrics.lag.Set(float64(drawn - t.position))
-		if drawn > t.position {
-			horizon, err := postgres.Horizon(ctx, conn)
-			if err != nil {
-				return err
-			}
-			if horizon > t.position {
-				if err := t.window(ctx, horizon); err != nil {
-					return err
-				}
-				continue
-			}
+		t.metrics.lag.Set(float64(horizon - t.position))
+		if horizon == t.position {
+			step = max(t.cfg.Poll, idlePoll)
+			continue
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-ticker.C:
+		step = t.cfg.Poll
+		if err := t.window(ctx, horizon); err != nil {
+			return err
 		}
 	}
 }

@@ -27,6 +27,9 @@ type Config struct {
 	Window int
 }
 
+// awaitFor is how long one look for new records lasts.
+const awaitFor = time.Second
+
 // Projector takes likes from the log into the counts.
 type Projector struct{ cfg Config }
 
@@ -49,15 +52,13 @@ func NewProjector(cfg Config) (*Projector, error) {
 
 // Run projects until ctx ends. Several may run; one of them works at a time.
 func (p *Projector) Run(ctx context.Context) error {
-	ticker := time.NewTicker(p.cfg.Interval)
-	defer ticker.Stop()
 	done, failing := int64(-1), false
 	for {
-		last, err := postgres.LastPosition(ctx, p.cfg.DB)
-		if err == nil && last != done {
+		horizon, err := postgres.AwaitHorizon(ctx, p.cfg.DB, done, p.cfg.Interval, awaitFor)
+		if err == nil && horizon > done {
 			var through int64
-			if through, err = p.catchUp(ctx, nil); err == nil && through >= last {
-				done = last
+			if through, err = p.catchUp(ctx, horizon, nil); err == nil && through >= horizon {
+				done = horizon
 			}
 		}
 		switch {
@@ -68,11 +69,17 @@ func (p *Projector) Run(ctx context.Context) error {
 		case err == nil && failing:
 			p.cfg.Logger.InfoContext(ctx, "like counts are kept up again")
 		}
-		failing = err != nil
+		if failing = err != nil; failing {
+			done = -1 // whatever database comes back, it is looked at anew
+		}
+		if done == horizon {
+			continue
+		}
+		// The database is away, or another process is at it.
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-time.After(p.cfg.Interval):
 		}
 	}
 }
@@ -97,7 +104,7 @@ func (p *Projector) Rebuild(ctx context.Context, progress func(position, end int
 	ticker := time.NewTicker(p.cfg.Interval)
 	defer ticker.Stop()
 	for {
-		through, err := p.catchUp(ctx, report)
+		through, err := p.catchUp(ctx, end, report)
 		if err != nil {
 			return fmt.Errorf("rebuild like counts: %w", err)
 		}
@@ -115,11 +122,7 @@ func (p *Projector) Rebuild(ctx context.Context, progress func(position, end int
 
 // catchUp projects up to the horizon and returns how far the counts are.
 // Where another process leads, that is unknown and -1.
-func (p *Projector) catchUp(ctx context.Context, report func(through int64)) (int64, error) {
-	horizon, err := postgres.Horizon(ctx, p.cfg.DB)
-	if err != nil {
-		return 0, fmt.Errorf("project photos: %w", err)
-	}
+func (p *Projector) catchUp(ctx context.Context, horizon int64, report func(through int64)) (int64, error) {
 	for {
 		through, led, err := postgres.ProjectPhotos(ctx, p.cfg.DB, horizon, p.cfg.Window)
 		switch {

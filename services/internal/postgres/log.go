@@ -6,9 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"posthorn/events"
 )
+
+// awaitMargin is how much longer than it should take AwaitHorizon is given.
+const awaitMargin = 10 * time.Second
 
 // Kind tells the records of the log apart.
 type Kind string
@@ -26,23 +30,31 @@ type Record struct {
 	events.Event
 }
 
-// LastPosition is the last position that was handed out, committed or not. It
-// is the cheapest way to see that nothing can be new.
-func LastPosition(ctx context.Context, q Queryer) (int64, error) {
-	var last int64
-	err := q.QueryRowContext(ctx, `SELECT last_value FROM posthorn.outbox_position`).Scan(&last)
-	if err != nil {
-		return 0, Translate(fmt.Errorf("read last position: %w", err))
-	}
-	return last, nil
-}
-
 // Horizon is the highest position up to which the log is settled: what a
 // later statement does not see at or below it will never be there.
 func Horizon(ctx context.Context, q Queryer) (int64, error) {
 	var horizon int64
 	if err := q.QueryRowContext(ctx, `SELECT posthorn.horizon()`).Scan(&horizon); err != nil {
 		return 0, Translate(fmt.Errorf("read horizon: %w", err))
+	}
+	return horizon, nil
+}
+
+// AwaitHorizon waits for the horizon to be beyond a position and returns it, or
+// returns the position after patience. The server looks every step and the
+// waiting costs next to nothing. The connection is taken up meanwhile.
+func AwaitHorizon(ctx context.Context, q Queryer, beyond int64, step, patience time.Duration) (int64, error) {
+	// A line that is dead must not be waited for: nothing else ends this call.
+	ctx, cancel := context.WithTimeout(ctx, patience+awaitMargin)
+	defer cancel()
+	var horizon int64
+	err := q.QueryRowContext(ctx, `SELECT posthorn.await_horizon($1, $2::interval, $3::interval)`,
+		beyond, interval(step), interval(patience)).Scan(&horizon)
+	if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = errors.Join(ErrUnavailable, err)
+		}
+		return 0, Translate(fmt.Errorf("wait for the log: %w", err))
 	}
 	return horizon, nil
 }

@@ -223,6 +223,42 @@ func TestGoingByPositionAloneSkipsRecords(t *testing.T) {
 	}
 }
 
+func TestAwaitHorizonReturnsWhenTheLogIsSettled(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	ctx := t.Context()
+	if got, err := postgres.AwaitHorizon(ctx, db, 0, time.Millisecond, 20*time.Millisecond); err != nil || got != 0 {
+		t.Errorf("with nothing there, AwaitHorizon = %d, %v, want 0", got, err)
+	}
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	appended, err := outbox.Append(ctx, tx, events.Event{Type: "T"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := postgres.AwaitHorizon(ctx, db, 0, time.Millisecond, 20*time.Millisecond); err != nil || got != 0 {
+		t.Errorf("with an open append, AwaitHorizon = %d, %v, want 0", got, err)
+	}
+	type answer struct {
+		horizon int64
+		err     error
+	}
+	waiting, answered := mustConn(t, db), make(chan answer, 1)
+	go func() {
+		horizon, err := postgres.AwaitHorizon(ctx, waiting, 0, time.Millisecond, time.Minute)
+		answered <- answer{horizon, err}
+	}()
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if got := <-answered; got.err != nil || got.horizon != appended[0].Position {
+		t.Errorf("after the commit, AwaitHorizon = %d, %v, want %d", got.horizon, got.err, appended[0].Position)
+	}
+}
+
 func mustConn(t *testing.T, db *sql.DB) *sql.Conn {
 	t.Helper()
 	conn, err := db.Conn(t.Context())
