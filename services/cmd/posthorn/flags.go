@@ -91,6 +91,7 @@ func (f deliveryFlags) schedule() (retry.Schedule, error) {
 }
 
 type metricsFlags struct {
+	profileFlags
 	MetricsAddr string `help:"Address of /healthz, /readyz and /metrics." env:"METRICS_ADDR"`
 }
 

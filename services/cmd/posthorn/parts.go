@@ -148,8 +148,11 @@ func (p *program) addInbox(ctx context.Context, addr string) error {
 }
 
 // addMetrics serves the health and the numbers of parts that have no HTTP of
-// their own. Without an address it does nothing.
+// their own, and profiles. Without an address it does nothing.
 func (p *program) addMetrics(ctx context.Context, flags metricsFlags) error {
+	if err := p.addProfiles(ctx, flags.profileFlags); err != nil {
+		return err
+	}
 	if flags.MetricsAddr == "" {
 		return nil
 	}

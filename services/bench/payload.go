@@ -1,0 +1,71 @@
+package bench
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// payloadBytes is about how long the JSON of an event is.
+const payloadBytes = 300
+
+// The beginnings of what the receiver looks for in a body.
+const (
+	numberField = `"benchNumber":`
+	startField  = `"benchStart":`
+)
+
+// appendEvent appends the JSON of an event as POST /events takes it. number
+// is its own, below the number of events of its scenario; start is when its
+// request was meant to be made.
+func appendEvent(dst []byte, eventType string, number int, start time.Time) []byte {
+	from := len(dst)
+	dst = append(dst, `{"type":"`...)
+	dst = append(dst, eventType...)
+	dst = append(dst, `","subject":"order/`...)
+	dst = strconv.AppendInt(dst, int64(number), 10)
+	dst = append(dst, `","data":`...)
+	dst = appendData(dst, number, start, payloadBytes-(len(dst)-from)-1)
+	return append(dst, '}')
+}
+
+// appendData appends the event's data, filled up to size bytes.
+func appendData(dst []byte, number int, start time.Time, size int) []byte {
+	from := len(dst)
+	dst = append(dst, '{')
+	dst = append(dst, numberField...)
+	dst = strconv.AppendInt(dst, int64(number), 10)
+	dst = append(dst, ',')
+	dst = append(dst, startField...)
+	dst = strconv.AppendInt(dst, start.UnixNano(), 10)
+	dst = append(dst, `,"note":"`...)
+	if fill := size - (len(dst) - from) - len(`"}`); fill > 0 {
+		dst = append(dst, strings.Repeat("Some text of no interest. ", fill/26+1)[:fill]...)
+	}
+	return append(dst, `"}`...)
+}
+
+// readBody finds what appendData put in.
+func readBody(body []byte) (number int, start time.Time, ok bool) {
+	n, ok := readInt(body, numberField)
+	if !ok {
+		return 0, time.Time{}, false
+	}
+	ns, ok := readInt(body, startField)
+	return int(n), time.Unix(0, ns), ok
+}
+
+func readInt(body []byte, field string) (n int64, ok bool) {
+	at := bytes.Index(body, []byte(field))
+	if at < 0 {
+		return 0, false
+	}
+	for _, c := range body[at+len(field):] {
+		if c < '0' || c > '9' {
+			break
+		}
+		n, ok = n*10+int64(c-'0'), true
+	}
+	return n, ok
+}

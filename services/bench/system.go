@@ -1,0 +1,222 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/signing"
+)
+
+// System is a Posthorn on a database and a namespace of its own: all parts in
+// one process.
+type System struct {
+	*Site
+	// Addr is the API's.
+	Addr string
+
+	database string
+	// subscribed is how many subscriptions get every event.
+	subscribed int
+	metrics  string
+	pprof    string
+	env      []string
+	log      *os.File
+	process  *child
+}
+
+// startSystem starts a Posthorn that is new.
+func (s *Site) startSystem(ctx context.Context) (_ *System, err error) {
+	name, address, err := s.newDatabase(ctx)
+	if err != nil {
+		return nil, err
+	}
+	y := &System{Site: s, database: name}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, y.close(ctx))
+		}
+	}()
+	addrs, err := freeAddrs(ctx, 3)
+	if err != nil {
+		return nil, err
+	}
+	y.Addr, y.metrics, y.pprof = addrs[0], addrs[1], addrs[2]
+	if y.log, err = os.Create(filepath.Join(s.config.Dir, name+".log")); err != nil { //nolint:gosec // in our own folder
+		return nil, fmt.Errorf("make log: %w", err)
+	}
+	y.env = []string{
+		"PATH=/usr/bin:/bin", "HOME=" + s.config.Dir,
+		"DATABASE_URL=" + address, "AMQP_URL=" + s.RabbitMQ.URL(), "POSTHORN_NAMESPACE=" + name + ".",
+		"POSTHORN_SECRET_KEY=" + signing.GenerateKey(), "POSTHORN_ALLOW_NETWORKS=127.0.0.0/8",
+		"HTTP_ADDR=" + y.Addr, "METRICS_ADDR=" + y.metrics,
+	}
+	if s.config.Profiles != "" {
+		y.env = append(y.env, "POSTHORN_PPROF_ADDR="+y.pprof)
+	}
+	return y, y.start(ctx, "run")
+}
+
+// start runs a command of Posthorn's until it is ready.
+func (y *System) start(ctx context.Context, command string) error {
+	cmd := exec.Command(y.config.Binary, command) //nolint:gosec,noctx // the caller's own command; ended by stop
+	cmd.Env, cmd.Stdout, cmd.Stderr = y.env, y.log, y.log
+	var err error
+	if y.process, err = startChild(cmd); err != nil {
+		return fmt.Errorf("start posthorn: %w", err)
+	}
+	ready := []string{y.Addr}
+	if command == "run" {
+		ready = append(ready, y.metrics)
+	}
+	deadline := time.Now().Add(2 * time.Minute)
+	for len(ready) > 0 {
+		probe, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := call(probe, http.MethodGet, "http://"+ready[0]+"/readyz", nil, nil)
+		cancel()
+		if err == nil {
+			ready = ready[1:]
+			continue
+		}
+		select {
+		case <-y.process.done:
+			return fmt.Errorf("posthorn ended: %w; see %s", y.process.err, y.log.Name())
+		default:
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("wait until posthorn is ready: %w", err)
+		}
+		if err := pauseUntil(ctx, time.Now().Add(20*time.Millisecond)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stop ends the process as a deploy would.
+func (y *System) stop() error {
+	err := y.process.stop(60 * time.Second)
+	y.process = nil
+	return err
+}
+
+// close ends the system and gives back what it used.
+func (y *System) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	var errs []error
+	if y.process != nil {
+		errs = append(errs, y.stop())
+	}
+	if y.log != nil {
+		errs = append(errs, y.log.Close())
+	}
+	admin, err := postgres.Open(y.Postgres.URL(), "bench", 1)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	if _, err := admin.ExecContext(ctx, "DROP DATABASE "+y.database+" WITH (FORCE)"); err != nil {
+		errs = append(errs, fmt.Errorf("drop database: %w", err))
+	}
+	return errors.Join(append(errs, admin.Close())...)
+}
+
+// subscribe makes subscriptions of the receiver, by its subscribers' names.
+func (y *System) subscribe(ctx context.Context, inFlight int, names ...string) error {
+	for _, name := range names {
+		err := call(ctx, http.MethodPost, "http://"+y.Addr+"/subscription", map[string]any{
+			"url": "http://" + y.deliveries + "/" + name, "eventTypes": []string{eventType}, "maxInFlight": inFlight,
+		}, nil)
+		if err != nil {
+			return fmt.Errorf("subscribe %s: %w", name, err)
+		}
+		y.subscribed++
+	}
+	return nil
+}
+
+// cpu is what each process has used.
+func (y *System) cpu() (CPU, error) {
+	var used syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
+		return nil, fmt.Errorf("read own CPU time: %w", err)
+	}
+	cpu := CPU{generator: time.Duration(used.Utime.Nano() + used.Stime.Nano())}
+	for name, pid := range map[string]int{
+		posthorn: y.process.pid(), postgresP: y.Postgres.PID(), rabbitmq: y.RabbitMQ.PID(), receiver: y.receiver.pid(),
+	} {
+		var err error
+		if cpu[name], err = cpuOf(pid); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return cpu, nil
+}
+
+// profile takes a CPU profile of Posthorn until stop is called, where profiles
+// are wanted.
+func (y *System) profile(ctx context.Context, name string) (stop func() error) {
+	if y.config.Profiles == "" {
+		return func() error { return nil }
+	}
+	// The profile's length has to be said beforehand: it is asked for second by
+	// second, and pprof adds up the files that it is given.
+	ctx, cancel := context.WithCancel(ctx)
+	var (
+		wg     sync.WaitGroup
+		failed error
+	)
+	wg.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			path := filepath.Join(y.config.Profiles, fmt.Sprintf("%s-%s-%02d.pprof", name, y.database, i))
+			if err := y.fetchProfile(context.WithoutCancel(ctx), path); err != nil {
+				failed = err
+				return
+			}
+		}
+	})
+	return func() error { cancel(); wg.Wait(); return failed }
+}
+
+func (y *System) fetchProfile(ctx context.Context, path string) (err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+y.pprof+"/debug/pprof/profile?seconds=2", http.NoBody)
+	if err != nil {
+		return fmt.Errorf("ask for profile: %w", err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return fmt.Errorf("ask for profile: %w", err)
+	}
+	defer func() { _ = response.Body.Close() }() // read to its end
+	file, err := os.Create(path)                  //nolint:gosec // the caller's own folder
+	if err != nil {
+		return fmt.Errorf("keep profile: %w", err)
+	}
+	if _, err := io.Copy(file, response.Body); err != nil {
+		err = fmt.Errorf("keep profile: %w", err)
+	}
+	return errors.Join(err, file.Close())
+}
+
+// freeAddrs are addresses that differ and that nobody listens on now.
+func freeAddrs(ctx context.Context, n int) (addrs []string, err error) {
+	for range n {
+		l, failed := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+		if failed != nil {
+			return nil, fmt.Errorf("find a port: %w", failed)
+		}
+		defer func() { err = errors.Join(err, l.Close()) }() // when all are found, so that they differ
+		addrs = append(addrs, l.Addr().String())
+	}
+	return addrs, nil
+}
