@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"time"
 
@@ -21,36 +20,16 @@ const errFindings exitError = 3
 
 func (s exitError) Error() string { return "exit status " + strconv.Itoa(int(s)) }
 
-// logPlace is a place in the log: a position, or a time.
-type logPlace struct {
-	Position int64
-	Time     time.Time
-}
-
-// UnmarshalText reads a position or a time as RFC 3339 has it.
-func (p *logPlace) UnmarshalText(text []byte) error {
-	if n, err := strconv.ParseInt(string(text), 10, 64); err == nil && n >= 0 {
-		*p = logPlace{Position: n}
-		return nil
-	}
-	at, err := time.Parse(time.RFC3339, string(text))
-	if err != nil {
-		return fmt.Errorf("%q is neither a position nor a time such as 2026-01-02T15:04:05Z", text)
-	}
-	*p = logPlace{Time: at}
-	return nil
-}
-
 type auditCmd struct {
 	databaseFlags
-	From   logPlace      `help:"First position, or a time (RFC 3339). The beginning of the log, if not given." placeholder:"PLACE"`
-	To     logPlace      `help:"Last position, or the time before which. What the relay has forwarded, if not given." placeholder:"PLACE"`
-	Grace  time.Duration `help:"How late a delivery that is not finished may be." default:"10m"`
-	Repair bool          `help:"Enter lost deliveries in the ledger, due now, so that the relay sends them; give stuck ones what they lack."`
-	Strict bool          `help:"Fail for duplicated deliveries too."`
-	JSON   bool          `name:"json" help:"Print one JSON object."`
-	Limit  int           `help:"How many findings of each kind are shown; all are counted." default:"100"`
-	Quiet  bool          `help:"Show no progress."`
+	From   postgres.Place `help:"First position, or a time such as 2026-01-31T08:00:00Z from which on. The beginning of the log, if not given." placeholder:"PLACE"`
+	To     postgres.Place `help:"Last position, or a time before which. What the relay has forwarded, if not given." placeholder:"PLACE"`
+	Grace  time.Duration  `help:"How late a delivery that is not finished may be." default:"10m"`
+	Repair bool           `help:"Enter lost deliveries in the ledger, due now, so that the relay sends them; give stuck ones what they lack."`
+	Strict bool           `help:"Fail for duplicated deliveries too."`
+	JSON   bool           `name:"json" help:"Print one JSON object."`
+	Limit  int            `help:"How many findings of each kind are shown; all are counted." default:"100"`
+	Quiet  bool           `help:"Show no progress."`
 }
 
 // Help is shown by --help.
@@ -101,9 +80,14 @@ func (c *auditCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	defer func() { _ = pool.Close() }()
-	after, through, err := positions(ctx, pool, c.From, c.To)
-	if err != nil {
+	after, through, err := postgres.Bounds(ctx, pool, c.From, c.To)
+	switch {
+	case err != nil:
 		return err
+	case c.To.IsZero():
+		through = 0 // no bound but the relay's position
+	case through == 0:
+		through = -1 // nothing
 	}
 	started := time.Now()
 	result := auditResult{Found: map[postgres.Problem]int64{}, Findings: []auditFinding{}}
@@ -118,7 +102,7 @@ func (c *auditCmd) Run(ctx context.Context, e *env) error {
 			}
 			return nil
 		},
-		Progress: c.progress(os.Stderr),
+		Progress: c.progress(e.errOut),
 	})
 	if err != nil {
 		return fmt.Errorf("audit: %w", err)
@@ -206,25 +190,4 @@ func orDash(s string) string {
 		return "-"
 	}
 	return s
-}
-
-// positions turns places into bounds: after the first, through the second,
-// where 0 means no bound. A time stands for the first position recorded at it
-// or later.
-func positions(ctx context.Context, q postgres.Queryer, from, to logPlace) (after, through int64, err error) {
-	after, through = max(0, from.Position-1), to.Position
-	if !from.Time.IsZero() {
-		if after, err = postgres.PositionBefore(ctx, q, from.Time); err != nil {
-			return 0, 0, err
-		}
-	}
-	if !to.Time.IsZero() {
-		if through, err = postgres.PositionBefore(ctx, q, to.Time); err != nil {
-			return 0, 0, err
-		}
-		if through == 0 {
-			through = -1 // before the beginning: nothing
-		}
-	}
-	return after, through, nil
 }

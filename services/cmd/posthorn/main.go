@@ -57,7 +57,8 @@ type cli struct {
 
 // env is what a command runs with.
 type env struct {
-	out    io.Writer
+	out    io.Writer // for what was asked for
+	errOut io.Writer // for progress
 	logger *slog.Logger
 }
 
@@ -88,7 +89,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	logger := slog.New(c.handler(errOut))
 	slog.SetDefault(logger) // net/http has no other way to tell of oddities
 	command.BindTo(ctx, (*context.Context)(nil))
-	err = command.Run(&env{out: out, logger: logger})
+	err = command.Run(&env{out: out, errOut: errOut, logger: logger})
 	if status, ok := errors.AsType[exitError](err); ok {
 		return int(status)
 	}

@@ -3,44 +3,39 @@ package main
 import (
 	"context"
 	"database/sql"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"posthorn/events"
 	"posthorn/services/internal/postgres"
 )
 
 type outboxCmd struct {
-	Tail tailCmd `cmd:"" help:"Print the log as JSON lines: its end, a part of it, or what comes (-f)."`
-	Show showCmd `cmd:"" help:"Print one record of the log."`
+	Tail   tailCmd   `cmd:"" help:"Print the log as JSON lines: its end, a part of it, or what comes (-f)."`
+	Show   showCmd   `cmd:"" help:"Print one record of the log."`
+	Export exportCmd `cmd:"" help:"Write a part of the log as JSON lines that import reads."`
+	Import importCmd `cmd:"" help:"Append the events of an exported part to the log."`
 }
 
 // sliceFlags select a part of the log.
 type sliceFlags struct {
-	From    logPlace `help:"First position, or a time (RFC 3339) from which on." placeholder:"PLACE"`
-	To      logPlace `help:"Last position, or a time before which." placeholder:"PLACE"`
-	Type    []string `help:"Event types, or patterns such as order.* and #." placeholder:"PATTERN"`
-	Subject []string `help:"Subjects." sep:"none" placeholder:"SUBJECT"`
-	Account string   `help:"One account only." placeholder:"NAME"`
-	Kind    []string `help:"Kinds of records: event, test or subscription." placeholder:"KIND"`
+	From    postgres.Place `help:"The first record: a position, a time such as 2026-01-31T08:00:00Z from which on, beginning or now." placeholder:"PLACE"`
+	To      postgres.Place `help:"The last record: a position, a time before which, or now." placeholder:"PLACE"`
+	Type    []string       `help:"Event types, or patterns such as order.* and #." placeholder:"PATTERN"`
+	Subject []string       `help:"Subjects." sep:"none" placeholder:"SUBJECT"`
+	Account string         `help:"One account only." placeholder:"NAME"`
+	Kind    []string       `help:"Kinds of records: event, test or subscription." placeholder:"KIND"`
 }
 
 // slice is the part up to the horizon, or to --to where that is lower.
-func (f sliceFlags) slice(ctx context.Context, q postgres.Queryer) (postgres.Slice, error) {
-	s := postgres.Slice{Account: f.Account, Subjects: f.Subject}
-	for _, text := range f.Type {
-		p, err := events.ParsePattern(text)
-		if err != nil {
-			return s, fmt.Errorf("--type %q: %w", text, err)
-		}
-		s.Types = append(s.Types, p)
+func (f sliceFlags) slice(ctx context.Context, q postgres.Queryer) (s postgres.Slice, err error) {
+	s = postgres.Slice{Account: f.Account, Subjects: f.Subject, Since: f.From.Time, Until: f.To.Time}
+	if s.Types, err = patterns(f.Type); err != nil {
+		return s, err
 	}
 	for _, text := range f.Kind {
 		switch kind := postgres.Kind(text); kind {
@@ -50,28 +45,33 @@ func (f sliceFlags) slice(ctx context.Context, q postgres.Queryer) (postgres.Sli
 			return s, fmt.Errorf("--kind %q: want event, test or subscription", text)
 		}
 	}
-	after, through, err := positions(ctx, q, f.From, f.To)
-	if err != nil {
-		return s, err
+	s.After, s.Through, err = postgres.Bounds(ctx, q, f.From, f.To)
+	return s, err
+}
+
+// patterns reads the values of --type.
+func patterns(texts []string) (list []events.Pattern, err error) {
+	for _, text := range texts {
+		p, err := events.ParsePattern(text)
+		if err != nil {
+			return nil, fmt.Errorf("--type %q: %w", text, err)
+		}
+		list = append(list, p)
 	}
-	if through == 0 {
-		through = math.MaxInt64
-	}
-	s.After, s.Through = after, through
-	return s, nil
+	return list, nil
 }
 
 type tailCmd struct {
 	databaseFlags
 	sliceFlags
 	Number int  `short:"n" help:"At most so many records: the last ones or, with --from, the first ones. 10, or with --from all." placeholder:"N"`
-	Follow bool `short:"f" help:"Go on with what is appended, in order and without a gap."`
+	Follow bool `short:"f" help:"Go on with what is appended, in order and without a gap, until --to or Ctrl-C. A restart of the database is waited for."`
 }
 
-// tailPage is how many records are read at a time.
-const tailPage = 500
-
 func (c *tailCmd) Run(ctx context.Context, e *env) error {
+	if c.Number < 0 {
+		return errors.New("-n must not be negative")
+	}
 	pool, err := c.open("outbox", 2)
 	if err != nil {
 		return err
@@ -81,76 +81,120 @@ func (c *tailCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	return c.print(ctx, pool, e.out, slice)
-}
-
-func (c *tailCmd) print(ctx context.Context, pool *sql.DB, w io.Writer, slice postgres.Slice) error {
 	left := c.Number
-	if c.From == (logPlace{}) {
+	if c.From.IsZero() {
 		if left == 0 {
 			left = 10
 		}
-		horizon, err := postgres.Horizon(ctx, pool)
+		records, err := postgres.EndOfSlice(ctx, pool, slice, left)
 		if err != nil {
 			return err
 		}
-		part := slice
-		part.Through = min(slice.Through, horizon)
-		records, err := postgres.ReadSlice(ctx, pool, part, true, left)
-		if err != nil {
+		if err := printRecords(e.out, records); err != nil {
 			return err
 		}
-		if err := printRecords(w, records); err != nil {
-			return err
-		}
-		slice.After, left = part.Through, 0
-		if !c.Follow {
-			return nil
-		}
+		slice.After, left = slice.Through, 0
 	}
-	ticker := time.NewTicker(200 * time.Millisecond)
-	defer ticker.Stop()
-	for slice.After < slice.Through {
-		// The horizon is read before the records: what commits late below it
-		// does not exist.
-		horizon, err := postgres.Horizon(ctx, pool)
-		if err != nil {
-			return err
+	if c.Follow {
+		return c.follow(ctx, e, pool, slice, left)
+	}
+	_, err = c.forward(ctx, pool, e.out, slice, left)
+	return err
+}
+
+// forward prints the slice from its beginning on, left records at most or all
+// of them where it is 0. It returns what is left of it.
+func (c *tailCmd) forward(ctx context.Context, pool *sql.DB, w io.Writer, slice postgres.Slice, left int) (rest tailRest, err error) {
+	rest = tailRest{after: slice.After, left: left}
+	for rest.after < slice.Through {
+		limit := math.MaxInt
+		if rest.left > 0 {
+			limit = rest.left
 		}
-		part := slice
-		part.Through = min(slice.Through, horizon)
-		limit := tailPage
-		if left > 0 {
-			limit = min(left, tailPage)
-		}
-		records, err := postgres.ReadSlice(ctx, pool, part, false, limit)
+		slice.After = rest.after
+		records, reached, err := postgres.ReadSlice(ctx, pool, slice, limit)
 		if err != nil {
-			return err
+			return rest, err
 		}
 		if err := printRecords(w, records); err != nil {
-			return err
+			return rest, err
 		}
-		if left > 0 {
-			if left -= len(records); left == 0 {
-				return nil
+		rest.after = reached
+		if rest.left > 0 {
+			if rest.left -= len(records); rest.left == 0 {
+				rest.full = true
+				return rest, nil
 			}
 		}
-		if len(records) == limit {
-			slice.After = records[limit-1].Position
-			continue
+	}
+	return rest, nil
+}
+
+// tailRest is how far a tail has come.
+type tailRest struct {
+	after int64
+	left  int  // records to print, or 0 for no limit
+	full  bool // all that were asked for are printed
+}
+
+// Following looks for new records so often, and for a database that went away.
+const (
+	followEvery = 100 * time.Millisecond
+	followAgain = time.Second
+)
+
+// follow prints the slice and what is appended to it. A record appears when
+// all below it are settled, so in the order of the log and each one once, as
+// for the relay: the horizon is read first, then what lies up to it.
+func (c *tailCmd) follow(ctx context.Context, e *env, pool *sql.DB, slice postgres.Slice, left int) error {
+	end := int64(math.MaxInt64)
+	if c.To.Position > 0 {
+		end = c.To.Position
+	} else if c.To.Now || c.To.Beginning {
+		end = slice.Through
+	}
+	rest := tailRest{after: slice.After, left: left}
+	away := false
+	for rest.after < end && !rest.full {
+		// What is recorded before that time has a position by then; the
+		// horizon, read after, has it settled.
+		past := !c.To.Time.IsZero() && time.Since(c.To.Time) > followSkew
+		horizon, err := postgres.Horizon(ctx, pool)
+		if err == nil {
+			slice.After, slice.Through = rest.after, min(horizon, end)
+			rest, err = c.forward(ctx, pool, e.out, slice, rest.left)
 		}
-		slice.After = max(slice.After, part.Through)
-		if !c.Follow {
+		wait := followEvery
+		switch {
+		case ctx.Err() != nil:
+			return nil // it was stopped, which is how it ends
+		case errors.Is(err, postgres.ErrUnavailable):
+			if !away {
+				e.logger.Warn("the database is away; going on when it is back", "error", err)
+			}
+			away, wait = true, followAgain
+		case err != nil:
+			return err
+		case past:
 			return nil
+		default:
+			if away {
+				e.logger.Info("the database is back")
+			}
+			away = false
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
+		case <-time.After(wait):
 		}
 	}
 	return nil
 }
+
+// followSkew is what the clocks of this machine and of the database, and the
+// times of two records and their order, may differ by.
+const followSkew = 10 * time.Second
 
 type showCmd struct {
 	databaseFlags
@@ -175,107 +219,10 @@ func (c *showCmd) Run(ctx context.Context, e *env) error {
 func findRecord(ctx context.Context, q postgres.Queryer, account, name string) (postgres.Record, error) {
 	record, err := postgres.EventByID(ctx, q, account, name)
 	if position, bad := strconv.ParseInt(name, 10, 64); errors.Is(err, postgres.ErrNotFound) && bad == nil && position > 0 {
-		var at []postgres.Record
-		at, err = postgres.ReadSlice(ctx, q, postgres.Slice{After: position - 1, Through: position}, false, 1)
-		if err == nil && len(at) == 0 {
-			err = postgres.ErrNotFound
-		}
-		if err == nil {
-			record = at[0]
-		}
+		record, err = postgres.RecordAt(ctx, q, position)
 	}
 	if err != nil {
 		return record, fmt.Errorf("record %q: %w", name, err)
 	}
 	return record, nil
-}
-
-func printRecords(w io.Writer, records []postgres.Record) error {
-	for i := range records {
-		line, err := recordLine(&records[i])
-		if err != nil {
-			return err
-		}
-		if _, err := w.Write(line); err != nil {
-			return fmt.Errorf("print record: %w", err)
-		}
-	}
-	return nil
-}
-
-// A record as a line of JSON is a lineHead, the data, and a lineTail. The data
-// is its very bytes wherever a line can hold them; where it cannot, DataBase64
-// has them, and data the same value written otherwise, or null.
-type lineHead struct {
-	Position int64         `json:"position"`
-	ID       string        `json:"id"`
-	Kind     postgres.Kind `json:"kind"`
-	Account  string        `json:"account"`
-	Type     string        `json:"type"`
-	Subject  string        `json:"subject"`
-}
-
-type lineTail struct {
-	DataBase64 string            `json:"dataBase64,omitempty"`
-	Metadata   map[string]string `json:"metadata"`
-	OccurredAt time.Time         `json:"occurredAt"`
-	RecordedAt time.Time         `json:"recordedAt"`
-}
-
-// recordLine is the record as one line that is safe to show: no control
-// character is in it but the newline at its end.
-func recordLine(r *postgres.Record) ([]byte, error) {
-	data, same := printableJSON(r.Data)
-	behind := lineTail{Metadata: orEmpty(r.Metadata), OccurredAt: r.OccurredAt.UTC(), RecordedAt: r.RecordedAt.UTC()}
-	if !same {
-		behind.DataBase64 = base64.StdEncoding.EncodeToString(r.Data)
-	}
-	// encoding/json would rewrite the data, so the line is put together here.
-	head, err := json.Marshal(lineHead{r.Position, r.ID, r.Kind, r.Account, r.Type, r.Subject})
-	if err != nil {
-		return nil, fmt.Errorf("encode record: %w", err)
-	}
-	tail, err := json.Marshal(behind)
-	if err != nil {
-		return nil, fmt.Errorf("encode record: %w", err)
-	}
-	head, _ = printableJSON(head)
-	tail, _ = printableJSON(tail)
-	line := append(head[:len(head)-1], `,"data":`...)
-	line = append(line, data...)
-	line = append(line, ',')
-	line = append(line, tail[1:]...)
-	return append(line, '\n'), nil
-}
-
-func orEmpty(m map[string]string) map[string]string {
-	if m == nil {
-		return map[string]string{}
-	}
-	return m
-}
-
-// printableJSON writes a JSON value without what a terminal might obey or
-// hide: line breaks between its parts become spaces, control and direction
-// characters in its strings escapes. same says that nothing had to be changed.
-// What is no JSON becomes null.
-func printableJSON(data []byte) (printable []byte, same bool) {
-	if !utf8.Valid(data) || !json.Valid(data) {
-		return []byte("null"), false
-	}
-	same = true
-	printable = make([]byte, 0, len(data))
-	for _, r := range string(data) {
-		switch {
-		case r == '\n' || r == '\r' || r == '\t':
-			printable, same = append(printable, ' '), false
-		case r >= 0x7f && r <= 0x9f, r == 0x061c, r >= 0x200e && r <= 0x200f,
-			r >= 0x2028 && r <= 0x202e, r >= 0x2066 && r <= 0x2069:
-			// In valid JSON these are inside strings only.
-			printable, same = fmt.Appendf(printable, `\u%04x`, r), false
-		default:
-			printable = utf8.AppendRune(printable, r)
-		}
-	}
-	return printable, same
 }

@@ -59,16 +59,3 @@ func TestNothingInALineReachesTheTerminal(t *testing.T) {
 		}
 	}
 }
-
-func TestAPlaceIsAPositionOrATime(t *testing.T) {
-	t.Parallel()
-	for text, ok := range map[string]bool{
-		"0": true, "17": true, "2026-01-02T03:04:05Z": true, "2026-01-02T03:04:05.5+02:00": true,
-		"-1": false, "yesterday": false, "2026-01-02": false, "": false, "1e3": false,
-	} {
-		var p logPlace
-		if err := p.UnmarshalText([]byte(text)); (err == nil) != ok {
-			t.Errorf("%q: %v", text, err)
-		}
-	}
-}

@@ -14,17 +14,17 @@ import (
 
 type replayCmd struct {
 	databaseFlags
-	Subscription string   `help:"Subscription that gets the events, and nobody else." required:"" placeholder:"sub_..."`
-	From         string   `help:"First event: a position, a time such as 2026-01-31T08:00:00Z, or beginning." default:"beginning"`
-	To           string   `help:"Last event: a position, a time before which it was recorded, or now." default:"now"`
-	Type         []string `help:"Only events of these types; patterns as in a subscription." placeholder:"photo.#"`
-	Subject      []string `help:"Only events about these subjects."`
-	Event        []string `help:"Only the events with these ids." placeholder:"evt_..."`
-	OnlyDead     bool     `help:"Only events whose delivery is dead."`
-	NoFilter     bool     `help:"Also events that the subscription's event types do not match today."`
-	Rate         int      `help:"How many are sent in a second at most; 0 is no limit." default:"0"`
-	DryRun       bool     `help:"Count the events, show the first 20, and change nothing."`
-	Wait         bool     `help:"Show the progress until everything is sent."`
+	Subscription string         `help:"Subscription that gets the events, and nobody else." required:"" placeholder:"sub_..."`
+	From         postgres.Place `help:"First event: a position, a time such as 2026-01-31T08:00:00Z, or beginning." default:"beginning"`
+	To           postgres.Place `help:"Last event: a position, a time before which it was recorded, or now." default:"now"`
+	Type         []string       `help:"Only events of these types; patterns as in a subscription." placeholder:"photo.#"`
+	Subject      []string       `help:"Only events about these subjects."`
+	Event        []string       `help:"Only the events with these ids." placeholder:"evt_..."`
+	OnlyDead     bool           `help:"Only events whose delivery is dead."`
+	NoFilter     bool           `help:"Also events that the subscription's event types do not match today."`
+	Rate         int            `help:"How many are sent in a second at most; 0 is no limit." default:"0"`
+	DryRun       bool           `help:"Count the events, show the first 20, and change nothing."`
+	Wait         bool           `help:"Show the progress until everything is sent."`
 }
 
 func (c *replayCmd) selection() (postgres.Selection, error) {
@@ -36,18 +36,9 @@ func (c *replayCmd) selection() (postgres.Selection, error) {
 	if s.Subscription, err = subscription.ParseID(c.Subscription); err != nil {
 		return s, fmt.Errorf("--subscription %q: %w", c.Subscription, err)
 	}
-	if s.From, err = postgres.ParsePlace(c.From); err != nil {
-		return s, fmt.Errorf("--from %q: %w", c.From, err)
-	}
-	if s.To, err = postgres.ParsePlace(c.To); err != nil {
-		return s, fmt.Errorf("--to %q: %w", c.To, err)
-	}
-	for _, t := range c.Type {
-		p, err := events.ParsePattern(t)
-		if err != nil {
-			return s, fmt.Errorf("--type %q: %w", t, err)
-		}
-		s.EventTypes = append(s.EventTypes, p)
+	s.From, s.To = c.From, c.To
+	if s.EventTypes, err = patterns(c.Type); err != nil {
+		return s, err
 	}
 	if c.Rate < 0 {
 		return s, errors.New("--rate must not be negative")

@@ -49,7 +49,7 @@ func TestReplaysAndDeadLettersFromTheCommandLine(t *testing.T) {
 		t.Errorf("dry run: %d %s %s", code, out, errOut)
 	}
 	code, out, errOut = command(t, "replay", at, "--subscription", string(sub.ID), "--from", "yesterday")
-	if code != 1 || !strings.Contains(errOut, "--from") {
+	if code != 2 || !strings.Contains(errOut, "--from") {
 		t.Errorf("bad place: %d %s %s", code, out, errOut)
 	}
 	code, out, errOut = command(t, "replay", at, "--subscription", string(sub.ID), "--event", "e2", "--rate", "5")

@@ -43,6 +43,12 @@ func ParsePlace(text string) (Place, error) {
 	return Place{Time: at}, nil
 }
 
+// UnmarshalText is ParsePlace, for command lines.
+func (p *Place) UnmarshalText(text []byte) (err error) {
+	*p, err = ParsePlace(string(text))
+	return err
+}
+
 // IsZero reports whether no place is named.
 func (p Place) IsZero() bool { return p == Place{} }
 

@@ -151,18 +151,11 @@ func scanReplay(scan func(...any) error) (Replay, error) {
 
 // plan turns a Selection into a replay of what is settled now.
 func plan(ctx context.Context, q Queryer, s Selection) (Replay, error) {
-	horizon, err := Horizon(ctx, q)
-	if err != nil {
-		return Replay{}, err
-	}
 	r := Replay{ID: NewReplayID(), Selection: s, Status: ReplayRunning}
-	if r.After, err = s.From.after(ctx, q, horizon); err != nil {
+	var err error
+	if r.After, r.Through, err = Bounds(ctx, q, s.From, s.To); err != nil {
 		return Replay{}, err
 	}
-	if r.Through, err = s.To.through(ctx, q, horizon); err != nil {
-		return Replay{}, err
-	}
-	r.Through = max(r.Through, r.After)
 	r.Position = r.After
 	r.fromTime = sql.NullTime{Time: s.From.Time, Valid: !s.From.Time.IsZero()}
 	r.toTime = sql.NullTime{Time: s.To.Time, Valid: !s.To.Time.IsZero()}

@@ -2,6 +2,8 @@ package postgres
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,25 +19,46 @@ type Slice struct {
 	// After and Through bound the positions; Through is included and, to miss
 	// nothing that commits late, no higher than the horizon.
 	After, Through int64
-	Account        string
-	Kinds          []Kind
-	Types          []events.Pattern
-	Subjects       []string
+	// Since and Until bound the time of recording: from Since on, before Until.
+	Since, Until time.Time
+	Account      string
+	Kinds        []Kind
+	Types        []events.Pattern
+	Subjects     []string
+	IDs          []string
 }
 
-// ReadSlice reads the first records of the slice, or with last the last ones,
-// in the order of the log.
-func ReadSlice(ctx context.Context, q Queryer, s Slice, last bool, limit int) (records []Record, err error) {
-	where, args := []string{"position > $1", "position <= $2"}, []any{s.After, s.Through}
+// One read of a slice goes through so many positions, and holds so many
+// records and about so many bytes of data.
+const (
+	slicePositions = 20_000
+	sliceRecords   = 500
+	sliceBytes     = 8 << 20
+)
+
+// conditions are the slice as conditions on a row of the log, the bounds of
+// the position as $1 and $2.
+func (s Slice) conditions() (where string, args []any) {
+	all := []string{"position > $1", "position <= $2"}
+	args = []any{s.After, s.Through}
 	and := func(condition string, arg any) {
 		args = append(args, arg)
-		where = append(where, strings.ReplaceAll(condition, "?", "$"+strconv.Itoa(len(args))))
+		all = append(all, strings.ReplaceAll(condition, "?", "$"+strconv.Itoa(len(args))))
+	}
+	if !s.Since.IsZero() {
+		and("recorded_at >= ?", s.Since)
+	}
+	if !s.Until.IsZero() {
+		and("recorded_at < ?", s.Until)
 	}
 	if s.Account != "" {
 		and("account = ?", s.Account)
 	}
 	if len(s.Kinds) > 0 {
 		and("kind = ANY (?)", pq.Array(s.Kinds))
+	}
+	if len(s.IDs) > 0 {
+		and("id = ANY (?)", pq.Array(s.IDs))
 	}
 	if len(s.Subjects) > 0 {
 		and("subject = ANY (?) AND subject <> ''", pq.Array(s.Subjects))
@@ -47,25 +70,103 @@ func ReadSlice(ctx context.Context, q Queryer, s Slice, last bool, limit int) (r
 			and("type = ANY (?)", pq.Array(s.Types))
 		}
 	}
-	order := "ASC"
-	if last {
-		order = "DESC"
+	return strings.Join(all, " AND "), args
+}
+
+// ReadSlice reads the first records of the slice, in the order of the log, and
+// says up to which position it came: the next read goes on after that, and the
+// slice is read when it is Through. It may return no records and yet not be at
+// the end.
+//
+// As for any reader of the log, a closed range of positions bounds the work.
+// What an index leads to is bounded by the number of records instead.
+func ReadSlice(ctx context.Context, q Queryer, s Slice, limit int) (records []Record, reached int64, err error) {
+	reached = s.Through
+	if len(s.IDs) == 0 && len(s.Subjects) == 0 && s.Through-s.After > slicePositions {
+		reached = s.After + slicePositions
 	}
+	if reached <= s.After {
+		return nil, s.After, nil
+	}
+	limit = min(limit, sliceRecords)
+	part := s
+	part.Through = reached
+	where, args := part.conditions()
 	args = append(args, limit)
-	records, err = queryRecords(ctx, q, "read slice of the log", `SELECT `+recordColumns+` FROM posthorn.outbox
-		WHERE `+strings.Join(where, " AND ")+` ORDER BY position `+order+` LIMIT $`+strconv.Itoa(len(args)), args...)
+	rows, err := q.QueryContext(ctx, `SELECT `+recordColumns+` FROM posthorn.outbox
+		WHERE `+where+` ORDER BY position LIMIT $`+strconv.Itoa(len(args)), args...)
+	if err != nil {
+		return nil, s.After, Translate(fmt.Errorf("read slice of the log: %w", err))
+	}
+	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
+	for bytes := 0; rows.Next(); {
+		r, err := scanRecord(rows)
+		if err != nil {
+			return nil, s.After, err
+		}
+		if bytes += len(r.Data); bytes > sliceBytes && len(records) > 0 {
+			return records, records[len(records)-1].Position, nil
+		}
+		records = append(records, r)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, s.After, fmt.Errorf("read slice of the log: %w", err)
+	}
+	if len(records) == limit {
+		reached = records[limit-1].Position
+	}
+	return records, reached, nil
+}
+
+// EndOfSlice reads the last records of the slice, in the order of the log.
+func EndOfSlice(ctx context.Context, q Queryer, s Slice, limit int) ([]Record, error) {
+	where, args := s.conditions()
+	args = append(args, limit)
+	records, err := queryRecords(ctx, q, "read end of the log", `SELECT `+recordColumns+` FROM posthorn.outbox
+		WHERE `+where+` ORDER BY position DESC LIMIT $`+strconv.Itoa(len(args)), args...)
+	slices.Reverse(records)
+	return records, err
+}
+
+// CountSlice counts the records of the slice.
+func CountSlice(ctx context.Context, q Queryer, s Slice) (n int64, err error) {
+	where, args := s.conditions()
+	if err := q.QueryRowContext(ctx, `SELECT count(*) FROM posthorn.outbox WHERE `+where, args...).Scan(&n); err != nil {
+		return 0, Translate(fmt.Errorf("count slice of the log: %w", err))
+	}
+	return n, nil
+}
+
+// EventsByIDs are the events of the account with these ids, by id. Where an id
+// is there more than once, which only a producer of its own can bring about,
+// it is the first one.
+func EventsByIDs(ctx context.Context, q Queryer, account string, ids []string) (map[string]Record, error) {
+	records, err := queryRecords(ctx, q, "look for events", `SELECT `+recordColumns+` FROM posthorn.outbox
+		WHERE id = ANY ($1) AND account = $2 AND kind <> 'subscription' ORDER BY position DESC`, pq.Array(ids), account)
 	if err != nil {
 		return nil, err
 	}
-	if last {
-		slices.Reverse(records)
+	found := make(map[string]Record, len(records))
+	for _, r := range records {
+		found[r.ID] = r
 	}
-	return records, nil
+	return found, nil
 }
 
-// PositionBefore is the last position before those that were recorded at the
-// time or later; 0 where there is none.
-func PositionBefore(ctx context.Context, q Queryer, at time.Time) (int64, error) {
-	position, err := positionSince(ctx, q, at)
-	return position - 1, err
+// Bounds are the positions of a stretch of the log from one place to another,
+// after the first and through the second, in what is settled now. It is wide
+// enough for records whose times are not quite in the order of their
+// positions, so whoever names times has to look at those of the records too.
+func Bounds(ctx context.Context, q Queryer, from, to Place) (after, through int64, err error) {
+	horizon, err := Horizon(ctx, q)
+	if err != nil {
+		return 0, 0, err
+	}
+	if after, err = from.after(ctx, q, horizon); err != nil {
+		return 0, 0, err
+	}
+	if through, err = to.through(ctx, q, horizon); err != nil {
+		return 0, 0, err
+	}
+	return after, max(through, after), nil
 }

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"time"
+
+	"posthorn/services/internal/postgres"
+)
+
+type exportCmd struct {
+	databaseFlags
+	sliceFlags
+	Output string `short:"o" help:"File to write. It has its name only when it is whole; one that is there is replaced. Standard output, if not given." placeholder:"FILE" type:"path"`
+	Quiet  bool   `help:"Show no progress."`
+}
+
+// Help is shown by --help.
+func (exportCmd) Help() string {
+	return `Events only, unless --kind says otherwise: the other kinds mean something in their own log alone, and are not imported.
+
+A line has all of a record: id, kind, account, type, subject, data, metadata, occurredAt, and for information position and recordedAt, ` +
+		`which an import gives anew. Where dataBase64 is there it has the bytes that data could not be written with.`
+}
+
+func (c *exportCmd) Run(ctx context.Context, e *env) error {
+	pool, err := c.open("outbox", 2)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pool.Close() }()
+	if len(c.Kind) == 0 {
+		c.Kind = []string{string(postgres.KindEvent)}
+	}
+	slice, err := c.slice(ctx, pool)
+	if err != nil {
+		return err
+	}
+	report := newProgress(e.errOut, c.Quiet)
+	if c.Output == "" {
+		return c.write(ctx, pool, slice, e.out, report)
+	}
+	return wholeFile(c.Output, func(w io.Writer) error { return c.write(ctx, pool, slice, w, report) })
+}
+
+func (c *exportCmd) write(ctx context.Context, pool *sql.DB, slice postgres.Slice, w io.Writer, report *progress) error {
+	out := bufio.NewWriterSize(w, 1<<16)
+	n := 0
+	for slice.After < slice.Through {
+		records, reached, err := postgres.ReadSlice(ctx, pool, slice, math.MaxInt)
+		if err != nil {
+			return notDone(ctx, fmt.Errorf("export: %w", err))
+		}
+		if err := printRecords(out, records); err != nil {
+			return err
+		}
+		n, slice.After = n+len(records), reached
+		report.show("exported %d records, at position %d of %d\n", n, reached, slice.Through)
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("write export: %w", err)
+	}
+	report.end("exported %d records up to position %d\n", n, slice.Through)
+	return nil
+}
+
+// wholeFile writes a file that has its name only when it is complete. What is
+// in it is for its owner alone, as the log is.
+func wholeFile(name string, write func(io.Writer) error) (err error) {
+	part := name + ".part"
+	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // the operator names the file
+	if err != nil {
+		return fmt.Errorf("open file: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(part) // the error that is there says more
+		}
+	}()
+	if err := write(f); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("write file: %w", err)
+	}
+	if err := os.Rename(part, name); err != nil {
+		return fmt.Errorf("name file: %w", err)
+	}
+	return nil
+}
+
+// notDone makes of an end that was asked for, which is none for a command that
+// was to do something whole, an error.
+func notDone(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return errors.New("stopped before the end")
+	}
+	return err
+}
+
+// progress tells of long runs.
+type progress struct {
+	w     io.Writer
+	quiet bool
+	last  time.Time
+}
+
+func newProgress(w io.Writer, quiet bool) *progress {
+	return &progress{w: w, quiet: quiet, last: time.Now()}
+}
+
+// show prints the line if the last one is some time ago.
+func (p *progress) show(format string, args ...any) {
+	if time.Since(p.last) >= 2*time.Second {
+		p.end(format, args...)
+	}
+}
+
+// end prints the line.
+func (p *progress) end(format string, args ...any) {
+	p.last = time.Now()
+	if !p.quiet {
+		_, _ = fmt.Fprintf(p.w, format, args...)
+	}
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+	"unicode/utf8"
+
+	"posthorn/services/internal/postgres"
+)
+
+func printRecords(w io.Writer, records []postgres.Record) error {
+	for i := range records {
+		line, err := recordLine(&records[i])
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(line); err != nil {
+			return fmt.Errorf("print record: %w", err)
+		}
+	}
+	return nil
+}
+
+// A record as a line of JSON is a lineHead, the data, and a lineTail. The data
+// is its very bytes wherever a line can hold them; where it cannot, DataBase64
+// has them, and data the same value written otherwise, or null.
+type lineHead struct {
+	Position int64         `json:"position"`
+	ID       string        `json:"id"`
+	Kind     postgres.Kind `json:"kind"`
+	Account  string        `json:"account"`
+	Type     string        `json:"type"`
+	Subject  string        `json:"subject"`
+}
+
+type lineTail struct {
+	DataBase64 string            `json:"dataBase64,omitempty"`
+	Metadata   map[string]string `json:"metadata"`
+	OccurredAt time.Time         `json:"occurredAt"`
+	RecordedAt time.Time         `json:"recordedAt"`
+}
+
+// recordLine is the record as one line that is safe to show: no control
+// character is in it but the newline at its end.
+func recordLine(r *postgres.Record) ([]byte, error) {
+	data, same := printableJSON(r.Data)
+	behind := lineTail{Metadata: orEmpty(r.Metadata), OccurredAt: r.OccurredAt.UTC(), RecordedAt: r.RecordedAt.UTC()}
+	if !same {
+		behind.DataBase64 = base64.StdEncoding.EncodeToString(r.Data)
+	}
+	// encoding/json would rewrite the data, so the line is put together here.
+	head, err := json.Marshal(lineHead{r.Position, r.ID, r.Kind, r.Account, r.Type, r.Subject})
+	if err != nil {
+		return nil, fmt.Errorf("encode record: %w", err)
+	}
+	tail, err := json.Marshal(behind)
+	if err != nil {
+		return nil, fmt.Errorf("encode record: %w", err)
+	}
+	head, _ = printableJSON(head)
+	tail, _ = printableJSON(tail)
+	line := append(head[:len(head)-1], `,"data":`...)
+	line = append(line, data...)
+	line = append(line, ',')
+	line = append(line, tail[1:]...)
+	return append(line, '\n'), nil
+}
+
+func orEmpty(m map[string]string) map[string]string {
+	if m == nil {
+		return map[string]string{}
+	}
+	return m
+}
+
+// printableJSON writes a JSON value without what a terminal might obey or
+// hide: line breaks between its parts become spaces, control and direction
+// characters in its strings escapes. same says that nothing had to be changed.
+// What is no JSON becomes null.
+func printableJSON(data []byte) (printable []byte, same bool) {
+	if !utf8.Valid(data) || !json.Valid(data) {
+		return []byte("null"), false
+	}
+	same = true
+	printable = make([]byte, 0, len(data))
+	for _, r := range string(data) {
+		switch {
+		case r == '\n' || r == '\r' || r == '\t':
+			printable, same = append(printable, ' '), false
+		case r >= 0x7f && r <= 0x9f, r == 0x061c, r >= 0x200e && r <= 0x200f,
+			r >= 0x2028 && r <= 0x202e, r >= 0x2066 && r <= 0x2069:
+			// In valid JSON these are inside strings only.
+			printable, same = fmt.Appendf(printable, `\u%04x`, r), false
+		default:
+			printable = utf8.AppendRune(printable, r)
+		}
+	}
+	return printable, same
+}

@@ -1,0 +1,103 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"maps"
+	"time"
+
+	"posthorn/events"
+	"posthorn/outbox"
+)
+
+// ImportEvents appends those of the events that are not in the log yet, in
+// one transaction, and returns how many that were. All of them have an id. A
+// *ConflictError where an id is taken by an event with other content: nothing
+// is appended then.
+//
+// The ids are looked for in the log itself: those that were generated have no
+// entry among the keys, and an entry does not know the time of an event that
+// was appended without one.
+func ImportEvents(ctx context.Context, db *sql.DB, batch []events.Event) (appended int, err error) {
+	err = commitTx(ctx, db, func(tx *sql.Tx) error {
+		missing, err := MissingEvents(ctx, tx, batch)
+		if err != nil {
+			return err
+		}
+		absent := make([]events.Event, len(missing))
+		for i, index := range missing {
+			absent[i] = batch[index]
+		}
+		results, err := outbox.AppendEach(ctx, tx, absent...)
+		if err != nil {
+			return fmt.Errorf("append imported events: %w", err)
+		}
+		var conflict ConflictError
+		for i, r := range results {
+			switch r.Outcome {
+			case outbox.Appended:
+				appended++
+			case outbox.Conflict:
+				conflict.Indexes = append(conflict.Indexes, missing[i])
+			case outbox.Existing: // twice in the batch, or another import was faster
+			}
+		}
+		if len(conflict.Indexes) > 0 {
+			return &conflict
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return appended, nil
+}
+
+// MissingEvents are the indexes of the events whose ids are not in the log. A
+// *ConflictError where one is taken by an event with other content.
+func MissingEvents(ctx context.Context, q Queryer, batch []events.Event) (missing []int, err error) {
+	ids := map[string][]string{}
+	for _, e := range batch {
+		account := accountOf(e)
+		ids[account] = append(ids[account], e.ID)
+	}
+	there := map[string]map[string]Record{}
+	for account := range ids {
+		if there[account], err = EventsByIDs(ctx, q, account, ids[account]); err != nil {
+			return nil, err
+		}
+	}
+	var conflict ConflictError
+	for i, e := range batch {
+		switch r, found := there[accountOf(e)][e.ID]; {
+		case !found:
+			missing = append(missing, i)
+		case r.Kind != KindEvent || !sameContent(r.Event, e):
+			conflict.Indexes = append(conflict.Indexes, i)
+		}
+	}
+	if len(conflict.Indexes) > 0 {
+		return nil, &conflict
+	}
+	return missing, nil
+}
+
+func accountOf(e events.Event) string {
+	if e.Account == "" {
+		return events.DefaultAccount
+	}
+	return e.Account
+}
+
+// sameContent compares all that an event says. Postgres keeps microseconds.
+func sameContent(a, b events.Event) bool {
+	data := func(e events.Event) string {
+		if len(e.Data) == 0 {
+			return "null"
+		}
+		return string(e.Data)
+	}
+	return a.Type == b.Type && a.Subject == b.Subject && data(a) == data(b) && maps.Equal(a.Metadata, b.Metadata) &&
+		a.OccurredAt.Round(time.Microsecond).Equal(b.OccurredAt.Round(time.Microsecond))
+}
