@@ -5,6 +5,8 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 PKGS ?= work
 TESTFLAGS ?= -race -shuffle=on -p 2 -timeout 20m
 NEXT ?= .posthorn/next
+# What the tests say of the part of the fault suite that they ran.
+FAULTS_SUMMARY := $(CURDIR)/bin/faults-subset.txt
 
 # Tools are pinned here and stay out of the modules' graphs.
 GOLANGCI_LINT := go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -36,7 +38,9 @@ bin/withservers: FORCE
 .PHONY: test
 test: bin/withservers ## run all tests on a private Postgres and RabbitMQ (PKGS=..., TESTFLAGS=...)
 	@scripts/install test
-	bin/withservers go test $(TESTFLAGS) $(PKGS)
+	@rm -f $(FAULTS_SUMMARY)
+	POSTHORN_FAULTS_SUMMARY=$(FAULTS_SUMMARY) bin/withservers go test $(TESTFLAGS) $(PKGS)
+	@cat $(FAULTS_SUMMARY) 2>/dev/null || true
 
 .PHONY: test-next
 test-next: bin/withservers ## the same tests on Postgres 17 and RabbitMQ 4, from a Debian trixie in .posthorn/next (takes root)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -15,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -70,6 +72,7 @@ type Cluster struct {
 	Namespace string
 
 	binary, dir string
+	key         string // that the secrets are encrypted with
 	log         *os.File
 	db          *sql.DB
 	env         []string
@@ -78,6 +81,11 @@ type Cluster struct {
 	parts       map[string]*part
 	ids         map[string]string // of subscriptions, by the subscriber's name
 	expected    []Expectation
+	checks      []func(run) string // further ones, which say what is wrong
+	limits      map[string]int     // of open files, by part
+	addrs       map[string]string  // of the parts' pages
+	chance      *rand.Rand
+	ends        []func() error // what else is to be ended
 }
 
 // part is a process that is started again when it dies, as systemd would.
@@ -86,6 +94,7 @@ type part struct {
 	cluster *Cluster
 	command string
 	env     []string
+	limit   int // of open files; 0 is the machine's
 
 	mu       sync.Mutex
 	pid      int
@@ -99,32 +108,41 @@ type part struct {
 var number atomic.Int64 //nolint:gochecknoglobals // counts over all clusters of a server
 
 // newCluster prepares a cluster in which nothing runs yet.
-func newCluster(ctx context.Context, servers *Servers, binary, dir string) (_ *Cluster, err error) {
+func newCluster(ctx context.Context, servers *Servers, binary, dir string, chance *rand.Rand) (_ *Cluster, err error) {
 	name := fmt.Sprintf("f%d_%d", os.Getpid(), number.Add(1))
 	c := &Cluster{
-		Servers: servers, Namespace: name + ".", binary: binary, dir: dir, parts: map[string]*part{}, ids: map[string]string{},
+		Namespace: name + ".", binary: binary, dir: dir, parts: map[string]*part{}, ids: map[string]string{},
+		addrs: map[string]string{}, chance: chance, key: signing.GenerateKey(),
 	}
 	if c.log, err = os.Create(filepath.Join(dir, "posthorn.log")); err != nil { //nolint:gosec // in the suite's folder
 		return nil, fmt.Errorf("make log: %w", err)
 	}
-	if c.Sink, err = NewSink(ctx, filepath.Join(dir, "arrivals.jsonl")); err != nil {
+	if c.Sink, err = NewSink(ctx, filepath.Join(dir, "arrivals.jsonl"), chance.Uint64()); err != nil {
 		return nil, err
 	}
+	return c, c.attach(ctx, servers)
+}
+
+// attach makes a database and lines to the servers, for parts that start from
+// now on.
+func (c *Cluster) attach(ctx context.Context, servers *Servers) (err error) {
+	c.Servers = servers
+	name := strings.TrimSuffix(c.Namespace, ".")
 	admin, err := postgres.Open(servers.Postgres.URL(), "faults", 1)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, admin.Close()) }()
 	if _, err := admin.ExecContext(ctx, "CREATE DATABASE "+name); err != nil {
-		return nil, fmt.Errorf("create database: %w", err)
+		return fmt.Errorf("create database: %w", err)
 	}
 	direct, err := url.Parse(servers.Postgres.URL())
 	if err != nil {
-		return nil, fmt.Errorf("read address of postgres: %w", err)
+		return fmt.Errorf("read address of postgres: %w", err)
 	}
 	direct.Path = "/" + name
 	if c.db, err = postgres.Open(direct.String(), "faults", 4); err != nil {
-		return nil, err
+		return err
 	}
 	toxics := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	through := func(proxy **toxiproxy.Proxy, u *url.URL) error {
@@ -137,49 +155,60 @@ func newCluster(ctx context.Context, servers *Servers, binary, dir string) (_ *C
 	}
 	queue, err := url.Parse(servers.RabbitMQ.URL())
 	if err != nil {
-		return nil, fmt.Errorf("read address of rabbitmq: %w", err)
+		return fmt.Errorf("read address of rabbitmq: %w", err)
 	}
 	if err := errors.Join(through(&c.toPostgres, direct), through(&c.toRabbitMQ, queue)); err != nil {
-		return nil, err
+		return err
 	}
 	c.env = []string{
-		"PATH=/usr/bin:/bin", "HOME=" + dir,
+		"PATH=/usr/bin:/bin", "HOME=" + c.dir,
 		"DATABASE_URL=" + direct.String(), "AMQP_URL=" + queue.String(), "POSTHORN_NAMESPACE=" + c.Namespace,
-		"POSTHORN_SECRET_KEY=" + signing.GenerateKey(), "POSTHORN_ALLOW_NETWORKS=127.0.0.0/8",
+		"POSTHORN_SECRET_KEY=" + c.key, "POSTHORN_ALLOW_NETWORKS=127.0.0.0/8",
 		"POSTHORN_RETRY_SCHEDULE=1s,1s,2s,2s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s",
 	}
-	return c, nil
+	return nil
 }
 
-// startAll starts an API, two relays and two deliveries. failpoints are by the
-// part's name, and only for its first start.
-func (c *Cluster) startAll(ctx context.Context, failpoints map[string]string) error {
+// startAll starts an API, two relays, two deliveries and more. failpoints are
+// by the part's name, and only for its first start.
+func (c *Cluster) startAll(ctx context.Context, failpoints map[string]string, more ...string) error {
 	//nolint:gosec // the binary was built for this
 	migrate := exec.CommandContext(ctx, c.binary, "migrate")
 	migrate.Env, migrate.Stdout, migrate.Stderr = c.env, c.log, c.log
 	if err := migrate.Run(); err != nil {
 		return fmt.Errorf("migrate: %w", err)
 	}
-	for _, name := range []string{"api", "relay", "relay2", "delivery", "delivery2"} {
-		addr, err := freeAddr(ctx)
-		if err != nil {
-			return err
-		}
-		variable := "METRICS_ADDR="
-		if name == "api" {
-			variable, c.API = "HTTP_ADDR=", "http://"+addr
-		}
-		p := &part{
-			name: name, cluster: c, command: strings.TrimSuffix(name, "2"), env: append(slices.Clip(c.env), variable+addr),
-			done: make(chan struct{}),
-		}
-		c.parts[name] = p
-		go p.run(context.WithoutCancel(ctx), failpoints[name])
-		if err := await(ctx, 30*time.Second, name+" is ready", func() bool { return ready(ctx, "http://"+addr) }); err != nil {
+	for _, name := range append(usualParts(), more...) {
+		if err := c.startPart(ctx, name, failpoints[name]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func usualParts() []string { return []string{"api", "relay", "relay2", "delivery", "delivery2"} }
+
+// startPart starts a part and waits until it is ready. A number behind its
+// name tells parts of a kind apart. It keeps the address that it once had.
+func (c *Cluster) startPart(ctx context.Context, name, failpoints string) (err error) {
+	addr := c.addrs[name]
+	if addr == "" {
+		if addr, err = freeAddr(ctx); err != nil {
+			return err
+		}
+		c.addrs[name] = addr
+	}
+	variable := "METRICS_ADDR="
+	if name == "api" {
+		variable, c.API = "HTTP_ADDR=", "http://"+addr
+	}
+	p := &part{
+		name: name, cluster: c, command: strings.TrimRight(name, "0123456789"), env: append(slices.Clip(c.env), variable+addr),
+		limit: c.limits[name], done: make(chan struct{}),
+	}
+	c.parts[name] = p
+	go p.run(context.WithoutCancel(ctx), failpoints)
+	return await(ctx, 30*time.Second, name+" is ready", func() bool { return ready(ctx, "http://"+addr) })
 }
 
 func freeAddr(ctx context.Context) (string, error) {
@@ -221,6 +250,10 @@ func (p *part) run(ctx context.Context, failpoints string) {
 	defer close(p.done)
 	for {
 		cmd := exec.CommandContext(ctx, p.cluster.binary, p.command) //nolint:gosec // the binary was built for this
+		if p.limit > 0 {
+			//nolint:gosec // as above
+			cmd = exec.CommandContext(ctx, "/bin/sh", "-c", `ulimit -n "$2" && exec "$0" "$1"`, p.cluster.binary, p.command, strconv.Itoa(p.limit))
+		}
 		cmd.Env = append(slices.Clip(p.env), "POSTHORN_FAILPOINTS="+failpoints)
 		failpoints = ""
 		cmd.Stdout, cmd.Stderr = p.cluster.log, p.cluster.log
@@ -292,8 +325,8 @@ func (p *part) stop(ctx context.Context, within time.Duration) error {
 	return errors.Join(err, fmt.Errorf("%s did not stop within %v", p.name, within))
 }
 
-// close ends everything of the cluster.
-func (c *Cluster) close(ctx context.Context) error {
+// stopAll ends all parts for good.
+func (c *Cluster) stopAll(ctx context.Context) error {
 	var errs []error
 	for _, p := range c.parts {
 		_ = p.signal(syscall.SIGKILL) // stop says it where that fails
@@ -301,9 +334,23 @@ func (c *Cluster) close(ctx context.Context) error {
 	for _, p := range c.parts {
 		errs = append(errs, p.stop(ctx, 10*time.Second))
 	}
+	return errors.Join(errs...)
+}
+
+// detach takes the lines to the servers away.
+func (c *Cluster) detach() error {
 	c.toPostgres.Stop()
 	c.toRabbitMQ.Stop()
-	return errors.Join(append(errs, c.db.Close(), c.Sink.Close(), c.log.Close())...)
+	return c.db.Close()
+}
+
+// close ends everything of the cluster.
+func (c *Cluster) close(ctx context.Context) error {
+	errs := []error{c.stopAll(ctx), c.detach(), c.Sink.Close(), c.log.Close()}
+	for _, end := range c.ends {
+		errs = append(errs, end())
+	}
+	return errors.Join(errs...)
 }
 
 // subscribe makes a subscription of a subscriber of the sink.
@@ -387,6 +434,15 @@ func (c *Cluster) ledger(ctx context.Context) (delivered []Pair, unfinished int,
 		return nil, 0, fmt.Errorf("read ledger: %w", err)
 	}
 	return delivered, unfinished, nil
+}
+
+// unfinished is how many deliveries have not ended.
+func (c *Cluster) unfinished(ctx context.Context) (n int, err error) {
+	err = c.db.QueryRowContext(ctx, `SELECT count(*) FROM posthorn.deliveries WHERE status IN ('pending', 'retrying')`).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("read ledger: %w", err)
+	}
+	return n, nil
 }
 
 // stall makes a line take everything and pass on nothing.

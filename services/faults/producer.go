@@ -90,6 +90,8 @@ type Producer struct {
 	Prefix string
 	// Padding is how many further bytes the data have.
 	Padding int
+	// Keyed sends the id as Idempotency-Key and none in the event.
+	Keyed bool
 
 	journal  *journal
 	next     atomic.Int64
@@ -166,10 +168,13 @@ func (p *Producer) produce(ctx context.Context, client *http.Client) error {
 	if err := p.journal.write(e); err != nil {
 		return err
 	}
-	body := fmt.Sprintf(`{"id":%q,"type":%q,"data":%s}`, e.ID, e.Type, data)
+	body, key := fmt.Sprintf(`{"id":%q,"type":%q,"data":%s}`, e.ID, e.Type, data), ""
+	if p.Keyed {
+		body, key = fmt.Sprintf(`{"type":%q,"data":%s}`, e.Type, data), e.ID
+	}
 	deadline := time.Now().Add(2 * time.Minute)
 	for {
-		position, err := p.post(ctx, client, body)
+		position, err := p.post(ctx, client, body, key)
 		if err == nil {
 			e.Position, e.OK, e.At = position, true, time.Now()
 			if err := p.journal.write(e); err != nil {
@@ -193,12 +198,15 @@ func (p *Producer) produce(ctx context.Context, client *http.Client) error {
 // errRefused is an answer that repeating does not change.
 var errRefused = errors.New("event was refused")
 
-func (p *Producer) post(ctx context.Context, client *http.Client, body string) (int64, error) {
+func (p *Producer) post(ctx context.Context, client *http.Client, body, key string) (int64, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.URL+"/events", strings.NewReader(body))
 	if err != nil {
 		return 0, fmt.Errorf("make request: %w", err)
 	}
 	request.Header.Set("Content-Type", "application/json")
+	if key != "" {
+		request.Header.Set("Idempotency-Key", key)
+	}
 	response, err := client.Do(request)
 	if err != nil {
 		return 0, fmt.Errorf("post event: %w", err)

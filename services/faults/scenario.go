@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"iter"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,6 +29,18 @@ type Scenario struct {
 	Inject func(ctx context.Context, c *Cluster) error
 	// Rate is in events a second; 100 unless set.
 	Rate int
+	// Padding is how many further bytes each event has.
+	Padding int
+	// Keyed has the producer send Idempotency-Key instead of an id.
+	Keyed bool
+	// More are parts beside the usual ones: "relay3".
+	More []string
+	// Limits are how many files a part may have open.
+	Limits map[string]int
+	// Servers gives the row servers of its own, and what ends them.
+	Servers func(ctx context.Context, dir string) (*Servers, func() error, error)
+	// Prepare is called before the load begins.
+	Prepare func(ctx context.Context, c *Cluster) error
 	// Quick scenarios are run by every go test.
 	Quick bool
 }
@@ -44,39 +59,49 @@ type Row struct {
 	At         time.Time
 }
 
+// Bench is what scenarios run on.
+type Bench struct {
+	Servers *Servers
+	// Binary is the posthorn command, built with -tags failpoints.
+	Binary string
+	// Dir is a folder that other users can pass through.
+	Dir string
+	// Seed decides what is left to chance: which part is killed when, which
+	// answer is an error. A row has chances of its own, whatever ran before.
+	Seed uint64
+}
+
 // Run runs a scenario. An error says that it could not be run; what it found
 // is in the row.
-func Run(ctx context.Context, servers *Servers, binary, dir string, s Scenario) (row Row, err error) {
+func (b *Bench) Run(ctx context.Context, s Scenario) (row Row, err error) {
 	row = Row{Name: s.Name, Bound: s.Bound, At: time.Now().UTC()}
-	if dir, err = os.MkdirTemp(dir, "scenario-"); err != nil {
+	dir, err := os.MkdirTemp(b.Dir, "scenario-")
+	if err != nil {
 		return row, fmt.Errorf("make folder: %w", err)
 	}
-	c, err := newCluster(ctx, servers, binary, dir)
+	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // a server's user has to pass through
+		return row, fmt.Errorf("open folder: %w", err)
+	}
+	servers := b.Servers
+	if s.Servers != nil {
+		var end func() error
+		if servers, end, err = s.Servers(ctx, dir); err != nil {
+			return row, err
+		}
+		defer func() { err = errors.Join(err, end()) }()
+	}
+	c, err := newCluster(ctx, servers, b.Binary, dir, b.chance(s.Name))
 	if err != nil {
 		return row, err
 	}
 	defer func() { err = errors.Join(err, c.close(context.WithoutCancel(ctx))) }()
-	if err := c.startAll(ctx, s.Failpoints); err != nil {
+	if err := c.prepare(ctx, s); err != nil {
 		return row, err
 	}
-	for name, types := range map[string][]string{"a": {"T.1", "T.2"}, "b": {"T.2"}, "victim": {"T.1"}} {
-		if err := c.subscribe(ctx, name, types...); err != nil {
-			return row, err
-		}
-	}
-	rate := s.Rate
-	if rate == 0 {
-		rate = 100
-	}
-	asked := filepath.Join(dir, "accepted.jsonl")
-	p, err := NewProducer(c.API, asked, strings.TrimSuffix(c.Namespace, ".")+"-", rate, "T.1", "T.2", "T.3")
+	load, err := c.load(ctx, s)
 	if err != nil {
 		return row, err
 	}
-	producing, stop := context.WithCancel(ctx)
-	defer stop()
-	produced := make(chan error, 1)
-	go func() { produced <- p.Run(producing) }()
 	pause(ctx, 2*time.Second)
 	var injected error
 	if s.Inject != nil {
@@ -89,44 +114,136 @@ func Run(ctx context.Context, servers *Servers, binary, dir string, s Scenario) 
 	}
 	faultEnd := time.Now()
 	pause(ctx, 2*time.Second)
-	stop()
-	if err := errors.Join(injected, <-produced); err != nil {
+	if err := errors.Join(injected, load.end()); err != nil {
 		return row, err
 	}
-	row.Repeated = int(p.failed.Load())
-
-	// Everything has to end by itself.
-	var r Report
-	_ = await(ctx, within+20*time.Second, "everything has ended", func() bool { // the report says what has not
-		got, err := c.report(ctx, asked, faultEnd)
-		if err != nil {
-			return false
-		}
-		r = got
-		return len(r.Lost) == 0 && r.Unfinished == 0
-	})
-	if r, err = c.report(ctx, asked, faultEnd); err != nil {
+	row.Repeated = load.repeated()
+	r, wrong, err := c.settle(ctx, faultEnd)
+	if err != nil {
 		return row, err
 	}
 	row.Accepted, row.Expected, row.Lost, row.Duplicated = r.Accepted, r.Expected, len(r.Lost), len(r.Duplicated)
-	row.Recovery, row.Verdict = r.Recovery, r.Verdict(s.Bound, within)
+	if verdict := r.Verdict(s.Bound, within); verdict != "" {
+		wrong = append(wrong, verdict)
+	}
+	row.Recovery, row.Verdict = r.Recovery, strings.Join(wrong, "; ")
 	return row, nil
 }
 
-func (c *Cluster) report(ctx context.Context, asked string, faultEnd time.Time) (Report, error) {
-	accepted, err := readJournal[Accepted](asked)
+// chance is the source of chance for a row.
+func (b *Bench) chance(name string) *rand.Rand {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(name))                    // a hash does not fail
+	return rand.New(rand.NewPCG(b.Seed, h.Sum64())) //nolint:gosec // a die that can be thrown again
+}
+
+// prepare starts the parts and makes the subscriptions.
+func (c *Cluster) prepare(ctx context.Context, s Scenario) error {
+	c.limits = s.Limits
+	if err := c.startAll(ctx, s.Failpoints, s.More...); err != nil {
+		return err
+	}
+	for _, sub := range []struct {
+		name  string
+		types []string
+	}{{"a", []string{"T.1", "T.2"}}, {"b", []string{"T.2"}}, {"victim", []string{"T.1"}}} {
+		if err := c.subscribe(ctx, sub.name, sub.types...); err != nil {
+			return err
+		}
+	}
+	if s.Prepare == nil {
+		return nil
+	}
+	return s.Prepare(ctx, c)
+}
+
+// load is a producer at work.
+type load struct {
+	producer *Producer
+	stop     context.CancelFunc
+	done     chan error
+}
+
+func (c *Cluster) load(ctx context.Context, s Scenario) (*load, error) {
+	p, err := NewProducer(c.API, c.asked(), strings.TrimSuffix(c.Namespace, ".")+"-", 100, "T.1", "T.2", "T.3")
 	if err != nil {
-		return Report{}, err
+		return nil, err
+	}
+	if s.Rate != 0 {
+		p.Rate = s.Rate
+	}
+	p.Padding, p.Keyed = s.Padding, s.Keyed
+	l := &load{producer: p, done: make(chan error, 1)}
+	ctx, l.stop = context.WithCancel(ctx)
+	go func() { l.done <- p.Run(ctx) }()
+	return l, nil
+}
+
+// end stops the load; everything that was begun is accepted then.
+func (l *load) end() error {
+	l.stop()
+	return <-l.done
+}
+
+func (l *load) repeated() int { return int(l.producer.failed.Load()) }
+
+// settle waits until everything has ended by itself, and says what came of it
+// and what the row's own checks found.
+func (c *Cluster) settle(ctx context.Context, faultEnd time.Time) (r Report, wrong []string, err error) {
+	var run run
+	_ = await(ctx, within+20*time.Second, "everything has ended", func() bool { // the report says what has not
+		if n, err := c.unfinished(ctx); err != nil || n > 0 {
+			return false
+		}
+		r, run, err = c.report(ctx, faultEnd)
+		return err == nil && len(r.Lost) == 0 && r.Unfinished == 0
+	})
+	// A copy that is still about would arrive in a moment.
+	pause(ctx, time.Second)
+	if r, run, err = c.report(ctx, faultEnd); err != nil {
+		return r, nil, err
+	}
+	for _, check := range c.checks {
+		if finding := check(run); finding != "" {
+			wrong = append(wrong, finding)
+		}
+	}
+	return r, wrong, nil
+}
+
+// run is what is on file of a scenario.
+type run struct {
+	asked    []Accepted
+	arrivals []Arrival
+}
+
+// arrived are the requests to a subscriber.
+func (r run) arrived(name string) iter.Seq[Arrival] {
+	return func(yield func(Arrival) bool) {
+		for _, a := range r.arrivals {
+			if a.Subscriber == name && !yield(a) {
+				return
+			}
+		}
+	}
+}
+
+func (c *Cluster) asked() string { return filepath.Join(c.dir, "accepted.jsonl") }
+
+func (c *Cluster) report(ctx context.Context, faultEnd time.Time) (Report, run, error) {
+	accepted, err := readJournal[Accepted](c.asked())
+	if err != nil {
+		return Report{}, run{}, err
 	}
 	arrivals, err := readJournal[Arrival](filepath.Join(c.dir, "arrivals.jsonl"))
 	if err != nil {
-		return Report{}, err
+		return Report{}, run{}, err
 	}
 	delivered, unfinished, err := c.ledger(ctx)
 	if err != nil {
-		return Report{}, err
+		return Report{}, run{}, err
 	}
 	r := Check(accepted, arrivals, c.expected, delivered, faultEnd)
 	r.Unfinished = unfinished
-	return r, nil
+	return r, run{accepted, arrivals}, nil
 }

@@ -1,6 +1,8 @@
 package faults
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -24,11 +26,13 @@ import (
 // decided. Status is 0 where the answer was not to be understood.
 type Arrival struct {
 	Subscriber string    `json:"subscriber"`
-	ID         string    `json:"id"`   // of the header
-	Body       string    `json:"body"` // the id in the body
+	Path       string    `json:"path,omitempty"` // what the URL has behind the subscriber
+	ID         string    `json:"id"`             // of the header
+	Body       string    `json:"body"`           // the id in the body
 	Type       string    `json:"type"`
 	SHA256     string    `json:"sha256"` // of the data
 	Signed     bool      `json:"signed"`
+	Newest     bool      `json:"newest"` // signed with the secret that was trusted last
 	Status     int       `json:"status"`
 	At         time.Time `json:"at"`
 	Answered   time.Time `json:"answered"`
@@ -47,9 +51,11 @@ const (
 	Failing    Mode = "500"        //
 	Throttling Mode = "429"        // with Retry-After: 2
 	Redirect   Mode = "302"        //
+	Gone       Mode = "410"        //
 	Flapping   Mode = "flapping"   // every other answer, by chance, is a 503
 	Flooding   Mode = "flooding"   // 2xx with an endless body
 	HeaderBomb Mode = "headerbomb" // a megabyte of headers
+	GzipBomb   Mode = "gzipbomb"   // 2xx with a small body that says it unpacks to 256 MB
 )
 
 // Sink is an HTTP server with any number of subscribers, one for each path.
@@ -63,18 +69,21 @@ type Sink struct {
 
 	mu          sync.Mutex
 	subscribers map[string]*subscriber
+	coin        *rand.Rand
+	bomb        func() ([]byte, error)
 	arrivals    atomic.Int64
 	broken      atomic.Pointer[error] // why the file is not to be trusted
 }
 
 type subscriber struct {
-	mode   Mode
-	secret webhook.Secret
-	ok     map[string]struct{}
+	mode    Mode
+	secrets []webhook.Secret // the newest first
+	ok      map[string]struct{}
 }
 
-// NewSink starts a sink that writes to the file.
-func NewSink(ctx context.Context, path string) (*Sink, error) {
+// NewSink starts a sink that writes to the file. The seed decides what its
+// subscribers do by chance.
+func NewSink(ctx context.Context, path string, seed uint64) (*Sink, error) {
 	j, err := newJournal(path)
 	if err != nil {
 		return nil, err
@@ -84,6 +93,8 @@ func NewSink(ctx context.Context, path string) (*Sink, error) {
 		return nil, errors.Join(fmt.Errorf("listen: %w", err), j.close())
 	}
 	s := &Sink{journal: j, listener: listener, served: make(chan struct{}), subscribers: map[string]*subscriber{}}
+	s.coin = rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a coin
+	s.bomb = sync.OnceValues(bomb)
 	s.ctx, s.closing = context.WithCancel(context.WithoutCancel(ctx))
 	s.server = &http.Server{Handler: http.HandlerFunc(s.serve), ReadHeaderTimeout: 10 * time.Second}
 	go func() {
@@ -91,6 +102,22 @@ func NewSink(ctx context.Context, path string) (*Sink, error) {
 		_ = s.server.Serve(listener) // ends with Close
 	}()
 	return s, nil
+}
+
+// bomb is 256 MB of zeros, packed.
+func bomb() ([]byte, error) {
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	zeros := make([]byte, 1<<20)
+	for range 256 {
+		if _, err := w.Write(zeros); err != nil {
+			return nil, fmt.Errorf("pack: %w", err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("pack: %w", err)
+	}
+	return packed.Bytes(), nil
 }
 
 // Close ends the sink, requests that hang included.
@@ -115,7 +142,8 @@ func (s *Sink) Behave(name string, mode Mode) {
 	s.subscriber(name).mode = mode
 }
 
-// Trust tells the sink the secret that signs a subscriber's deliveries.
+// Trust tells the sink a secret that signs a subscriber's deliveries, beside
+// those that it trusts already.
 func (s *Sink) Trust(name, secret string) error {
 	parsed, err := webhook.ParseSecret(secret)
 	if err != nil {
@@ -123,7 +151,8 @@ func (s *Sink) Trust(name, secret string) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.subscriber(name).secret = parsed
+	sub := s.subscriber(name)
+	sub.secrets = append([]webhook.Secret{parsed}, sub.secrets...)
 	return nil
 }
 
@@ -149,13 +178,13 @@ func (s *Sink) serve(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // the sender died while it was sending: nothing has arrived
 	}
-	name := strings.TrimPrefix(r.URL.Path, "/")
+	name, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	s.mu.Lock()
 	sub := s.subscriber(name)
-	mode, secret := sub.mode, sub.secret
+	mode, secrets, tails := sub.mode, sub.secrets, s.coin.IntN(2) == 0
 	s.mu.Unlock()
 
-	a := Arrival{Subscriber: name, ID: r.Header.Get("Webhook-Id"), At: at}
+	a := Arrival{Subscriber: name, Path: path, ID: r.Header.Get("Webhook-Id"), At: at}
 	var event struct {
 		ID   string          `json:"id"`
 		Type string          `json:"type"`
@@ -165,12 +194,17 @@ func (s *Sink) serve(w http.ResponseWriter, r *http.Request) {
 		sum := sha256.Sum256(event.Data)
 		a.Body, a.Type, a.SHA256 = event.ID, event.Type, hex.EncodeToString(sum[:])
 	}
-	a.Signed = webhook.Verify(r.Header, body, 5*time.Minute, secret) == nil
+	for i, secret := range secrets {
+		if webhook.Verify(r.Header, body, 5*time.Minute, secret) == nil {
+			a.Signed = true
+			a.Newest = a.Newest || i == 0
+		}
+	}
 	s.arrivals.Add(1)
 
 	status := http.StatusOK
 	switch mode {
-	case Well, Flooding, HeaderBomb:
+	case Well, Flooding, HeaderBomb, GzipBomb:
 	case Slow:
 		pause(s.ctx, 1500*time.Millisecond) //nolint:contextcheck // until the sink ends, whoever asked
 	case Hang, Slowloris, ResetAfter:
@@ -181,8 +215,10 @@ func (s *Sink) serve(w http.ResponseWriter, r *http.Request) {
 		status = http.StatusTooManyRequests
 	case Redirect:
 		status = http.StatusFound
+	case Gone:
+		status = http.StatusGone
 	case Flapping:
-		if rand.IntN(2) == 0 { //nolint:gosec // a coin
+		if tails {
 			status = http.StatusServiceUnavailable
 		}
 	}
@@ -240,7 +276,15 @@ func (s *Sink) answer(w http.ResponseWriter, r *http.Request, mode Mode, status 
 				return
 			}
 		}
-	case Well, Slow, Failing, Throttling, Redirect, Flapping:
+	case GzipBomb:
+		packed, err := s.bomb()
+		if err != nil {
+			s.broken.Store(&err)
+		}
+		w.Header().Set("Content-Encoding", "gzip")
+		w.WriteHeader(status)
+		_, _ = w.Write(packed) // nobody has to read it
+	case Well, Slow, Failing, Throttling, Redirect, Flapping, Gone:
 		switch status {
 		case http.StatusTooManyRequests:
 			w.Header().Set("Retry-After", "2")

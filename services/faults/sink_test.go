@@ -38,7 +38,7 @@ func lines[T any](t *testing.T, path string) []T {
 func TestTheSinkWritesDownWhatComesAndWhatItAnswered(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sink")
-	sink, err := faults.NewSink(t.Context(), path)
+	sink, err := faults.NewSink(t.Context(), path, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func TestTheSinkWritesDownWhatComesAndWhatItAnswered(t *testing.T) {
 		return response.StatusCode, response.Body.Close()
 	}
 	var want []int
-	for mode, status := range map[faults.Mode]int{faults.Well: 200, faults.Failing: 500, faults.Throttling: 429, faults.Redirect: 302} {
+	for mode, status := range map[faults.Mode]int{faults.Well: 200, faults.Failing: 500, faults.Throttling: 429, faults.Redirect: 302, faults.Gone: 410} {
 		sink.Behave("a", mode)
 		if got, err := send(secret); err != nil || got != status {
 			t.Errorf("%s answers %d (%v), want %d", mode, got, err, status)

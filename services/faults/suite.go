@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
 	"syscall"
 	"time"
@@ -14,8 +13,9 @@ import (
 // subscriptions, and so what one crash may repeat.
 const inFlight = 2 * 3 * 8
 
-// Suite is every fault that this machine can bring about.
-func Suite() []Scenario {
+// Suite is every fault that this machine can bring about. Parts are killed by
+// chance for as long as random says.
+func Suite(random time.Duration) []Scenario {
 	kill := func(part, point string, bound int, quick bool) Scenario {
 		return Scenario{
 			Name: "kill -9 at " + point, Bound: bound, Failpoints: map[string]string{part: point + "=kill@20"}, Quick: quick,
@@ -96,22 +96,22 @@ func Suite() []Scenario {
 			return errors.Join(err, tx.Rollback())
 		}},
 		hostile(Hang, true), hostile(Slowloris, false), hostile(ResetAfter, false), hostile(Failing, false), hostile(Throttling, false),
-		hostile(Redirect, false), hostile(HeaderBomb, false),
+		hostile(Redirect, false), hostile(HeaderBomb, false), hostile(Gone, false),
 		{Name: "a subscriber that flaps", Inject: behave(Flapping, 5*time.Second)},
 		{Name: "a subscriber that answers 2xx with a flood", Inject: behave(Flooding, 5*time.Second)},
 		{Name: "subscription deleted under load", Inject: deleted},
-		RandomKills(15 * time.Second),
+		randomKills(random),
 	}
 }
 
-// RandomKills kills a part by chance every two seconds.
-func RandomKills(d time.Duration) Scenario {
+// randomKills kills a part by chance every two seconds.
+func randomKills(d time.Duration) Scenario {
 	return Scenario{
 		Name: fmt.Sprintf("kill -9 of a part by chance every 2 s for %v", d), Bound: int(d/(2*time.Second)+1) * inFlight,
 		Inject: func(ctx context.Context, c *Cluster) error {
-			names := []string{"api", "relay", "relay2", "delivery", "delivery2"}
+			names := usualParts()
 			return repeat(int(d/(2*time.Second)), func() error {
-				err := c.parts[names[rand.IntN(len(names))]].signal(syscall.SIGKILL) //nolint:gosec // a die
+				err := c.parts[names[c.chance.IntN(len(names))]].signal(syscall.SIGKILL)
 				pause(ctx, 2*time.Second)
 				return err
 			})
@@ -138,7 +138,7 @@ func repeat(n int, f func() error) error {
 // rolling stops each part as a deploy does, and sees that its successor is up.
 func rolling(ctx context.Context, c *Cluster) error {
 	return repeat(2, func() error {
-		for _, name := range []string{"api", "relay", "relay2", "delivery", "delivery2"} {
+		for _, name := range usualParts() {
 			p := c.parts[name]
 			before := p.starts()
 			if err := p.signal(syscall.SIGTERM); err != nil {

@@ -15,8 +15,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -35,12 +35,17 @@ func main() {
 
 func run(ctx context.Context) (err error) {
 	binary := flag.String("posthorn", "bin/posthorn-failpoints", "the command, built with -tags failpoints")
-	only := flag.String("only", "", "run the rows whose names contain this")
+	only := flag.String("only", "", "run the rows whose names match this regular expression")
 	random := flag.Duration("random", 15*time.Second, "how long parts are killed by chance")
 	table := flag.String("table", "", "file that the table is written to; rows that are not run keep what they had")
 	results := flag.String("results", "bin/faults.json", "file that keeps the rows")
+	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "decides what is left to chance") //nolint:gosec // any number will do
 	keep := flag.Bool("keep", false, "keep the logs and journals")
 	flag.Parse()
+	wanted, err := regexp.Compile(*only)
+	if err != nil {
+		return fmt.Errorf("read -only: %w", err)
+	}
 	path, err := filepath.Abs(*binary)
 	if err != nil {
 		return fmt.Errorf("find the command: %w", err)
@@ -68,21 +73,23 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	suite := faults.Suite()
-	suite[len(suite)-1] = faults.RandomKills(*random)
+	suite := slices.DeleteFunc(faults.Suite(*random), func(s faults.Scenario) bool { return !wanted.MatchString(s.Name) })
+	bench := faults.Bench{Servers: servers, Binary: path, Dir: dir, Seed: *seed}
+	fmt.Println("seed", *seed)
 	var failed []error
-	for _, s := range suite {
-		if !strings.Contains(s.Name, *only) || ctx.Err() != nil {
-			continue
+	for i, s := range suite {
+		if ctx.Err() != nil {
+			break
 		}
-		row, err := faults.Run(ctx, servers, path, dir, s)
+		begun := time.Now()
+		row, err := bench.Run(ctx, s)
 		if err != nil {
 			row.Verdict = "could not be run: " + err.Error()
 		}
 		if row.Verdict != "" {
 			failed = append(failed, fmt.Errorf("%s: %s", row.Name, row.Verdict))
 		}
-		fmt.Printf("%-60s accepted %6d  lost %d  duplicated %d  recovery %v  %s\n",
+		fmt.Printf("%2d/%d %4.0f s  %-62s accepted %6d  lost %d  duplicated %d  recovery %v  %s\n", i+1, len(suite), time.Since(begun).Seconds(),
 			row.Name, row.Accepted, row.Lost, row.Duplicated, row.Recovery.Round(100*time.Millisecond), row.Verdict)
 		rows = append(slices.DeleteFunc(rows, func(r faults.Row) bool { return r.Name == row.Name }), row)
 		if err := save(*results, rows); err != nil {
