@@ -58,7 +58,7 @@ func (c *listDeadCmd) Run(ctx context.Context, e *env) error {
 		return fmt.Errorf("list dead letters: %w", err)
 	}
 	for _, d := range list {
-		if err := printDead(e, deadLine(d)); err != nil {
+		if err := printJSON(e, deadLine(d)); err != nil {
 			return err
 		}
 	}
@@ -74,9 +74,9 @@ func deadLine(d postgres.Delivery) map[string]any {
 	}
 }
 
-// printDead prints a line of JSON, in which nothing can reach the terminal as
+// printJSON prints a line of JSON, in which nothing can reach the terminal as
 // a control sequence: encoding/json leaves DEL and the C1 controls as they are.
-func printDead(e *env, v any) error {
+func printJSON(e *env, v any) error {
 	line, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("print: %w", err)
@@ -114,7 +114,7 @@ func (c *showDeadCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return fmt.Errorf("read delivery: %w", err)
 	}
-	if err := printDead(e, deadLine(d)); err != nil {
+	if err := printJSON(e, deadLine(d)); err != nil {
 		return err
 	}
 	attempts, err := postgres.DeliveryAttempts(ctx, pool, id)
@@ -122,7 +122,7 @@ func (c *showDeadCmd) Run(ctx context.Context, e *env) error {
 		return fmt.Errorf("read attempts: %w", err)
 	}
 	for _, a := range attempts {
-		if err := printDead(e, map[string]any{
+		if err := printJSON(e, map[string]any{
 			"run": a.Run, "number": a.Number, "cause": a.Cause, "startedAt": a.StartedAt.UTC(), "status": a.HTTPStatus,
 			"outcome": a.ErrorClass, "error": a.Error, "requestHeaders": a.RequestHeaders, "responseHeaders": a.ResponseHeaders,
 			"responseBody": string(a.ResponseBody),
@@ -134,7 +134,7 @@ func (c *showDeadCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return fmt.Errorf("read event: %w", err)
 	}
-	return printDead(e, map[string]any{"requestBody": string(record.AppendBody(nil))})
+	return printJSON(e, map[string]any{"requestBody": string(record.AppendBody(nil))})
 }
 
 type redriveDeadCmd struct {

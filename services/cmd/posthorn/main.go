@@ -46,7 +46,7 @@ type cli struct {
 	Dev      devCmd      `cmd:"" help:"Run all of it with a private Postgres and a private RabbitMQ, and an inbox."`
 	Migrate  migrateCmd  `cmd:"" help:"Bring the database's schema up to date."`
 	Photos   photosCmd   `cmd:"" help:"Work on the like counts."`
-	Replay   replayCmd   `cmd:"" help:"Deliver past events again, to one subscription."`
+	Replay   replayCmd   `cmd:"" help:"Deliver past events again, to one subscription or to any URL."`
 	Dead     deadCmd     `cmd:"" name:"dead-letters" help:"Work on deliveries whose attempts are exhausted."`
 	Audit    auditCmd    `cmd:"" help:"Compare the ledger with the log: what is lost, duplicated, unexpected or misrouted."`
 	Outbox   outboxCmd   `cmd:"" help:"Look into the log of events."`

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"strings"
 	"time"
 
 	"posthorn/services/internal/postgres"
@@ -96,10 +97,10 @@ func wholeFile(name string, write func(io.Writer) error) (err error) {
 }
 
 // notDone makes of an end that was asked for, which is none for a command that
-// was to do something whole, an error.
-func notDone(ctx context.Context, err error) error {
+// was to do something whole, an error that says how far it came.
+func notDone(ctx context.Context, err error, reached ...string) error {
 	if ctx.Err() != nil {
-		return errors.New("stopped before the end")
+		return errors.New(strings.Join(append([]string{"stopped before the end"}, reached...), "; "))
 	}
 	return err
 }

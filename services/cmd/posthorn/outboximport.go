@@ -60,7 +60,7 @@ func (c *importCmd) Run(ctx context.Context, e *env) error {
 	defer func() { _ = pool.Close() }()
 	i := importing{pool: pool, dry: c.DryRun, progress: newProgress(e.errOut, c.Quiet)}
 	if err := i.run(ctx, in); err != nil {
-		return notDone(ctx, fmt.Errorf("import: %w; %s", err, i.counts()))
+		return notDone(ctx, fmt.Errorf("import: %w; %s", err, i.counts()), i.counts())
 	}
 	_, err = fmt.Fprintln(e.out, i.counts())
 	return err

@@ -13,12 +13,22 @@ import (
 )
 
 type replayCmd struct {
+	Start  startReplayCmd  `cmd:"" default:"withargs" help:"Deliver past events again. The word start may be left out: posthorn replay --subscription sub_..."`
+	List   listReplaysCmd  `cmd:"" help:"List replays as JSON lines, the latest first."`
+	Show   showReplayCmd   `cmd:"" help:"Show a replay and how far it has come."`
+	Pause  pauseReplayCmd  `cmd:"" help:"Send no more for now."`
+	Resume resumeReplayCmd `cmd:"" help:"Go on with a replay that was paused or has failed."`
+	Cancel cancelReplayCmd `cmd:"" help:"Send no more; what was sent is delivered."`
+}
+
+type startReplayCmd struct {
 	databaseFlags
-	Subscription string         `help:"Subscription that gets the events, and nobody else." required:"" placeholder:"sub_..."`
+	toURLFlags
+	Subscription string         `help:"Subscription that gets the events, and nobody else." placeholder:"sub_..."`
 	From         postgres.Place `help:"First event: a position, a time such as 2026-01-31T08:00:00Z, or beginning." default:"beginning"`
 	To           postgres.Place `help:"Last event: a position, a time before which it was recorded, or now." default:"now"`
 	Type         []string       `help:"Only events of these types; patterns as in a subscription." placeholder:"photo.#"`
-	Subject      []string       `help:"Only events about these subjects."`
+	Subject      []string       `help:"Only events about these subjects." sep:"none"`
 	Event        []string       `help:"Only the events with these ids." placeholder:"evt_..."`
 	OnlyDead     bool           `help:"Only events whose delivery is dead."`
 	NoFilter     bool           `help:"Also events that the subscription's event types do not match today."`
@@ -27,10 +37,13 @@ type replayCmd struct {
 	Wait         bool           `help:"Show the progress until everything is sent."`
 }
 
-func (c *replayCmd) selection() (postgres.Selection, error) {
+func (c *startReplayCmd) selection() (postgres.Selection, error) {
 	s := postgres.Selection{
 		Account: events.DefaultAccount, Cause: postgres.CauseReplay, Subjects: c.Subject, EventIDs: c.Event,
 		OnlyDead: c.OnlyDead, Unfiltered: c.NoFilter, Rate: c.Rate,
+	}
+	if c.Subscription == "" {
+		return s, errors.New("give --subscription, or --to-url")
 	}
 	var err error
 	if s.Subscription, err = subscription.ParseID(c.Subscription); err != nil {
@@ -40,13 +53,19 @@ func (c *replayCmd) selection() (postgres.Selection, error) {
 	if s.EventTypes, err = patterns(c.Type); err != nil {
 		return s, err
 	}
-	if c.Rate < 0 {
-		return s, errors.New("--rate must not be negative")
-	}
 	return s, nil
 }
 
-func (c *replayCmd) Run(ctx context.Context, e *env) error {
+func (c *startReplayCmd) Run(ctx context.Context, e *env) error {
+	if c.Rate < 0 || c.Timeout <= 0 {
+		return errors.New("--rate must not be negative, and --timeout must be more than 0")
+	}
+	if c.ToURL != "" {
+		return c.runToURL(ctx, e)
+	}
+	if c.KeepGoing {
+		return errors.New("--keep-going is for --to-url")
+	}
 	s, err := c.selection()
 	if err != nil {
 		return err

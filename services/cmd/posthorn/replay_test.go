@@ -61,6 +61,33 @@ func TestReplaysAndDeadLettersFromTheCommandLine(t *testing.T) {
 		t.Errorf("running replays: %+v, %v", list, err)
 	}
 
+	id := string(list[0].ID)
+	for _, step := range []struct {
+		command string
+		code    int
+		status  string
+	}{{"show", 0, "running"}, {"pause", 0, "paused"}, {"resume", 0, "running"}, {"cancel", 0, "cancelled"}, {"cancel", 0, "cancelled"}, {"resume", 1, ""}} {
+		code, out, errOut = command(t, "replay", step.command, at, id)
+		var r struct{ ID, Status string }
+		if code != step.code || code == 0 && (json.Unmarshal([]byte(out), &r) != nil || r.Status != step.status || r.ID != id) ||
+			code == 1 && !strings.Contains(errOut, "cancelled") {
+			t.Errorf("%s: %d %s %s", step.command, code, out, errOut)
+		}
+	}
+	for args, want := range map[string]int{"": 1, "--status cancelled": 1, "--status running": 0, "--subscription " + string(sub.ID): 1, "-n 0": 0} {
+		code, out, errOut = command(t, append([]string{"replay", "list", at}, strings.Fields(args)...)...)
+		if code != 0 || strings.Count(out, id) != want {
+			t.Errorf("list %s: %d %s %s", args, code, out, errOut)
+		}
+	}
+	code, _, errOut = command(t, "replay", "show", at, string(postgres.NewReplayID()))
+	if code != 1 || !strings.Contains(errOut, "not found") {
+		t.Errorf("an unknown replay: %d %s", code, errOut)
+	}
+	if code, _, errOut = command(t, "replay", at); code != 1 || !strings.Contains(errOut, "--subscription") {
+		t.Errorf("a replay to nobody: %d %s", code, errOut)
+	}
+
 	code, out, errOut = command(t, "dead-letters", "list", at, "--subscription", string(sub.ID))
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	var first struct{ ID, EventID string }
