@@ -20,6 +20,8 @@ type Load struct {
 	Path        string // of POST requests
 	Connections int
 	Requests    int
+	// For is after how long no more requests are begun; 0 is never.
+	For time.Duration
 	// Rate is how many requests a second are begun, whatever became of those
 	// before (an open loop); 0 begins one on each connection as soon as its
 	// last one is answered (a closed loop).
@@ -27,7 +29,7 @@ type Load struct {
 	// Body appends a request's body. start is when it is meant to be made.
 	Body func(dst []byte, request int, start time.Time) []byte
 	// PathOf is the path of a request where they differ.
-	PathOf func(request int) string
+	PathOf func(request int, start time.Time) string
 }
 
 // Outcome is what came of a load.
@@ -93,7 +95,7 @@ type worker struct {
 func (w *worker) run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		i := int(w.next.Add(1)) - 1
-		if i >= w.load.Requests {
+		if i >= w.load.Requests || w.load.For > 0 && time.Since(w.begun) > w.load.For {
 			return nil
 		}
 		start := time.Now()
@@ -131,7 +133,7 @@ func pauseUntil(ctx context.Context, at time.Time) error {
 func (w *worker) send(i int, start time.Time) error {
 	path := w.load.Path
 	if w.load.PathOf != nil {
-		path = w.load.PathOf(i)
+		path = w.load.PathOf(i, start)
 	}
 	w.body = w.body[:0]
 	if w.load.Body != nil {
@@ -209,8 +211,6 @@ func discardChunks(in *bufio.Reader) error {
 	}
 }
 
-// Closed and paced loads of POST /events.
-
 // single is a load of one event a request.
 func single(addr string, connections, events int, rate float64) Load {
 	return Load{
@@ -218,6 +218,9 @@ func single(addr string, connections, events int, rate float64) Load {
 		Body: func(dst []byte, i int, start time.Time) []byte { return appendEvent(dst, eventType, i, start) },
 	}
 }
+
+// batchSize is how many events a request brings where they come in batches.
+const batchSize = 100
 
 // batched is a load of several events a request.
 func batched(addr string, connections, events, size int) Load {

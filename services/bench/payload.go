@@ -14,6 +14,7 @@ const payloadBytes = 300
 const (
 	numberField = `"benchNumber":`
 	startField  = `"benchStart":`
+	photoField  = `"photoId":"`
 )
 
 // appendEvent appends the JSON of an event as POST /events takes it. number
@@ -46,26 +47,29 @@ func appendData(dst []byte, number int, start time.Time, size int) []byte {
 	return append(dst, `"}`...)
 }
 
-// readBody finds what appendData put in.
+// readBody finds what appendData put in, or the name of a photo that says the
+// same.
 func readBody(body []byte) (number int, start time.Time, ok bool) {
-	n, ok := readInt(body, numberField)
+	n, rest, ok := readInt(body, numberField)
+	separator := startField
 	if !ok {
-		return 0, time.Time{}, false
+		if n, rest, ok = readInt(body, photoField); !ok {
+			return 0, time.Time{}, false
+		}
+		separator = "-"
 	}
-	ns, ok := readInt(body, startField)
+	ns, _, ok := readInt(rest, separator)
 	return int(n), time.Unix(0, ns), ok
 }
 
-func readInt(body []byte, field string) (n int64, ok bool) {
-	at := bytes.Index(body, []byte(field))
-	if at < 0 {
-		return 0, false
+// readInt reads the digits that follow on the field.
+func readInt(body []byte, field string) (n int64, rest []byte, ok bool) {
+	_, rest, found := bytes.Cut(body, []byte(field))
+	if !found {
+		return 0, nil, false
 	}
-	for _, c := range body[at+len(field):] {
-		if c < '0' || c > '9' {
-			break
-		}
-		n, ok = n*10+int64(c-'0'), true
+	for len(rest) > 0 && rest[0] >= '0' && rest[0] <= '9' {
+		n, rest, ok = n*10+int64(rest[0]-'0'), rest[1:], true
 	}
-	return n, ok
+	return n, rest, ok
 }

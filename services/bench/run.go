@@ -19,6 +19,12 @@ type Scenario struct {
 func Scenarios() []Scenario {
 	return []Scenario{
 		{"burst", "50,000 events at once in batches of 100, one subscription with 64 in flight", burst},
+		{"ingest", "what the API takes in, with nobody subscribed", ingest},
+		{"paced-200", "single events at 200 a second, one subscription", paced(200, map[string]Goal{"p50": {Below: 10}, "p99": {Below: 40}})},
+		{"paced-1000", "single events at 1,000 a second, one subscription", paced(1000, map[string]Goal{"p99": {Below: 100}})},
+		{"likes-1000", "likes at 1,000 a second, one subscription", pacedLikes},
+		{"fan-out-10", "5,000 events at once for 10 subscriptions with 8 in flight each", fanOut(10, 5000, Goal{AtLeast: 6000})},
+		{"fan-out-100", "500 events at once for 100 subscriptions with 8 in flight each", fanOut(100, 500, Goal{})},
 	}
 }
 
@@ -71,10 +77,19 @@ func (r *Run) withSystem(ctx context.Context, f func(ctx context.Context, y *Sys
 // caches are there, and so that what is measured begins when all is ready.
 func (y *System) warm(ctx context.Context) error {
 	const events = 500
+	return y.warmWith(ctx, events, single(y.Addr, 16, events, 0))
+}
+
+func (y *System) warmLikes(ctx context.Context) error {
+	const events = 500
+	return y.warmWith(ctx, events, y.likes(16, events, 0))
+}
+
+func (y *System) warmWith(ctx context.Context, events int, load Load) error {
 	if err := y.Expect(ctx, events); err != nil {
 		return err
 	}
-	if _, err := single(y.Addr, 16, events, 0).Run(ctx); err != nil {
+	if _, err := load.Run(ctx); err != nil {
 		return err
 	}
 	return y.Await(ctx, events*y.subscribed, 60*time.Second)
@@ -94,13 +109,16 @@ type measured struct {
 
 // measure runs a load, waits for the deliveries it leads to and checks them.
 func (r *Run) measure(
-	ctx context.Context, y *System, name string, deliveries int, load func(context.Context) (*Outcome, error),
+	ctx context.Context, y *System, events, deliveries int, load func(context.Context) (*Outcome, error),
 ) (_ *measured, err error) {
+	if err := y.Expect(ctx, events); err != nil {
+		return nil, err
+	}
 	before, err := y.cpu()
 	if err != nil {
 		return nil, err
 	}
-	stop := y.profile(ctx, name)
+	stop := y.profile(ctx, r.scenario.Name)
 	m := &measured{}
 	m.Outcome, err = load(ctx)
 	if err == nil {
@@ -123,12 +141,12 @@ func (r *Run) measure(
 	return m, err
 }
 
-// addCPU adds the CPU time per delivered event.
-func (r *Run) addCPU(m *measured, of string) {
-	per := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 / float64(m.arrived.Arrived) }
+// addCPU adds the CPU time of each process, and per delivered event.
+func (r *Run) addCPU(m *measured) {
+	per := func(d time.Duration) float64 { return ms(d) / float64(m.arrived.Arrived) }
 	for _, name := range []string{posthorn, postgresP, rabbitmq, receiver, generator} {
-		r.add("CPU "+name+of, "s", m.cpu[name].Seconds(), Goal{}, 0, "")
+		r.add("CPU of "+name, "s", m.cpu[name].Seconds(), Goal{}, 0, "")
 	}
-	r.add("CPU per delivery, Posthorn + Postgres + RabbitMQ"+of, "ms", per(m.cpu.Own()), Goal{Below: 0.5}, 0, "")
-	r.add("CPU per delivery, generator and receiver too"+of, "ms", per(m.cpu.Sum()), Goal{}, 0, "")
+	r.add("CPU per delivery, Posthorn + Postgres + RabbitMQ", "ms", per(m.cpu.Own()), Goal{Below: 0.5}, 0, "")
+	r.add("CPU per delivery, generator and receiver too", "ms", per(m.cpu.Sum()), Goal{}, 0, "")
 }

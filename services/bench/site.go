@@ -212,6 +212,17 @@ func (s *Site) newDatabase(ctx context.Context) (name, address string, err error
 	return name, strings.Replace(s.Postgres.URL(), "/posthorn?", "/"+name+"?", 1), nil
 }
 
+func (s *Site) dropDatabase(ctx context.Context, name string) error {
+	admin, err := postgres.Open(s.Postgres.URL(), "bench", 1)
+	if err != nil {
+		return err
+	}
+	if _, err = admin.ExecContext(ctx, "DROP DATABASE "+name+" WITH (FORCE)"); err != nil {
+		err = fmt.Errorf("drop database: %w", err)
+	}
+	return errors.Join(err, admin.Close())
+}
+
 // call sends a request as JSON and reads the answer.
 func call(ctx context.Context, method, url string, body, answer any) error {
 	text, err := json.Marshal(body)

@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/signing"
 )
 
@@ -28,11 +27,11 @@ type System struct {
 	database string
 	// subscribed is how many subscriptions get every event.
 	subscribed int
-	metrics  string
-	pprof    string
-	env      []string
-	log      *os.File
-	process  *child
+	metrics    string
+	pprof      string
+	env        []string
+	log        *os.File
+	process    *child
 }
 
 // startSystem starts a Posthorn that is new.
@@ -121,21 +120,18 @@ func (y *System) close(ctx context.Context) error {
 	if y.log != nil {
 		errs = append(errs, y.log.Close())
 	}
-	admin, err := postgres.Open(y.Postgres.URL(), "bench", 1)
-	if err != nil {
-		return errors.Join(append(errs, err)...)
-	}
-	if _, err := admin.ExecContext(ctx, "DROP DATABASE "+y.database+" WITH (FORCE)"); err != nil {
-		errs = append(errs, fmt.Errorf("drop database: %w", err))
-	}
-	return errors.Join(append(errs, admin.Close())...)
+	return errors.Join(append(errs, y.dropDatabase(ctx, y.database))...)
 }
 
 // subscribe makes subscriptions of the receiver, by its subscribers' names.
 func (y *System) subscribe(ctx context.Context, inFlight int, names ...string) error {
+	return y.subscribeTo(ctx, inFlight, eventType, names...)
+}
+
+func (y *System) subscribeTo(ctx context.Context, inFlight int, types string, names ...string) error {
 	for _, name := range names {
 		err := call(ctx, http.MethodPost, "http://"+y.Addr+"/subscription", map[string]any{
-			"url": "http://" + y.deliveries + "/" + name, "eventTypes": []string{eventType}, "maxInFlight": inFlight,
+			"url": "http://" + y.deliveries + "/" + name, "eventTypes": []string{types}, "maxInFlight": inFlight,
 		}, nil)
 		if err != nil {
 			return fmt.Errorf("subscribe %s: %w", name, err)
@@ -198,7 +194,7 @@ func (y *System) fetchProfile(ctx context.Context, path string) (err error) {
 		return fmt.Errorf("ask for profile: %w", err)
 	}
 	defer func() { _ = response.Body.Close() }() // read to its end
-	file, err := os.Create(path)                  //nolint:gosec // the caller's own folder
+	file, err := os.Create(path)                 //nolint:gosec // the caller's own folder
 	if err != nil {
 		return fmt.Errorf("keep profile: %w", err)
 	}
