@@ -5,15 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"posthorn/events"
 	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/sender"
 	"posthorn/services/internal/subscription"
 )
 
@@ -193,27 +192,9 @@ func (a *API) requestOf(ctx context.Context, d postgres.Delivery, headers map[st
 	if headers == nil {
 		headers = map[string]string{"Content-Type": "application/json", "Webhook-Id": d.EventID}
 	}
-	body := string(record.AppendBody(nil))
-	return &RequestMade{Method: http.MethodPost, URL: sub.URL, Headers: headers, Body: body, Curl: curl(sub.URL, headers, body)}, nil
+	body := record.AppendBody(nil)
+	return &RequestMade{Method: http.MethodPost, URL: sub.URL, Headers: headers, Body: string(body), Curl: sender.CurlLine(sub.URL, headers, body)}, nil
 }
-
-// curl is a line for a shell. Everything in it that callers chose is quoted.
-func curl(url string, headers map[string]string, body string) string {
-	var b strings.Builder
-	b.WriteString("curl -i -X POST " + quoteShell(url))
-	names := make([]string, 0, len(headers))
-	for name := range headers {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		b.WriteString(" -H " + quoteShell(name+": "+headers[name]))
-	}
-	b.WriteString(" --data-raw " + quoteShell(body))
-	return b.String()
-}
-
-func quoteShell(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 func (a *API) retryDelivery(ctx context.Context, in *DeliveryParam) (*replayOutput, error) {
 	id, err := postgres.ParseDeliveryID(in.ID)
@@ -270,20 +251,15 @@ func (in Redrive) selections() ([]postgres.Selection, error) {
 		base.Subscription = id
 		return []postgres.Selection{base}, nil
 	}
-	var list []postgres.Selection
+	ids := make([]postgres.DeliveryID, len(in.IDs))
 	for i, text := range in.IDs {
 		id, err := postgres.ParseDeliveryID(text)
 		if err != nil {
 			return nil, invalid(inBody("ids["+strconv.Itoa(i)+"]", "is not the id of a delivery"))
 		}
-		at := slices.IndexFunc(list, func(s postgres.Selection) bool { return s.Subscription == id.Subscription })
-		if at < 0 {
-			base.Subscription, base.Positions = id.Subscription, nil
-			list, at = append(list, base), len(list)
-		}
-		list[at].Positions = append(list[at].Positions, id.Position)
+		ids[i] = id
 	}
-	return list, nil
+	return postgres.SelectionsOf(base, ids), nil
 }
 
 func (a *API) redriveDeadLetters(ctx context.Context, in *struct{ Body Redrive }) (*struct{ Body Redriven }, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 
 	"posthorn/events"
 	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/sender"
 	"posthorn/services/internal/subscription"
 )
 
@@ -97,7 +99,8 @@ func printJSON(e *env, v any) error {
 
 type showDeadCmd struct {
 	databaseFlags
-	ID string `arg:"" help:"Id of the delivery." placeholder:"dlv_..."`
+	ID   string `arg:"" help:"Id of the delivery." placeholder:"dlv_..."`
+	Curl bool   `help:"Print the line for a shell that repeats the request, and nothing else."`
 }
 
 func (c *showDeadCmd) Run(ctx context.Context, e *env) error {
@@ -114,12 +117,20 @@ func (c *showDeadCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return fmt.Errorf("read delivery: %w", err)
 	}
-	if err := printJSON(e, deadLine(d)); err != nil {
-		return err
-	}
 	attempts, err := postgres.DeliveryAttempts(ctx, pool, id)
 	if err != nil {
 		return fmt.Errorf("read attempts: %w", err)
+	}
+	request, err := requestOf(ctx, pool, d, attempts)
+	if err != nil {
+		return err
+	}
+	if c.Curl {
+		_, err := fmt.Fprintln(e.out, request["curl"])
+		return err
+	}
+	if err := printJSON(e, deadLine(d)); err != nil {
+		return err
 	}
 	for _, a := range attempts {
 		if err := printJSON(e, map[string]any{
@@ -130,62 +141,103 @@ func (c *showDeadCmd) Run(ctx context.Context, e *env) error {
 			return err
 		}
 	}
-	record, err := postgres.RecordAt(ctx, pool, id.Position)
+	return printJSON(e, request)
+}
+
+// requestOf is the request of a delivery: the body as it is sent, the headers
+// as they were sent last, and the line that repeats it.
+func requestOf(ctx context.Context, q postgres.Queryer, d postgres.Delivery, attempts []postgres.LoggedAttempt) (map[string]any, error) {
+	record, err := postgres.RecordAt(ctx, q, d.Position)
 	if err != nil {
-		return fmt.Errorf("read event: %w", err)
+		return nil, fmt.Errorf("read event: %w", err)
 	}
-	return printJSON(e, map[string]any{"requestBody": string(record.AppendBody(nil))})
+	sub, err := postgres.Subscription(ctx, q, d.Subscription)
+	if err != nil {
+		return nil, fmt.Errorf("read subscription: %w", err)
+	}
+	headers := map[string]string{"Content-Type": "application/json", "Webhook-Id": d.EventID}
+	if len(attempts) > 0 {
+		headers = attempts[len(attempts)-1].RequestHeaders
+	}
+	body := record.AppendBody(nil)
+	return map[string]any{"url": sub.URL, "requestBody": string(body), "curl": sender.CurlLine(sub.URL, headers, body)}, nil
 }
 
 type redriveDeadCmd struct {
 	databaseFlags
 	deadFlags
-	Subscription string `help:"Redrive those of this subscription, all or by the other flags." placeholder:"sub_..."`
-	ID           string `arg:"" optional:"" help:"Redrive this one delivery, however it ended." placeholder:"dlv_..."`
-	Rate         int    `help:"How many are sent in a second at most; 0 is no limit." default:"0"`
-	Wait         bool   `help:"Show the progress until everything is sent."`
+	Subscription string   `help:"Redrive those of this subscription, all or by the other flags." placeholder:"sub_..."`
+	IDs          []string `arg:"" name:"id" optional:"" help:"Redrive these deliveries, however they ended." placeholder:"dlv_..."`
+	Rate         int      `help:"How many are sent in a second at most, to each subscription; 0 is no limit." default:"0"`
+	Wait         bool     `help:"Show the progress until everything is sent."`
 }
 
 func (c *redriveDeadCmd) Run(ctx context.Context, e *env) error {
-	if (c.ID == "") == (c.Subscription == "") {
-		return errors.New("give either the id of a delivery or --subscription")
+	if (len(c.IDs) == 0) == (c.Subscription == "") {
+		return errors.New("give either ids of deliveries or --subscription")
 	}
 	if c.Rate < 0 {
 		return errors.New("--rate must not be negative")
+	}
+	if len(c.IDs) > 0 && c.deadFlags != (deadFlags{}) {
+		return errors.New("--error-class, --status, --since and --until are for --subscription")
 	}
 	pool, err := c.open("dead-letters", 2)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = pool.Close() }()
-	var r postgres.Replay
-	if c.ID != "" {
-		id, err := postgres.ParseDeliveryID(c.ID)
-		if err != nil {
-			return fmt.Errorf("delivery %q: %w", c.ID, err)
-		}
-		r, err = postgres.RedriveDelivery(ctx, pool, events.DefaultAccount, id)
-		if err != nil {
-			return fmt.Errorf("redrive: %w", err)
-		}
-	} else {
-		id, err := subscription.ParseID(c.Subscription)
-		if err != nil {
-			return fmt.Errorf("--subscription %q: %w", c.Subscription, err)
-		}
-		r, err = postgres.CreateReplay(ctx, pool, postgres.Selection{
-			Account: events.DefaultAccount, Subscription: id, Cause: postgres.CauseRedrive, OnlyDead: true, Unfiltered: true,
-			Dead: c.filter(), Rate: c.Rate,
-		})
-		if err != nil {
-			return fmt.Errorf("redrive: %w", err)
-		}
+	selections, err := c.selections(ctx, pool)
+	if err != nil {
+		return err
 	}
-	_, _ = fmt.Fprintf(e.out, "%s is running.\n", r.ID)
+	var replays []postgres.Replay
+	for _, s := range selections {
+		r, err := postgres.CreateReplay(ctx, pool, s)
+		if err != nil {
+			return fmt.Errorf("redrive to %s: %w", s.Subscription, err)
+		}
+		_, _ = fmt.Fprintf(e.out, "%s is running.\n", r.ID)
+		replays = append(replays, r)
+	}
 	if !c.Wait {
 		return nil
 	}
-	return waitForReplay(ctx, e, pool, r)
+	var failures []error
+	for _, r := range replays {
+		failures = append(failures, waitForReplay(ctx, e, pool, r))
+	}
+	return errors.Join(failures...)
+}
+
+// selections are one for each subscription. All that are named are looked at
+// before any is begun.
+func (c *redriveDeadCmd) selections(ctx context.Context, pool *sql.DB) ([]postgres.Selection, error) {
+	base := postgres.Selection{Account: events.DefaultAccount, Cause: postgres.CauseRedrive, Unfiltered: true, Rate: c.Rate}
+	if c.Subscription != "" {
+		id, err := subscription.ParseID(c.Subscription)
+		if err != nil {
+			return nil, fmt.Errorf("--subscription %q: %w", c.Subscription, err)
+		}
+		base.Subscription, base.OnlyDead, base.Dead = id, true, c.filter()
+		return []postgres.Selection{base}, nil
+	}
+	ids := make([]postgres.DeliveryID, len(c.IDs))
+	for i, text := range c.IDs {
+		id, err := postgres.ParseDeliveryID(text)
+		if err != nil {
+			return nil, fmt.Errorf("delivery %q: %w", text, err)
+		}
+		d, err := postgres.DeliveryByID(ctx, pool, events.DefaultAccount, id)
+		if err != nil {
+			return nil, fmt.Errorf("delivery %q: %w", text, err)
+		}
+		if d.Status == postgres.Pending || d.Status == postgres.Retrying {
+			return nil, fmt.Errorf("delivery %q is %s: it is under way", text, d.Status)
+		}
+		ids[i] = id
+	}
+	return postgres.SelectionsOf(base, ids), nil
 }
 
 type purgeDeadCmd struct {

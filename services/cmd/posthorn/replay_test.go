@@ -102,9 +102,29 @@ func TestReplaysAndDeadLettersFromTheCommandLine(t *testing.T) {
 	if code != 1 || !strings.Contains(errOut, "--confirm=3") {
 		t.Errorf("purge without a count: %d %s %s", code, out, errOut)
 	}
-	code, out, errOut = command(t, "dead-letters", "redrive", at, first.ID)
-	if code != 0 || !strings.HasPrefix(out, "rpl_") {
+	code, out, errOut = command(t, "dead-letters", "show", at, first.ID, "--curl")
+	if code != 0 || !strings.HasPrefix(out, "curl -i --globoff -X POST 'http://example.com' -H 'Content-Type: application/json'") || strings.Count(out, "\n") != 1 {
+		t.Errorf("curl line: %d %s %s", code, out, errOut)
+	}
+	dead := make([]string, len(lines))
+	for i, line := range lines {
+		var d struct{ ID string }
+		if err := json.Unmarshal([]byte(line), &d); err != nil {
+			t.Fatal(err)
+		}
+		dead[i] = d.ID
+	}
+	code, _, errOut = command(t, "dead-letters", "redrive", at, dead[0], "dlv_99_"+sub.ID.UUID())
+	if code != 1 || !strings.Contains(errOut, "dlv_99_") {
+		t.Errorf("redrive of an unknown one: %d %s", code, errOut)
+	}
+	code, out, errOut = command(t, "dead-letters", "redrive", at, dead[0], dead[1], "--rate", "7")
+	if code != 0 || !strings.HasPrefix(out, "rpl_") || strings.Count(out, "\n") != 1 {
 		t.Errorf("redrive: %d %s %s", code, out, errOut)
+	}
+	list, err = postgres.RunningReplays(t.Context(), db)
+	if err != nil || len(list) != 1 || len(list[0].Positions) != 2 || list[0].Rate != 7 || list[0].Cause != postgres.CauseRedrive {
+		t.Errorf("running replays: %+v, %v", list, err)
 	}
 	code, out, errOut = command(t, "dead-letters", "purge", at, "--subscription", string(sub.ID), "--confirm", "3")
 	if code != 0 || !strings.HasPrefix(out, "3 ") {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -222,6 +223,20 @@ func RedriveDelivery(ctx context.Context, db *sql.DB, account string, id Deliver
 	return CreateReplay(ctx, db, Selection{
 		Account: account, Subscription: id.Subscription, Cause: CauseRedrive, Positions: []int64{id.Position}, Unfiltered: true,
 	})
+}
+
+// SelectionsOf are selections like the base, one for each subscription, of the
+// named deliveries.
+func SelectionsOf(base Selection, ids []DeliveryID) (list []Selection) {
+	for _, id := range ids {
+		at := slices.IndexFunc(list, func(s Selection) bool { return s.Subscription == id.Subscription })
+		if at < 0 {
+			base.Subscription, base.Positions = id.Subscription, nil
+			list, at = append(list, base), len(list)
+		}
+		list[at].Positions = append(list[at].Positions, id.Position)
+	}
+	return list
 }
 
 // RecordAt is the record at a position.
