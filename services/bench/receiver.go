@@ -68,8 +68,8 @@ func (r *Receiver) Run(ctx context.Context) error {
 	mux.HandleFunc("GET /count", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprintln(w, r.arrived())
 	})
-	mux.HandleFunc("GET /tallies", func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(r.tallies()) // who asked has gone
+	mux.HandleFunc("GET /tally", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(r.tally()) // who asked has gone
 	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = errors.Join(server.Close(), r.deliveries.Close()) })
@@ -114,19 +114,17 @@ func (r *Receiver) arrived() (n int) {
 	return n
 }
 
-func (r *Receiver) tallies() map[string]*Tally {
+// tally is what all subscribers got together.
+func (r *Receiver) tally() *Tally {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	out := make(map[string]*Tally, len(r.counters))
-	for name, c := range r.counters {
+	sum := &Tally{}
+	for _, c := range r.counters {
 		c.mu.Lock()
-		t := c.tally
-		t.Latency = Histogram{}
-		t.Latency.Merge(&c.tally.Latency) // a copy
-		out[name] = &t
+		sum.merge(&c.tally)
 		c.mu.Unlock()
 	}
-	return out
+	return sum
 }
 
 // serve answers the requests of a connection until it is closed.

@@ -25,6 +25,12 @@ func Scenarios() []Scenario {
 		{"likes-1000", "likes at 1,000 a second, one subscription", pacedLikes},
 		{"fan-out-10", "5,000 events at once for 10 subscriptions with 8 in flight each", fanOut(10, 5000, Goal{AtLeast: 6000})},
 		{"fan-out-100", "500 events at once for 100 subscriptions with 8 in flight each", fanOut(100, 500, Goal{})},
+		{"hanging-one", "single events at 200 a second for nine subscriptions that answer and one that hangs", hangingOne},
+		{"broker-down", "likes at 1,000 a second while RabbitMQ is dead (killed)", brokerDown},
+		{"idle", "ten subscriptions, no event", idle},
+		{"crowd-1000", "1,000 subscriptions with types of their own", crowd(1000)},
+		{"crowd-10000", "10,000 subscriptions with types of their own", crowd(10_000)},
+		{"backlog", "a million events that wait when the relay starts, one subscription", backlog},
 	}
 }
 
@@ -99,7 +105,6 @@ func (y *System) warmWith(ctx context.Context, events int, load Load) error {
 type measured struct {
 	*Outcome
 	arrived *Tally
-	tallies map[string]*Tally
 	cpu     CPU
 	peak    int64
 	// rate is deliveries a second, from the first answer of the API to the
@@ -129,10 +134,9 @@ func (r *Run) measure(
 		return nil, err
 	}
 	m.cpu = after.since(before)
-	if m.tallies, err = y.Tallies(ctx); err != nil {
+	if m.arrived, err = y.Tally(ctx); err != nil {
 		return nil, err
 	}
-	m.arrived = Sum(m.tallies)
 	if err := m.arrived.Check(deliveries); err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -169,9 +170,10 @@ func (s *Site) Expect(ctx context.Context, n int) error {
 	return call(ctx, http.MethodPost, "http://"+s.control+"/expect/"+strconv.Itoa(n), nil, nil)
 }
 
-// Tallies are what the receiver counted.
-func (s *Site) Tallies(ctx context.Context) (tallies map[string]*Tally, err error) {
-	return tallies, call(ctx, http.MethodGet, "http://"+s.control+"/tallies", nil, &tallies)
+// Tally is what the receiver counted since.
+func (s *Site) Tally(ctx context.Context) (*Tally, error) {
+	tally := &Tally{}
+	return tally, call(ctx, http.MethodGet, "http://"+s.control+"/tally", nil, tally)
 }
 
 // Await waits until n deliveries have arrived in all, or until none has for a
@@ -223,34 +225,57 @@ func (s *Site) dropDatabase(ctx context.Context, name string) error {
 	return errors.Join(err, admin.Close())
 }
 
+// newVhost makes a part of the broker that can be thrown away with all that is
+// in it.
+func (s *Site) newVhost(ctx context.Context, name string) (address string, err error) {
+	err = errors.Join(
+		call(ctx, http.MethodPut, s.management("/api/vhosts/"+name), map[string]string{}, nil),
+		call(ctx, http.MethodPut, s.management("/api/permissions/"+name+"/"+s.RabbitMQ.User()),
+			map[string]string{"configure": ".*", "write": ".*", "read": ".*"}, nil))
+	return strings.TrimSuffix(s.RabbitMQ.URL(), "/") + "/" + name, err
+}
+
+func (s *Site) dropVhost(ctx context.Context, name string) error {
+	return call(ctx, http.MethodDelete, s.management("/api/vhosts/"+name), nil, nil)
+}
+
+func (s *Site) management(path string) string {
+	u, err := url.Parse(s.RabbitMQ.ManagementURL())
+	if err != nil {
+		return path // asking there says what is wrong
+	}
+	u.User, u.Path = url.UserPassword(s.RabbitMQ.User(), s.RabbitMQ.Password()), path
+	return u.String()
+}
+
 // call sends a request as JSON and reads the answer.
-func call(ctx context.Context, method, url string, body, answer any) error {
+func call(ctx context.Context, method, address string, body, answer any) error {
 	text, err := json.Marshal(body)
 	if err != nil {
 		return fmt.Errorf("encode request: %w", err)
 	}
-	request, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(string(text)))
+	request, err := http.NewRequestWithContext(ctx, method, address, strings.NewReader(string(text)))
 	if err != nil {
 		return fmt.Errorf("make request: %w", err)
 	}
 	request.Header.Set("Content-Type", "application/json")
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", method, url, err)
+		return fmt.Errorf("%s %s: %w", method, address, err)
 	}
 	defer func() { _ = response.Body.Close() }() // read to its end
 	text, err = io.ReadAll(response.Body)
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", method, url, err)
+		return fmt.Errorf("%s %s: %w", method, address, err)
 	}
 	if response.StatusCode/100 != 2 {
-		return fmt.Errorf("%s %s: status %d: %s", method, url, response.StatusCode, text)
+		return fmt.Errorf("%s %s: status %d: %s", method, address, response.StatusCode, text)
 	}
 	if answer == nil {
 		return nil
 	}
 	if err := json.Unmarshal(text, answer); err != nil {
-		return fmt.Errorf("%s %s: decode answer: %w", method, url, err)
+		return fmt.Errorf("%s %s: decode answer: %w", method, address, err)
 	}
 	return nil
 }

@@ -17,8 +17,8 @@ import (
 	"posthorn/services/internal/signing"
 )
 
-// System is a Posthorn on a database and a namespace of its own: all parts in
-// one process.
+// System is a Posthorn on a database and a virtual host of its own: all parts
+// in one process.
 type System struct {
 	*Site
 	// Addr is the API's.
@@ -46,6 +46,10 @@ func (s *Site) startSystem(ctx context.Context) (_ *System, err error) {
 			err = errors.Join(err, y.close(ctx))
 		}
 	}()
+	queues, err := s.newVhost(ctx, name)
+	if err != nil {
+		return nil, err
+	}
 	addrs, err := freeAddrs(ctx, 3)
 	if err != nil {
 		return nil, err
@@ -56,7 +60,7 @@ func (s *Site) startSystem(ctx context.Context) (_ *System, err error) {
 	}
 	y.env = []string{
 		"PATH=/usr/bin:/bin", "HOME=" + s.config.Dir,
-		"DATABASE_URL=" + address, "AMQP_URL=" + s.RabbitMQ.URL(), "POSTHORN_NAMESPACE=" + name + ".",
+		"DATABASE_URL=" + address, "AMQP_URL=" + queues,
 		"POSTHORN_SECRET_KEY=" + signing.GenerateKey(), "POSTHORN_ALLOW_NETWORKS=127.0.0.0/8",
 		"HTTP_ADDR=" + y.Addr, "METRICS_ADDR=" + y.metrics,
 	}
@@ -104,35 +108,37 @@ func (y *System) start(ctx context.Context, command string) error {
 
 // stop ends the process as a deploy would.
 func (y *System) stop() error {
-	err := y.process.stop(60 * time.Second)
-	y.process = nil
-	return err
+	return y.process.stop(60 * time.Second)
 }
 
-// close ends the system and gives back what it used.
+// close ends the system at once and gives back what it used.
 func (y *System) close(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 	defer cancel()
 	var errs []error
 	if y.process != nil {
-		errs = append(errs, y.stop())
+		errs = append(errs, y.process.kill())
 	}
 	if y.log != nil {
 		errs = append(errs, y.log.Close())
 	}
+	if y.subscribed > 500 {
+		errs = append(errs, y.RabbitMQ.Wipe(ctx)) // much faster than deleting as many queues
+	} else {
+		errs = append(errs, y.dropVhost(ctx, y.database))
+	}
 	return errors.Join(append(errs, y.dropDatabase(ctx, y.database))...)
 }
 
-// subscribe makes subscriptions of the receiver, by its subscribers' names.
+// subscribe makes subscriptions of the receiver, by its subscribers' names, to
+// all events.
 func (y *System) subscribe(ctx context.Context, inFlight int, names ...string) error {
 	return y.subscribeTo(ctx, inFlight, eventType, names...)
 }
 
 func (y *System) subscribeTo(ctx context.Context, inFlight int, types string, names ...string) error {
 	for _, name := range names {
-		err := call(ctx, http.MethodPost, "http://"+y.Addr+"/subscription", map[string]any{
-			"url": "http://" + y.deliveries + "/" + name, "eventTypes": []string{types}, "maxInFlight": inFlight,
-		}, nil)
+		err := call(ctx, http.MethodPost, "http://"+y.Addr+"/subscription", y.subscription(inFlight, name, types), nil)
 		if err != nil {
 			return fmt.Errorf("subscribe %s: %w", name, err)
 		}
@@ -141,16 +147,26 @@ func (y *System) subscribeTo(ctx context.Context, inFlight int, types string, na
 	return nil
 }
 
+func (y *System) subscription(inFlight int, name string, types ...string) map[string]any {
+	return map[string]any{"url": "http://" + y.deliveries + "/" + name, "eventTypes": types, "maxInFlight": inFlight}
+}
+
 // cpu is what each process has used.
-func (y *System) cpu() (CPU, error) {
+func (y *System) cpu() (CPU, error) { return y.Site.cpu(y.process.pid()) }
+
+// cpu is what each process has used; that of Posthorn may not be there (0).
+func (s *Site) cpu(ofPosthorn int) (CPU, error) {
 	var used syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
 		return nil, fmt.Errorf("read own CPU time: %w", err)
 	}
 	cpu := CPU{generator: time.Duration(used.Utime.Nano() + used.Stime.Nano())}
 	for name, pid := range map[string]int{
-		posthorn: y.process.pid(), postgresP: y.Postgres.PID(), rabbitmq: y.RabbitMQ.PID(), receiver: y.receiver.pid(),
+		posthorn: ofPosthorn, postgresP: s.Postgres.PID(), rabbitmq: s.RabbitMQ.PID(), receiver: s.receiver.pid(),
 	} {
+		if pid == 0 {
+			continue
+		}
 		var err error
 		if cpu[name], err = cpuOf(pid); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)

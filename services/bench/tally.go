@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// slices is into how many equal parts the deliveries of a subscriber are
+// tenths is into how many equal parts the deliveries of a subscriber are
 // divided, to see whether the rate stays.
-const slices = 10
+const tenths = 10
 
-// Tally is what the receiver knows of a subscriber. Its numbers are those of
-// the events.
+// Tally is what the receiver counted, of one subscriber or of all. An event that
+// came to two of them has arrived twice; to one of them twice, it is duplicated.
 type Tally struct {
 	Arrived    int
 	Duplicated int
@@ -53,27 +53,24 @@ func (c *counter) add(number int, start, now time.Time, ok bool) {
 	c.tally.Arrived++
 	c.tally.Last = now
 	c.tally.Latency.Record(now.Sub(start))
-	if len(c.tally.Marks) < slices && c.tally.Arrived >= (len(c.tally.Marks)+1)*c.expected/slices {
+	if len(c.tally.Marks) < tenths && c.tally.Arrived >= (len(c.tally.Marks)+1)*c.expected/tenths {
 		c.tally.Marks = append(c.tally.Marks, now)
 	}
 }
 
-// Sum is what all subscribers got together. Marks are those of one of them.
-func Sum(tallies map[string]*Tally) *Tally {
-	sum := &Tally{}
-	for _, t := range tallies {
-		sum.Arrived += t.Arrived
-		sum.Duplicated += t.Duplicated
-		sum.Strange += t.Strange
-		if sum.First.IsZero() || (!t.First.IsZero() && t.First.Before(sum.First)) {
-			sum.First = t.First
-		}
-		if t.Last.After(sum.Last) {
-			sum.Last, sum.Marks = t.Last, t.Marks
-		}
-		sum.Latency.Merge(&t.Latency)
+// merge adds what another subscriber got. The marks are those of the one that
+// was last.
+func (t *Tally) merge(o *Tally) {
+	t.Arrived += o.Arrived
+	t.Duplicated += o.Duplicated
+	t.Strange += o.Strange
+	if t.First.IsZero() || (!o.First.IsZero() && o.First.Before(t.First)) {
+		t.First = o.First
 	}
-	return sum
+	if o.Last.After(t.Last) {
+		t.Last, t.Marks = o.Last, o.Marks
+	}
+	t.Latency.Merge(&o.Latency)
 }
 
 // Check says what is wrong with what arrived: expected is how many there

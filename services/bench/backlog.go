@@ -1,0 +1,69 @@
+package bench
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// backlog is what becomes of a million events that wait when the relay and the
+// deliveries start.
+func backlog(ctx context.Context, r *Run) error {
+	return r.withSystem(ctx, func(ctx context.Context, y *System) error {
+		if err := y.subscribe(ctx, inFlight, "one"); err != nil {
+			return err
+		}
+		if err := y.warm(ctx); err != nil {
+			return err
+		}
+		if err := y.stop(); err != nil {
+			return err
+		}
+		if err := y.start(ctx, "api"); err != nil {
+			return err
+		}
+		events := r.scale(1_000_000)
+		if err := y.Expect(ctx, events); err != nil {
+			return err
+		}
+		out, err := batched(y.Addr, 8, events, 1000).Run(ctx)
+		if err != nil {
+			return err
+		}
+		r.add("taken in, in batches of 1,000", "events/s", out.Rate()*1000, Goal{}, 0, "")
+		if err := y.stop(); err != nil {
+			return err
+		}
+		if err := y.start(ctx, "run"); err != nil {
+			return err
+		}
+		if err := y.Await(ctx, events, patience); err != nil {
+			return err
+		}
+		arrived, err := y.Tally(ctx)
+		if err != nil {
+			return err
+		}
+		if err := arrived.Check(events); err != nil {
+			return err
+		}
+		rates := rates(arrived, events)
+		r.add("delivered, all", "events/s", float64(events)/arrived.Last.Sub(arrived.First).Seconds(), Goal{}, 0, "")
+		r.add("delivered, slowest tenth", "events/s", slices.Min(rates), Goal{}, rates[0], "first tenth")
+		r.add("delivered, last tenth", "events/s", rates[tenths-1], Goal{Share: 0.9}, rates[0], "first tenth")
+		_, peak, err := memoryOf(y.process.pid())
+		r.add("peak memory of Posthorn", "MB", float64(peak)/1e6, Goal{}, 0, "")
+		return err
+	})
+}
+
+// rates are the deliveries a second in each tenth.
+func rates(t *Tally, events int) []float64 {
+	out := make([]float64, 0, tenths)
+	from := t.First
+	for _, mark := range t.Marks {
+		out = append(out, float64(events/tenths)/max(mark.Sub(from), time.Microsecond).Seconds())
+		from = mark
+	}
+	return out
+}
