@@ -22,14 +22,15 @@ func (s exitError) Error() string { return "exit status " + strconv.Itoa(int(s))
 
 type auditCmd struct {
 	databaseFlags
-	From   postgres.Place `help:"First position, or a time such as 2026-01-31T08:00:00Z from which on. The beginning of the log, if not given." placeholder:"PLACE"`
-	To     postgres.Place `help:"Last position, or a time before which. What the relay has forwarded, if not given." placeholder:"PLACE"`
-	Grace  time.Duration  `help:"How late a delivery that is not finished may be." default:"10m"`
-	Repair bool           `help:"Enter lost deliveries in the ledger, due now, so that the relay sends them; give stuck ones what they lack."`
-	Strict bool           `help:"Fail for duplicated deliveries too."`
-	JSON   bool           `name:"json" help:"Print one JSON object."`
-	Limit  int            `help:"How many findings of each kind are shown; all are counted." default:"100"`
-	Quiet  bool           `help:"Show no progress."`
+	From          postgres.Place `help:"First position, or a time such as 2026-01-31T08:00:00Z from which on. The beginning of the log, if not given." placeholder:"PLACE"`
+	To            postgres.Place `help:"Last position, or a time before which. What the relay has forwarded, if not given." placeholder:"PLACE"`
+	Grace         time.Duration  `help:"How late a delivery that is not finished may be." default:"10m"`
+	Repair        bool           `help:"Enter lost deliveries in the ledger, due now, so that the relay sends them; give stuck ones what they lack."`
+	Strict        bool           `help:"Fail for duplicated deliveries too."`
+	JSON          bool           `name:"json" help:"Print one JSON object."`
+	Limit         int            `help:"How many findings of each kind are shown; all are counted." default:"100"`
+	Quiet         bool           `help:"Show no progress."`
+	ProgressEvery time.Duration  `help:"How often progress is shown." default:"2s"`
 }
 
 // Help is shown by --help.
@@ -89,10 +90,11 @@ func (c *auditCmd) Run(ctx context.Context, e *env) error {
 	case through == 0:
 		through = -1 // nothing
 	}
-	started := time.Now()
+	started, report := time.Now(), newProgress(e.errOut, c.Quiet)
+	report.every = c.ProgressEvery
 	result := auditResult{Found: map[postgres.Problem]int64{}, Findings: []auditFinding{}}
 	shown := map[postgres.Problem]int{}
-	report, err := postgres.Audit(ctx, pool, postgres.AuditOptions{
+	audited, err := postgres.Audit(ctx, pool, postgres.AuditOptions{
 		After: after, Through: through, Grace: c.Grace, Repair: c.Repair,
 		Found: func(f postgres.Finding) error {
 			if shown[f.Problem]++; shown[f.Problem] <= c.Limit {
@@ -102,21 +104,21 @@ func (c *auditCmd) Run(ctx context.Context, e *env) error {
 			}
 			return nil
 		},
-		Progress: c.progress(e.errOut),
+		Progress: func(through, end int64) { report.show("audited up to position %d of %d\n", through, end) },
 	})
 	if err != nil {
-		return fmt.Errorf("audit: %w", err)
+		return notDone(ctx, fmt.Errorf("audit: %w", err)) // never 0, which would mean clean
 	}
 	result.Clean = true
 	for _, p := range postgres.Problems() {
-		result.Found[p] = report.Found[p]
-		if report.Found[p] > 0 && (p != postgres.Duplicated || c.Strict) {
+		result.Found[p] = audited.Found[p]
+		if audited.Found[p] > 0 && (p != postgres.Duplicated || c.Strict) {
 			result.Clean = false
 		}
 	}
-	result.From, result.To = report.After+1, report.Through
-	result.Events, result.Waiting, result.Owed, result.Deliveries = report.Events, report.Waiting, report.Owed, report.Deliveries
-	result.ByStatus, result.Repaired, result.Seconds = report.ByStatus, report.Repaired, time.Since(started).Seconds()
+	result.From, result.To = audited.After+1, audited.Through
+	result.Events, result.Waiting, result.Owed, result.Deliveries = audited.Events, audited.Waiting, audited.Owed, audited.Deliveries
+	result.ByStatus, result.Repaired, result.Seconds = audited.ByStatus, audited.Repaired, time.Since(started).Seconds()
 	if c.JSON {
 		err = json.NewEncoder(e.out).Encode(result)
 	} else {
@@ -129,18 +131,6 @@ func (c *auditCmd) Run(ctx context.Context, e *env) error {
 		return errFindings
 	}
 	return nil
-}
-
-// progress tells of long runs only.
-func (c *auditCmd) progress(w io.Writer) func(through, end int64) {
-	last := time.Now()
-	return func(through, end int64) {
-		if c.Quiet || time.Since(last) < 2*time.Second {
-			return
-		}
-		last = time.Now()
-		_, _ = fmt.Fprintf(w, "audited up to position %d of %d\n", through, end)
-	}
 }
 
 func (r *auditResult) print(w io.Writer) error {

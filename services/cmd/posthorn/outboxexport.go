@@ -109,16 +109,17 @@ func notDone(ctx context.Context, err error, reached ...string) error {
 type progress struct {
 	w     io.Writer
 	quiet bool
+	every time.Duration
 	last  time.Time
 }
 
 func newProgress(w io.Writer, quiet bool) *progress {
-	return &progress{w: w, quiet: quiet, last: time.Now()}
+	return &progress{w: w, quiet: quiet, every: 2 * time.Second, last: time.Now()}
 }
 
 // show prints the line if the last one is some time ago.
 func (p *progress) show(format string, args ...any) {
-	if time.Since(p.last) >= 2*time.Second {
+	if time.Since(p.last) >= p.every {
 		p.end(format, args...)
 	}
 }
