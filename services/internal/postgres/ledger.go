@@ -156,7 +156,8 @@ type Claimed struct {
 // ClaimAttempts grants each claim whose delivery is not finished, has had just
 // the attempts in the run that the claim says, and is not claimed by another. It is how
 // a message that may be a copy is told from one that is due. A delivery whose
-// row the relay has not committed yet is entered here.
+// row the relay has not committed yet is entered here; of an event that is not
+// in the log there is none.
 func ClaimAttempts(ctx context.Context, q Queryer, claims []Claim) (answers []Claimed, err error) {
 	n := len(claims)
 	var (
@@ -177,10 +178,13 @@ func ClaimAttempts(ctx context.Context, q Queryer, claims []Claim) (answers []Cl
 			INSERT INTO posthorn.deliveries AS d (position, subscription_id, event_id, cause, status, run, attempts, next_attempt_at, claimed_until)
 			SELECT position, subscription_id, event_id, cause, 'pending', run, attempts, clock_timestamp() + $7::interval,
 			       clock_timestamp() + micros * interval '1 microsecond'
-			FROM given ORDER BY position, subscription_id
+			FROM given g
+			WHERE EXISTS (SELECT FROM posthorn.deliveries k WHERE k.position = g.position AND k.subscription_id = g.subscription_id)
+			   OR EXISTS (SELECT FROM posthorn.outbox o WHERE o.position = g.position AND o.id = g.event_id)
+			ORDER BY position, subscription_id
 			ON CONFLICT (position, subscription_id) DO UPDATE SET claimed_until = excluded.claimed_until
 			WHERE d.status IN ('pending', 'retrying') AND d.run = excluded.run AND d.attempts <= excluded.attempts
-			  AND (d.claimed_until IS NULL OR d.claimed_until < clock_timestamp())
+			  AND d.event_id = excluded.event_id AND (d.claimed_until IS NULL OR d.claimed_until < clock_timestamp())
 			RETURNING d.position, d.subscription_id
 		)
 		SELECT g.ordinal, c.position IS NOT NULL, coalesce(d.status, 'pending'), coalesce(d.run, 0), coalesce(d.attempts, 0),
