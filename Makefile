@@ -55,6 +55,12 @@ faults: ## break it in every way that is known and write the table to docs/fault
 	go build -o bin/faults ./services/cmd/faults
 	bin/faults -random 5m -table docs/faults.md
 
+.PHONY: bench
+bench: build ## measure it beside Postgres, RabbitMQ and HTTP alone, and write docs/performance.md (BENCH=-quick, -only ...)
+	@scripts/install test
+	go build -o bin/bench ./services/cmd/bench
+	bin/bench -table docs/performance.md $(BENCH)
+
 .PHONY: lint
 lint: ## check style and the arrows between packages (.golangci.yml)
 	$(GOLANGCI_LINT) run $(DIRS)

@@ -59,12 +59,11 @@ func (h *Histogram) Quantile(q float64) time.Duration {
 
 // Below 64 ns each value has its bucket; above, each power of two has 64.
 func bucketOf(d time.Duration) int {
-	v := uint64(d)
-	if v < subBuckets {
-		return int(v)
+	if d < subBuckets {
+		return int(d)
 	}
-	shift := bits.Len64(v) - bits.Len(subBuckets)
-	return (shift+1)*subBuckets + int(v>>shift) - subBuckets
+	shift := bits.Len64(uint64(d)) - bits.Len(subBuckets)
+	return shift*subBuckets + int(d>>shift)
 }
 
 func bucketEnd(i int) time.Duration {
@@ -72,5 +71,5 @@ func bucketEnd(i int) time.Duration {
 		return time.Duration(i)
 	}
 	shift := i/subBuckets - 1
-	return time.Duration((uint64(i%subBuckets+subBuckets+1) << shift) - 1)
+	return time.Duration(i%subBuckets+subBuckets+1)<<shift - 1
 }

@@ -47,6 +47,20 @@ func (o *Outcome) Rate() float64 { return float64(o.Latency.Total) / o.Ended.Sub
 func (l Load) Run(ctx context.Context) (*Outcome, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	conns := make([]net.Conn, l.Connections)
+	defer func() {
+		for _, conn := range conns {
+			if conn != nil {
+				_ = conn.Close() // everything is answered
+			}
+		}
+	}()
+	for i := range conns {
+		var err error
+		if conns[i], err = new(net.Dialer).DialContext(ctx, "tcp", l.Addr); err != nil {
+			return nil, fmt.Errorf("connect: %w", err)
+		}
+	}
 	var (
 		wg      sync.WaitGroup
 		next    atomic.Int64
@@ -54,15 +68,9 @@ func (l Load) Run(ctx context.Context) (*Outcome, error) {
 		results = make([]Histogram, l.Connections)
 		begun   = time.Now()
 	)
-	for i := range l.Connections {
-		conn, err := new(net.Dialer).DialContext(ctx, "tcp", l.Addr)
-		if err != nil {
-			cancel(err)
-			break
-		}
+	for i, conn := range conns {
 		wg.Go(func() {
 			defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // ends a read that waits
-			defer func() { _ = conn.Close() }()                         // everything is answered
 			w := worker{load: l, conn: conn, in: bufio.NewReader(conn), begun: begun, next: &next, first: &first, latency: &results[i]}
 			if err := w.run(ctx); err != nil {
 				cancel(err)
@@ -164,8 +172,9 @@ func readAnswer(in *bufio.Reader) error {
 	}
 	if !bytes.HasPrefix(line, []byte("HTTP/1.1 2")) {
 		status := string(bytes.TrimSpace(line))
-		rest, _ := in.Peek(in.Buffered())
-		return fmt.Errorf("%w: %s: %s", errAnswer, status, rest)
+		rest, _ := in.Peek(in.Buffered()) // what is there cannot fail
+		_, problem, _ := bytes.Cut(rest, []byte("\r\n\r\n"))
+		return fmt.Errorf("%w: %s %s", errAnswer, status, bytes.TrimSpace(problem))
 	}
 	length, chunked := 0, false
 	for {

@@ -82,7 +82,7 @@ func brokerDown(ctx context.Context, r *Run) error {
 		if err := y.Expect(ctx, events); err != nil {
 			return err
 		}
-		if err := r.RabbitMQ.Kill(); err != nil {
+		if err := r.RabbitMQ.Kill(); err != nil { //nolint:contextcheck // has to happen whatever ended
 			return err
 		}
 		down, err := y.likes(64, events, rate).Run(ctx)

@@ -37,19 +37,36 @@ func Scenarios() []Scenario {
 // Run is one run of a scenario.
 type Run struct {
 	*Site
-	Figures []Figure
 
+	figures  []Figure
 	scenario Scenario
 	quick    bool
 }
 
-// RunOnce runs a scenario and returns its figures.
-func RunOnce(ctx context.Context, site *Site, s Scenario, quick bool) ([]Figure, error) {
-	r := &Run{Site: site, scenario: s, quick: quick}
-	if err := s.run(ctx, r); err != nil {
-		return nil, fmt.Errorf("%s: %w", s.Name, err)
+// Measure runs a scenario a number of times. What goes wrong in a run is in
+// the result too.
+func Measure(ctx context.Context, site *Site, s Scenario, runs int, quick bool) (Result, error) {
+	result := Result{Scenario: s.Name, About: s.About, At: time.Now(), Quick: quick}
+	var failed []error
+	for i := range runs {
+		site.config.Progress("%s, run %d of %d", s.Name, i+1, runs)
+		result.Load = append(result.Load, loadAverage())
+		r := &Run{Site: site, scenario: s, quick: quick}
+		begun := time.Now()
+		err := s.run(ctx, r)
+		if ctx.Err() != nil {
+			return result, ctx.Err()
+		}
+		if err != nil {
+			site.config.Progress("  failed: %v", err)
+			failed = append(failed, fmt.Errorf("%s: %w", s.Name, err))
+			result.Failed = append(result.Failed, err.Error())
+			continue
+		}
+		site.config.Progress("  (%v)", time.Since(begun).Round(time.Second))
+		result.Runs = append(result.Runs, r.figures)
 	}
-	return r.Figures, nil
+	return result, errors.Join(failed...)
 }
 
 // scale is a number of events, or a tenth of it in a quick run.
@@ -61,8 +78,7 @@ func (r *Run) scale(n int) int {
 }
 
 func (r *Run) add(name, unit string, value float64, goal Goal, raw float64, limit string) {
-	f := Figure{Scenario: r.scenario.Name, Name: name, Unit: unit, Value: value, Goal: goal, Raw: raw, Limit: limit}
-	r.Figures = append(r.Figures, f)
+	r.figures = append(r.figures, Figure{Name: name, Unit: unit, Value: value, Goal: goal, Raw: raw, Limit: limit})
 	line := fmt.Sprintf("  %-44s %12.2f %s", name, value, unit)
 	if raw != 0 {
 		line += fmt.Sprintf("  (%s: %.2f, ratio %.2f)", limit, raw, value/raw)

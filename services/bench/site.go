@@ -54,9 +54,9 @@ type SiteConfig struct {
 // NewSite starts servers, durable ones, and the receiver.
 func NewSite(ctx context.Context, config SiteConfig) (_ *Site, err error) {
 	s := &Site{config: config}
-	defer func() {
+	defer func() { //nolint:contextcheck // has to happen whatever ended
 		if err != nil {
-			err = errors.Join(err, s.Close()) //nolint:contextcheck // has to happen whatever ended
+			err = errors.Join(err, s.Close())
 		}
 	}()
 	s.Postgres, err = privateserver.StartPostgres(ctx, privateserver.Options{
@@ -77,7 +77,7 @@ func NewSite(ctx context.Context, config SiteConfig) (_ *Site, err error) {
 	if err != nil {
 		return nil, err
 	}
-	//nolint:gosec // the caller's own command
+	//nolint:gosec,noctx // the caller's own command; ended by Close
 	cmd := exec.Command(config.Receiver[0], config.Receiver[1:]...)
 	out, err := cmd.StdoutPipe()
 	if err != nil {

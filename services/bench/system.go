@@ -214,7 +214,7 @@ func (y *System) fetchProfile(ctx context.Context, path string) (err error) {
 	if err != nil {
 		return fmt.Errorf("keep profile: %w", err)
 	}
-	if _, err := io.Copy(file, response.Body); err != nil {
+	if _, err = io.Copy(file, response.Body); err != nil {
 		err = fmt.Errorf("keep profile: %w", err)
 	}
 	return errors.Join(err, file.Close())

@@ -41,12 +41,12 @@ func (c *counter) add(number int, start, now time.Time, ok bool) {
 	if c.seen == nil {
 		c.seen = make([]uint64, (c.expected+63)/64)
 	}
-	if bit := uint64(1) << (number % 64); c.seen[number/64]&bit != 0 {
+	bit := uint64(1) << (number % 64)
+	if c.seen[number/64]&bit != 0 {
 		c.tally.Duplicated++
 		return
-	} else {
-		c.seen[number/64] |= bit
 	}
+	c.seen[number/64] |= bit
 	if c.tally.Arrived == 0 {
 		c.tally.First = now
 	}

@@ -1,6 +1,6 @@
 // Bench measures Posthorn on servers of its own and writes a table.
 //
-//	bench [-runs 3] [-only regexp] [-quick] [-table docs/performance.md]
+//	bench [-runs 3] [-only regexp] [-quick] [-results bin/bench.json] [-table docs/performance.md]
 //
 // Its exit status is 1 where a scenario could not be run, or where what
 // arrived was not what was accepted. Figures that miss their goal are for the
@@ -9,10 +9,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -59,6 +61,8 @@ func run(ctx context.Context) (err error) {
 	only := flag.String("only", "", "run the scenarios whose names match this regular expression")
 	runs := flag.Int("runs", 3, "how often each scenario is run")
 	quick := flag.Bool("quick", false, "a tenth of the events")
+	table := flag.String("table", "", "document that the table is written to; scenarios that are not run keep what they had")
+	results := flag.String("results", "bin/bench.json", "file that keeps the figures of all runs")
 	profiles := flag.String("pprof", "", "folder that CPU profiles of Posthorn are written to")
 	keep := flag.Bool("keep", false, "keep the logs")
 	flag.Parse()
@@ -100,21 +104,69 @@ func run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, site.Close()) }() //nolint:contextcheck // has to happen whatever ended
 
+	report, err := load(*results)
+	if err != nil {
+		return err
+	}
+	if report.Machine, err = site.Machine(ctx); err != nil {
+		return err
+	}
 	var failed []error
 	for _, s := range bench.Scenarios() {
 		if !pattern.MatchString(s.Name) {
 			continue
 		}
-		for i := range *runs {
-			fmt.Printf("%s, run %d of %d\n", s.Name, i+1, *runs)
-			if _, err := bench.RunOnce(ctx, site, s, *quick); err != nil {
-				if ctx.Err() != nil {
-					return err
-				}
-				fmt.Println(" ", err)
-				failed = append(failed, err)
-			}
+		result, err := bench.Measure(ctx, site, s, *runs, *quick)
+		if ctx.Err() != nil {
+			return err
+		}
+		failed = append(failed, err)
+		report.Put(result)
+		if err := save(*results, report); err != nil {
+			return err
 		}
 	}
+	fmt.Print("\n", report.Table())
+	if *table != "" {
+		failed = append(failed, write(*table, report))
+	}
 	return errors.Join(failed...)
+}
+
+// write puts the results into the document.
+func write(path string, report *bench.Report) error {
+	earlier, err := os.ReadFile(path) //nolint:gosec // a flag
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read document: %w", err)
+	}
+	if err := os.WriteFile(path, []byte(report.Document(string(earlier))), 0o644); err != nil { //nolint:gosec // a document
+		return fmt.Errorf("write document: %w", err)
+	}
+	return nil
+}
+
+func load(path string) (*bench.Report, error) {
+	content, err := os.ReadFile(path) //nolint:gosec // a flag
+	if errors.Is(err, fs.ErrNotExist) {
+		return &bench.Report{}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read results: %w", err)
+	}
+	report := &bench.Report{}
+	if err := json.Unmarshal(content, report); err != nil {
+		return nil, fmt.Errorf("read results: %w", err)
+	}
+	return report, nil
+}
+
+func save(path string, report *bench.Report) error {
+	content, err := json.MarshalIndent(report, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encode results: %w", err)
+	}
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		return fmt.Errorf("write results: %w", err)
+	}
+	return nil
 }

@@ -1,0 +1,103 @@
+package bench
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// keepBelow stands before the part of the document that Document keeps.
+const keepBelow = "<!-- What follows is kept when the table is written anew. -->"
+
+// Report is the results of all scenarios, which may be of different runs of
+// the command.
+type Report struct {
+	Machine string
+	Results []Result
+}
+
+// Put adds a scenario's result, in the place of an earlier one.
+func (r *Report) Put(result Result) {
+	if i := slices.IndexFunc(r.Results, func(o Result) bool { return o.Scenario == result.Scenario }); i >= 0 {
+		r.Results[i] = result
+		return
+	}
+	r.Results = append(r.Results, result)
+}
+
+// Table is the results in Markdown, in the order of Scenarios.
+func (r *Report) Table() string {
+	var b strings.Builder
+	b.WriteString("| scenario | figure | median | range | limit in the same run | ratio | asked for | |\n|---|---|--:|--:|---|--:|---|---|\n")
+	for _, s := range Scenarios() {
+		for _, result := range r.Results {
+			if result.Scenario == s.Name {
+				writeRows(&b, result)
+			}
+		}
+	}
+	return b.String()
+}
+
+func writeRows(b *strings.Builder, result Result) {
+	name := "**" + result.Scenario + "**"
+	for _, f := range result.rows() {
+		limit, ratio, unit := "", "", f.Unit
+		if f.Raw != 0 {
+			limit, ratio = number(f.Raw)+" ("+f.Limit+")", number(f.ratio)
+		}
+		if unit != "" {
+			unit = " " + unit
+		}
+		fmt.Fprintf(b, "| %s | %s | %s%s | %s – %s | %s | %s | %s | %s |\n", name, f.Name, number(f.Value), unit,
+			number(f.low), number(f.high), limit, ratio, f.Goal, f.Goal.Judge(f.Value, f.ratio))
+		name = ""
+	}
+	for _, failed := range result.Failed {
+		fmt.Fprintf(b, "| %s | | | | | | | **failed**: %s |\n", name, strings.NewReplacer("|", "/", "\n", " ").Replace(failed))
+		name = ""
+	}
+}
+
+// Document is docs/performance.md with these results. What earlier had below
+// its mark is kept.
+func (r *Report) Document(earlier string) string {
+	var b strings.Builder
+	b.WriteString(`# Performance
+
+Written by ` + "`make bench`" + `, which starts a Postgres and a RabbitMQ of its own, and for each run a new Posthorn, all parts in one process.
+Nothing is made less safe than a user would have it: fsync and synchronous commits, durable queues, persistent messages, publisher confirms,
+manual acknowledgements. An event is about 300 bytes. The load generator and the receiver are processes of their own, on the same machine.
+
+**How to read it.** Machines differ and are noisy: the ratio to the limit, which the same run measured of what lies below, says more than the
+figure. Limits are Postgres alone (pgbench, 16 connections, a plain table with a primary key), RabbitMQ alone (published with confirms and
+consumed with acknowledgements at once, both pipelined) and HTTP alone (plain POSTs to the same receiver). Latency counts from when a
+request was **due**, not from when it could be made, so a stall is counted for all that it delayed. Delivered rates count from the first
+answer of the API to the last delivery. Each run is checked: where an event was lost or came twice, the run has failed and has no figures.
+CPU time is that of the process and all below it. Medians are of all runs; ranges are from the lowest to the highest.
+
+`)
+	fmt.Fprintf(&b, "%s\n\n%s\n## Scenarios\n\n| scenario | | measured (UTC) | runs | load of the machine before each |\n|---|---|---|--:|---|\n", r.Machine, r.Table())
+	for _, s := range Scenarios() {
+		for _, result := range r.Results {
+			if result.Scenario != s.Name {
+				continue
+			}
+			loads := make([]string, len(result.Load))
+			for i, l := range result.Load {
+				loads[i] = fmt.Sprintf("%.1f", l)
+			}
+			about := s.About
+			if result.Quick {
+				about += " (quick: a tenth of it)"
+			}
+			fmt.Fprintf(&b, "| **%s** | %s | %s | %d | %s |\n", s.Name, about, result.At.UTC().Format(time.DateOnly+" 15:04"), len(result.Runs), strings.Join(loads, ", "))
+		}
+	}
+	_, kept, found := strings.Cut(earlier, keepBelow)
+	if !found {
+		kept = "\n"
+	}
+	return b.String() + "\n" + keepBelow + kept
+}
