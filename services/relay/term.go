@@ -16,6 +16,10 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
+// stretch is how long changes of subscriptions may take before what is done is
+// recorded. Longer, and the lead would be lost with all of it.
+const stretch = 5 * time.Second
+
 // declareAtOnce is how many operations the topology's connection takes at once.
 const declareAtOnce = 8
 
@@ -225,8 +229,13 @@ type batch struct {
 // publish publishes the records and applies changes of subscriptions between
 // them. Where it fails, progress is cut back to what is done.
 func (b *batch) publish(ctx context.Context, records []postgres.Record) error {
+	begun, changed := time.Now(), false
 	for i := range records {
 		r := &records[i]
+		if changed && time.Since(begun) > stretch {
+			b.cut(r.Position)
+			break
+		}
 		switch r.Kind {
 		case postgres.KindEvent:
 			b.event(r)
@@ -242,6 +251,7 @@ func (b *batch) publish(ctx context.Context, records []postgres.Record) error {
 				b.cut(r.Position)
 				return err
 			}
+			changed = true
 		default:
 			b.Logger.Error("record of an unknown kind is passed over", "position", r.Position, "kind", r.Kind)
 		}
