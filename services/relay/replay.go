@@ -47,7 +47,7 @@ func (t *term) replay(ctx context.Context) error {
 				return err
 			}
 			if more {
-				known[r.ID] = time.Now().Add(replayPause(r.Rate, sent))
+				known[r.ID] = replayDue(next[r.ID], replayPause(r.Rate, sent))
 				wait = min(wait, time.Until(known[r.ID]))
 			}
 		}
@@ -65,6 +65,16 @@ func replayPause(rate, sent int) time.Duration {
 		return 0
 	}
 	return time.Duration(sent) * time.Second / time.Duration(rate)
+}
+
+// replayDue is when the next step is due. It goes by when the last one was, not
+// by when that was done, so that the time that steps take does not add up; what
+// was missed for longer than a moment is not made up for in one burst.
+func replayDue(last time.Time, pause time.Duration) time.Time {
+	if now := time.Now(); now.Sub(last) > time.Second {
+		last = now
+	}
+	return last.Add(pause)
 }
 
 // replayRows is how many events a step may send at a rate in events per second.
