@@ -167,6 +167,7 @@ func enterTx(ctx context.Context, tx *sql.Tx, owed []Owed) error {
 		       CASE WHEN r.subscription_id IS NULL THEN clock_timestamp() END
 		FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[]) AS o(position, subscription_id, event_id, cause)
 		LEFT JOIN posthorn.routes r USING (subscription_id)
+		ORDER BY o.position, o.subscription_id -- as all who write rows of several deliveries: no deadlocks
 		ON CONFLICT DO NOTHING`,
 		pq.Array(positions), pq.Array(ids), pq.Array(eventIDs), pq.Array(causes), interval(SweepGrace)); err != nil {
 		return fmt.Errorf("enter deliveries in the ledger: %w", err)
