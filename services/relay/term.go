@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"posthorn/events"
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/failpoint"
@@ -361,8 +362,10 @@ func (b *batch) change(ctx context.Context, r *postgres.Record) error {
 		err = b.Topology.DeleteSubscription(ctx, string(change.ID))
 	case !known:
 		route.Since = r.Position
-		if err := b.Topology.DeclareShared(ctx, []string{change.Account}); err != nil {
-			return fmt.Errorf("declare exchange of account %s: %w", change.Account, err)
+		if change.Account != events.DefaultAccount { // whose is declared when the term begins
+			if err := b.Topology.DeclareShared(ctx, []string{change.Account}); err != nil {
+				return fmt.Errorf("declare exchange of account %s: %w", change.Account, err)
+			}
 		}
 		err = b.declare(ctx, route)
 	default:
