@@ -90,11 +90,15 @@ func (t *term) resend(ctx context.Context, id subscription.ID, due []postgres.Du
 // again, which repairs whatever is missing and changes nothing else.
 func (t *term) reconcile(ctx context.Context) error {
 	const tick = 250 * time.Millisecond
-	var round []subscription.ID
-	next, credit := 0, 0.0
+	var (
+		round  []subscription.ID
+		began  time.Time
+		next   int
+		credit float64
+	)
 	return every(ctx, tick, func() error {
-		if next >= len(round) {
-			round, next = t.routes.ids(), 0
+		if next >= len(round) && time.Since(began) >= t.cfg.ReconcileWithin {
+			round, next, began = t.routes.ids(), 0, time.Now()
 			if err := t.Topology.DeclareShared(ctx, t.routes.accounts()); err != nil {
 				return fmt.Errorf("declare exchanges and retry queues: %w", err)
 			}

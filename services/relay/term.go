@@ -29,7 +29,7 @@ const (
 	// held up by it.
 	awaitFor = 250 * time.Millisecond
 	// idlePoll is how often is looked where nothing came for that long.
-	idlePoll = 10 * time.Millisecond
+	idlePoll = 20 * time.Millisecond
 )
 
 // term is a stretch of leading during which the topology is known to follow
