@@ -31,7 +31,7 @@ func TestOnPrivateNode(t *testing.T) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	node, err := privateserver.StartRabbitMQ(ctx, privateserver.Options{
 		Dir: dir + "/rabbitmq", Logger: slog.New(slog.DiscardHandler),
@@ -127,6 +127,9 @@ func testCrash(t *testing.T, node *privateserver.RabbitMQ) {
 	}()
 	var killed atomic.Bool
 	var before, after sync.Map // the ids confirmed before the crash and after it
+	// How long the node takes to start is not the matter here: patience begins when it has.
+	trying, giveUp := context.WithCancel(t.Context())
+	defer giveUp()
 	var wg sync.WaitGroup
 	for w := range publishers {
 		wg.Go(func() {
@@ -135,17 +138,23 @@ func testCrash(t *testing.T, node *privateserver.RabbitMQ) {
 				m := []broker.Publishing{{
 					Exchange: s.Events(broker.DefaultAccount), Key: "photo.liked", Mandatory: true, ID: fmt.Sprint(w, "-", i),
 				}}
-				eventually(t, "publishing succeeds", func() bool {
+				for {
 					confirmed := &before
 					if killed.Load() {
 						confirmed = &after
 					}
-					if _, err := p.PublishAll(t.Context(), m); err != nil {
-						return false
+					_, err := p.PublishAll(t.Context(), m)
+					if err == nil {
+						confirmed.Store(m[0].ID, true)
+						break
 					}
-					confirmed.Store(m[0].ID, true)
-					return true
-				})
+					select {
+					case <-time.After(20 * time.Millisecond):
+					case <-trying.Done():
+						t.Errorf("publishing does not go on: %v", err)
+						return
+					}
+				}
 			}
 		})
 	}
@@ -157,20 +166,22 @@ func testCrash(t *testing.T, node *privateserver.RabbitMQ) {
 		t.Fatal(err)
 	}
 	killed.Store(true)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	if err := node.Restart(ctx); err != nil {
 		t.Fatal(err)
 	}
+	late := time.AfterFunc(patience, giveUp)
+	defer late.Stop()
 	wg.Wait()
 	fromBefore, fromAfter := unseen(&before, seen), unseen(&after, seen)
-	for late := time.After(patience); len(fromBefore)+len(fromAfter) > 0; {
+	for over := time.After(patience); len(fromBefore)+len(fromAfter) > 0; {
 		select {
 		case id := <-got:
 			delete(fromBefore, id)
 			delete(fromAfter, id)
 			continue
-		case <-late:
+		case <-over:
 		}
 		break
 	}

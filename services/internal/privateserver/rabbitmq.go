@@ -343,13 +343,20 @@ func (mq *RabbitMQ) current() *process {
 	return mq.process
 }
 
-// Ctl runs rabbitmqctl against the node and returns what it printed.
+// Ctl runs rabbitmqctl against the node and returns what it printed. A node
+// takes connections a moment before it takes commands, so one that was refused
+// for that reason is tried again until ctx ends.
 func (mq *RabbitMQ) Ctl(ctx context.Context, args ...string) (string, error) {
 	h := mq.home
-	return h.run(ctx, command{
-		path: filepath.Join(mq.bin, "rabbitmqctl"), args: append([]string{"--quiet", "--node", nodeName}, args...),
-		env: mq.env(), dir: h.inside(mq.node), deathSignal: syscall.SIGKILL,
-	}, nil)
+	for {
+		out, err := h.run(ctx, command{
+			path: filepath.Join(mq.bin, "rabbitmqctl"), args: append([]string{"--quiet", "--node", nodeName}, args...),
+			env: mq.env(), dir: h.inside(mq.node), deathSignal: syscall.SIGKILL,
+		}, nil)
+		if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "requires the 'rabbit' app to be running") {
+			return out, err
+		}
+	}
 }
 
 // Stop shuts the node down and gives the folder free. When ctx ends first the
