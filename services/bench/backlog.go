@@ -38,7 +38,15 @@ func backlog(ctx context.Context, r *Run) error {
 		if err := y.start(ctx, "run"); err != nil {
 			return err
 		}
+		before, err := y.cpu()
+		if err != nil {
+			return err
+		}
 		if err := y.Await(ctx, events, patience); err != nil {
+			return err
+		}
+		after, err := y.cpu()
+		if err != nil {
 			return err
 		}
 		arrived, err := y.Tally(ctx)
@@ -52,9 +60,13 @@ func backlog(ctx context.Context, r *Run) error {
 		r.add("delivered, all", "events/s", float64(events)/arrived.Last.Sub(arrived.First).Seconds(), Goal{}, 0, "")
 		r.add("delivered, slowest tenth", "events/s", slices.Min(rates), Goal{}, rates[0], "first tenth")
 		r.add("delivered, last tenth", "events/s", rates[tenths-1], Goal{Share: 0.9}, rates[0], "first tenth")
-		_, peak, err := memoryOf(y.process.pid())
-		r.add("peak memory of Posthorn", "MB", float64(peak)/1e6, Goal{}, 0, "")
-		return err
+		use, err := y.used(after.since(before), events)
+		if err != nil {
+			return err
+		}
+		r.use = &use
+		r.add("peak memory of Posthorn", "MB", float64(use.Posthorn)/1e6, Goal{}, 0, "")
+		return nil
 	})
 }
 

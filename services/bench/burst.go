@@ -11,29 +11,34 @@ const patience = 20 * time.Second
 // inFlight is the maxInFlight of a subscription that stands alone.
 const inFlight = 64
 
-// burst is 50,000 events at once, in batches, for one subscription.
-func burst(ctx context.Context, r *Run) error {
-	raw, err := PassThrough(ctx, r.RabbitMQ.URL(), r.scale(50_000))
-	if err != nil {
-		return err
-	}
-	return r.withSystem(ctx, func(ctx context.Context, y *System) error {
-		if err := y.subscribe(ctx, inFlight, "one"); err != nil {
-			return err
-		}
-		if err := y.warm(ctx); err != nil {
-			return err
-		}
+// burst is 50,000 events at once for one subscription.
+func burst(load func(addr string, events int) Load) func(ctx context.Context, r *Run) error {
+	return func(ctx context.Context, r *Run) error {
 		events := r.scale(50_000)
-		measured, err := r.measure(ctx, y, events, events, func(ctx context.Context) (*Outcome, error) {
-			return batched(y.Addr, 4, events, batchSize).Run(ctx)
-		})
+		raw, err := PassThrough(ctx, r.RabbitMQ.URL(), events)
 		if err != nil {
 			return err
 		}
-		r.add("delivered", "events/s", measured.rate, Goal{AtLeast: 5000, Share: 0.4}, raw, "published and consumed")
-		r.addCPU(measured)
-		r.add("peak memory of Posthorn", "MB", float64(measured.peak)/1e6, Goal{Below: 150}, 0, "")
-		return nil
-	})
+		posts, err := r.Posts(ctx, inFlight, events)
+		if err != nil {
+			return err
+		}
+		return r.withSystem(ctx, func(ctx context.Context, y *System) error {
+			if err := y.subscribe(ctx, inFlight, "one"); err != nil {
+				return err
+			}
+			if err := y.warm(ctx); err != nil {
+				return err
+			}
+			m, err := r.measure(ctx, y, events, events, load(y.Addr, events).Run)
+			if err != nil {
+				return err
+			}
+			r.add("delivered", "events/s", m.rate, Goal{AtLeast: 5000, Share: 0.4}, raw, "published and consumed")
+			r.add("limit: plain POSTs to the receiver, 64 connections", "req/s", posts, Goal{}, 0, "")
+			r.addUse(m)
+			r.add("peak memory of Posthorn", "MB", float64(m.use.Posthorn)/1e6, Goal{Below: 150}, 0, "")
+			return nil
+		})
+	}
 }

@@ -85,9 +85,24 @@ type Result struct {
 	Load []float64
 	// Runs are the figures of each run that was whole.
 	Runs [][]Figure
+	// Uses are what the measured load of each of them took.
+	Uses []Use
 	// Failed says what went wrong in the others.
 	Failed []string
 }
+
+// Use is what a load took.
+type Use struct {
+	CPU        CPU
+	Deliveries int
+	// Posthorn and RabbitMQ are the most memory that they have had, in bytes.
+	Posthorn, RabbitMQ int64
+}
+
+// own and all are CPU milliseconds for each delivery, without and with what
+// only measures.
+func (u Use) own() float64 { return ms(u.CPU.Own()) / float64(max(u.Deliveries, 1)) }
+func (u Use) all() float64 { return ms(u.CPU.Sum()) / float64(max(u.Deliveries, 1)) }
 
 // row is a figure over all runs.
 type row struct {

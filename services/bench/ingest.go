@@ -38,10 +38,16 @@ func ingest(ctx context.Context, r *Run) error {
 				goal.Share = 0.7
 			}
 			r.add(fmt.Sprintf("/like, %d connections", connections), "req/s", out.Rate(), goal, rows, "single-row inserts, 16 connections")
+			if err := y.settle(ctx); err != nil {
+				return err
+			}
 			if out, err = r.timed(single(y.Addr, connections, unbounded, 0)).Run(ctx); err != nil {
 				return err
 			}
 			r.add(fmt.Sprintf("/events, %d connections", connections), "req/s", out.Rate(), Goal{}, rows, "single-row inserts, 16 connections")
+			if err := y.settle(ctx); err != nil {
+				return err
+			}
 		}
 		out, err := r.timed(batched(y.Addr, 16, unbounded, batchSize)).Run(ctx)
 		if err != nil {

@@ -50,7 +50,6 @@ func paced(rate int, goals map[string]Goal) func(ctx context.Context, r *Run) er
 			}
 			r.addLatency("request to receiver", &m.arrived.Latency, nil, "", goals)
 			r.addLatency("request to answer", &m.Latency, raw, "insert of a row at this rate", nil)
-			r.add("CPU per delivery, Posthorn + Postgres + RabbitMQ", "ms", ms(m.cpu.Own())/float64(events), Goal{}, 0, "")
 			return nil
 		})
 	}
@@ -107,7 +106,7 @@ func fanOut(subscriptions, events int, goal Goal) func(ctx context.Context, r *R
 				return err
 			}
 			r.add("delivered", "deliveries/s", m.rate, goal, raw, "plain POSTs to the receiver, 64 connections")
-			r.addCPU(m)
+			r.addUse(m)
 			return nil
 		})
 	}

@@ -16,7 +16,7 @@ func idle(ctx context.Context, r *Run) error {
 	if err := pauseUntil(ctx, time.Now().Add(length/3)); err != nil {
 		return err
 	}
-	servers, err := r.use(ctx, length, func() (CPU, error) { return r.cpu(0) })
+	servers, err := r.during(ctx, length, func() (CPU, error) { return r.cpu(0) })
 	if err != nil {
 		return err
 	}
@@ -32,7 +32,7 @@ func idle(ctx context.Context, r *Run) error {
 		if err := pauseUntil(ctx, time.Now().Add(length/3)); err != nil {
 			return err
 		}
-		used, err := r.use(ctx, length, y.cpu)
+		used, err := r.during(ctx, length, y.cpu)
 		if err != nil {
 			return err
 		}
@@ -45,8 +45,8 @@ func idle(ctx context.Context, r *Run) error {
 	})
 }
 
-// use is what is used in a time.
-func (r *Run) use(ctx context.Context, length time.Duration, cpu func() (CPU, error)) (CPU, error) {
+// during is what is used in a time.
+func (r *Run) during(ctx context.Context, length time.Duration, cpu func() (CPU, error)) (CPU, error) {
 	before, err := cpu()
 	if err != nil {
 		return nil, err

@@ -12,25 +12,52 @@ type Scenario struct {
 	Name string
 	// About says in a line what it is.
 	About string
-	run   func(ctx context.Context, r *Run) error
+	// Long says that a run takes minutes.
+	Long bool
+	run  func(ctx context.Context, r *Run) error
 }
 
 // Scenarios are all, in the order of the table.
 func Scenarios() []Scenario {
 	return []Scenario{
-		{"burst", "50,000 events at once in batches of 100, one subscription with 64 in flight", burst},
-		{"ingest", "what the API takes in, with nobody subscribed", ingest},
-		{"paced-200", "single events at 200 a second, one subscription", paced(200, map[string]Goal{"p50": {Below: 10}, "p99": {Below: 40}})},
-		{"paced-1000", "single events at 1,000 a second, one subscription", paced(1000, map[string]Goal{"p99": {Below: 100}})},
-		{"likes-1000", "likes at 1,000 a second, one subscription", pacedLikes},
-		{"fan-out-10", "5,000 events at once for 10 subscriptions with 8 in flight each", fanOut(10, 5000, Goal{AtLeast: 6000})},
-		{"fan-out-100", "500 events at once for 100 subscriptions with 8 in flight each", fanOut(100, 500, Goal{})},
-		{"hanging-one", "single events at 200 a second for nine subscriptions that answer and one that hangs", hangingOne},
-		{"broker-down", "likes at 1,000 a second while RabbitMQ is dead (killed)", brokerDown},
-		{"idle", "ten subscriptions, no event", idle},
-		{"crowd-1000", "1,000 subscriptions with types of their own", crowd(1000)},
-		{"crowd-10000", "10,000 subscriptions with types of their own", crowd(10_000)},
-		{"backlog", "a million events that wait when the relay starts, one subscription", backlog},
+		{
+			Name: "burst", About: "50,000 events at once in batches of 100, one subscription with 64 in flight",
+			run: burst(func(addr string, events int) Load { return batched(addr, 4, events, batchSize) }),
+		},
+		{
+			Name: "burst-singles", About: "50,000 events at once, one a request over 64 connections, one subscription with 64 in flight",
+			run: burst(func(addr string, events int) Load { return single(addr, 64, events, 0) }),
+		},
+		{Name: "ingest", About: "what the API takes in, with nobody subscribed", run: ingest},
+		{
+			Name: "paced-200", About: "single events at 200 a second, one subscription",
+			run: paced(200, map[string]Goal{"p50": {Below: 10}, "p99": {Below: 40}}),
+		},
+		{
+			Name: "paced-1000", About: "single events at 1,000 a second, one subscription",
+			run: paced(1000, map[string]Goal{"p99": {Below: 100}}),
+		},
+		{Name: "likes-1000", About: "likes at 1,000 a second, one subscription", run: pacedLikes},
+		{
+			Name: "fan-out-10", About: "5,000 events at once for 10 subscriptions with 8 in flight each",
+			run: fanOut(10, 5000, Goal{AtLeast: 6000}),
+		},
+		{
+			Name: "fan-out-100", About: "500 events at once for 100 subscriptions with 8 in flight each",
+			run: fanOut(100, 500, Goal{}),
+		},
+		{
+			Name: "hanging-one", About: "single events at 200 a second for nine subscriptions that answer and one that hangs",
+			run: hangingOne,
+		},
+		{Name: "broker-down", About: "likes at 1,000 a second while RabbitMQ is dead (killed)", run: brokerDown},
+		{Name: "idle", About: "ten subscriptions, no event", run: idle},
+		{Name: "crowd-1000", About: "1,000 subscriptions with types of their own", run: crowd(1000)},
+		{Name: "crowd-10000", About: "10,000 subscriptions with types of their own", Long: true, run: crowd(10_000)},
+		{
+			Name: "backlog", About: "a million events that wait when the relay starts, one subscription",
+			Long: true, run: backlog,
+		},
 	}
 }
 
@@ -39,6 +66,7 @@ type Run struct {
 	*Site
 
 	figures  []Figure
+	use      *Use // of the last load
 	scenario Scenario
 	quick    bool
 }
@@ -65,6 +93,9 @@ func Measure(ctx context.Context, site *Site, s Scenario, runs int, quick bool) 
 		}
 		site.config.Progress("  (%v)", time.Since(begun).Round(time.Second))
 		result.Runs = append(result.Runs, r.figures)
+		if r.use != nil {
+			result.Uses = append(result.Uses, *r.use)
+		}
 	}
 	return result, errors.Join(failed...)
 }
@@ -121,8 +152,7 @@ func (y *System) warmWith(ctx context.Context, events int, load Load) error {
 type measured struct {
 	*Outcome
 	arrived *Tally
-	cpu     CPU
-	peak    int64
+	use     Use
 	// rate is deliveries a second, from the first answer of the API to the
 	// last delivery.
 	rate float64
@@ -149,7 +179,6 @@ func (r *Run) measure(
 	if err := errors.Join(err, failed, stop()); err != nil {
 		return nil, err
 	}
-	m.cpu = after.since(before)
 	if m.arrived, err = y.Tally(ctx); err != nil {
 		return nil, err
 	}
@@ -157,16 +186,22 @@ func (r *Run) measure(
 		return nil, err
 	}
 	m.rate = float64(deliveries) / m.arrived.Last.Sub(m.FirstAnswer).Seconds()
-	_, m.peak, err = memoryOf(y.process.pid())
+	m.use, err = y.used(after.since(before), deliveries)
+	r.use = &m.use
 	return m, err
 }
 
-// addCPU adds the CPU time of each process, and per delivered event.
-func (r *Run) addCPU(m *measured) {
-	per := func(d time.Duration) float64 { return ms(d) / float64(m.arrived.Arrived) }
-	for _, name := range []string{posthorn, postgresP, rabbitmq, receiver, generator} {
-		r.add("CPU of "+name, "s", m.cpu[name].Seconds(), Goal{}, 0, "")
-	}
-	r.add("CPU per delivery, Posthorn + Postgres + RabbitMQ", "ms", per(m.cpu.Own()), Goal{Below: 0.5}, 0, "")
-	r.add("CPU per delivery, generator and receiver too", "ms", per(m.cpu.Sum()), Goal{}, 0, "")
+// used adds the memory to the CPU time.
+func (y *System) used(cpu CPU, deliveries int) (Use, error) {
+	use := Use{CPU: cpu, Deliveries: deliveries}
+	var errs [2]error
+	_, use.Posthorn, errs[0] = memoryOf(y.process.pid())
+	_, use.RabbitMQ, errs[1] = memoryOf(y.RabbitMQ.PID())
+	return use, errors.Join(errs[:]...)
+}
+
+// addUse adds what the load took, as figures with goals where it is asked for.
+func (r *Run) addUse(m *measured) {
+	r.add("CPU per delivery, Posthorn + Postgres + RabbitMQ", "ms", m.use.own(), Goal{Below: 0.5}, 0, "")
+	r.add("CPU per delivery, generator and receiver too", "ms", m.use.all(), Goal{}, 0, "")
 }

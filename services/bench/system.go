@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -173,6 +176,50 @@ func (s *Site) cpu(ofPosthorn int) (CPU, error) {
 		}
 	}
 	return cpu, nil
+}
+
+// settle waits until the relay has come to the end of the log, so that what it
+// has to catch up with does not count for what is measured next.
+func (y *System) settle(ctx context.Context) error {
+	deadline := time.Now().Add(3 * patience)
+	for {
+		lag, err := y.metric(ctx, "posthorn_relay_lag_positions")
+		if err != nil {
+			return err
+		}
+		if lag == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("wait for the relay: it is %v positions behind", lag)
+		}
+		if err := pauseUntil(ctx, time.Now().Add(100*time.Millisecond)); err != nil {
+			return err
+		}
+	}
+}
+
+// metric is the value of a metric without labels.
+func (y *System) metric(ctx context.Context, name string) (float64, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+y.metrics+"/metrics", http.NoBody)
+	if err != nil {
+		return 0, fmt.Errorf("ask for metrics: %w", err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, fmt.Errorf("ask for metrics: %w", err)
+	}
+	defer func() { _ = response.Body.Close() }() // read to its end
+	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
+		if text, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			value, err := strconv.ParseFloat(text, 64)
+			if err != nil {
+				return 0, fmt.Errorf("read metric %s: %w", name, err)
+			}
+			return value, nil
+		}
+	}
+	return 0, fmt.Errorf("metric %s is not there", name)
 }
 
 // profile takes a CPU profile of Posthorn until stop is called, where profiles

@@ -60,6 +60,35 @@ func writeRows(b *strings.Builder, result Result) {
 	}
 }
 
+// useTable says what the measured loads took.
+func (r *Report) useTable() string {
+	var b strings.Builder
+	b.WriteString("## CPU seconds and memory\n\nOf the measured load alone, medians. Per delivery: Posthorn, Postgres and RabbitMQ; in brackets all five.\n\n" +
+		"| scenario | deliveries | Posthorn | Postgres | RabbitMQ | receiver | generator | ms per delivery | peak memory of Posthorn, RabbitMQ |\n" +
+		"|---|--:|--:|--:|--:|--:|--:|--:|--:|\n")
+	for _, s := range Scenarios() {
+		for _, result := range r.Results {
+			if result.Scenario != s.Name || len(result.Uses) == 0 {
+				continue
+			}
+			of := func(f func(u Use) float64) string {
+				values := make([]float64, len(result.Uses))
+				for i, u := range result.Uses {
+					values[i] = f(u)
+				}
+				return number(median(values))
+			}
+			fmt.Fprintf(&b, "| **%s** | %s |", s.Name, of(func(u Use) float64 { return float64(u.Deliveries) }))
+			for _, name := range []string{posthorn, postgresP, rabbitmq, receiver, generator} {
+				fmt.Fprintf(&b, " %s |", of(func(u Use) float64 { return u.CPU[name].Seconds() }))
+			}
+			fmt.Fprintf(&b, " %s (%s) | %s, %s MB |\n", of(Use.own), of(Use.all),
+				of(func(u Use) float64 { return float64(u.Posthorn) / 1e6 }), of(func(u Use) float64 { return float64(u.RabbitMQ) / 1e6 }))
+		}
+	}
+	return b.String()
+}
+
 // Document is docs/performance.md with these results. What earlier had below
 // its mark is kept.
 func (r *Report) Document(earlier string) string {
@@ -78,7 +107,7 @@ answer of the API to the last delivery. Each run is checked: where an event was 
 CPU time is that of the process and all below it. Medians are of all runs; ranges are from the lowest to the highest.
 
 `)
-	fmt.Fprintf(&b, "%s\n\n%s\n## Scenarios\n\n| scenario | | measured (UTC) | runs | load of the machine before each |\n|---|---|---|--:|---|\n", r.Machine, r.Table())
+	fmt.Fprintf(&b, "%s\n\n%s\n%s\n## Scenarios\n\n| scenario | | measured (UTC) | runs | load of the machine before each |\n|---|---|---|--:|---|\n", r.Machine, r.Table(), r.useTable())
 	for _, s := range Scenarios() {
 		for _, result := range r.Results {
 			if result.Scenario != s.Name {

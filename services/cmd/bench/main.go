@@ -60,6 +60,7 @@ func run(ctx context.Context) (err error) {
 	binary := flag.String("posthorn", "bin/posthorn", "the command to measure")
 	only := flag.String("only", "", "run the scenarios whose names match this regular expression")
 	runs := flag.Int("runs", 3, "how often each scenario is run")
+	long := flag.Int("long", 1, "how often those are run of which a run takes minutes")
 	quick := flag.Bool("quick", false, "a tenth of the events")
 	table := flag.String("table", "", "document that the table is written to; scenarios that are not run keep what they had")
 	results := flag.String("results", "bin/bench.json", "file that keeps the figures of all runs")
@@ -116,7 +117,11 @@ func run(ctx context.Context) (err error) {
 		if !pattern.MatchString(s.Name) {
 			continue
 		}
-		result, err := bench.Measure(ctx, site, s, *runs, *quick)
+		times := *runs
+		if s.Long {
+			times = min(times, *long)
+		}
+		result, err := bench.Measure(ctx, site, s, times, *quick)
 		if ctx.Err() != nil {
 			return err
 		}
