@@ -14,6 +14,9 @@ type Expectation struct {
 	Types []string
 	// After and Through bound the positions that it is owed; 0 is no bound.
 	After, Through int64
+	// Replays were made through these positions: each has the events up to
+	// there arrive once more.
+	Replays []int64
 	// Optional: what it is owed may be missing, as after a deletion.
 	Optional bool
 	// NotAfter is a time from which no request may reach it; zero is none.
@@ -22,6 +25,17 @@ type Expectation struct {
 
 func (e Expectation) owed(a Accepted) bool {
 	return slices.Contains(e.Types, a.Type) && a.Position > e.After && (e.Through == 0 || a.Position <= e.Through)
+}
+
+// times is how often an event that it is owed has to arrive.
+func (e Expectation) times(a Accepted) int {
+	n := 1
+	for _, through := range e.Replays {
+		if a.Position <= through {
+			n++
+		}
+	}
+	return n
 }
 
 // Pair is an event and a subscriber.
@@ -33,8 +47,8 @@ type Report struct {
 	Expected int // events for a subscriber
 	Requests int // that arrived
 
-	Lost       []Pair // accepted, owed, and never answered with 2xx
-	Duplicated []Pair // one for each request after one that was answered with 2xx
+	Lost       []Pair // accepted, owed, and not answered with 2xx as often as owed
+	Duplicated []Pair // one for each request after that
 	Unexpected []Pair // never asked for by the producer, or without an id
 	Corrupted  []Pair // other data, another id in the body, or a signature that does not verify
 	Misrouted  []Pair // to a subscriber that did not ask for it
@@ -67,7 +81,7 @@ func Check(asked []Accepted, arrivals []Arrival, expected []Expectation, deliver
 	}
 	arrivals = slices.SortedStableFunc(slices.Values(arrivals), func(a, b Arrival) int { return a.Answered.Compare(b.Answered) })
 	r.Requests = len(arrivals)
-	first := map[Pair]time.Time{}
+	first, taken := map[Pair]time.Time{}, map[Pair]int{}
 	for _, a := range arrivals {
 		pair := Pair{a.ID, a.Subscriber}
 		e, asked := known[a.ID]
@@ -86,10 +100,13 @@ func Check(asked []Accepted, arrivals []Arrival, expected []Expectation, deliver
 		if !want.NotAfter.IsZero() && a.At.After(want.NotAfter) {
 			r.Late = append(r.Late, pair)
 		}
-		if _, again := first[pair]; again {
+		switch {
+		case taken[pair] == want.times(e):
 			r.Duplicated = append(r.Duplicated, pair)
-		} else if a.Status/100 == 2 {
-			first[pair] = a.Answered
+		case a.Status/100 == 2:
+			if taken[pair]++; taken[pair] == 1 {
+				first[pair] = a.Answered
+			}
 		}
 	}
 	for _, e := range expected {
@@ -98,12 +115,13 @@ func Check(asked []Accepted, arrivals []Arrival, expected []Expectation, deliver
 				continue
 			}
 			r.Expected++
-			at, arrived := first[Pair{a.ID, e.Subscriber}]
+			pair := Pair{a.ID, e.Subscriber}
+			at, arrived := first[pair]
 			switch {
+			case taken[pair] < e.times(a) && !e.Optional:
+				r.Lost = append(r.Lost, pair)
 			case arrived && !faultEnd.IsZero() && a.At.Before(faultEnd):
 				r.Recovery = max(r.Recovery, at.Sub(faultEnd))
-			case !arrived && !e.Optional:
-				r.Lost = append(r.Lost, Pair{a.ID, e.Subscriber})
 			}
 		}
 	}

@@ -76,6 +76,15 @@ func TestTheCheckerFindsEachFault(t *testing.T) {
 		"an event from after it":              {func(r *run) { r.expected[0].Through = 1 }, "1 misrouted"},
 		"a request after a deletion":          {func(r *run) { r.expected[1].NotAfter = r.arrivals[0].At.Add(-time.Millisecond) }, "1 late"},
 		"a success that nobody gave":          {func(r *run) { r.delivered = append(r.delivered, faults.Pair{ID: "2", Subscriber: "b"}) }, "1 invented"},
+		"a replay that did not come":          {func(r *run) { r.expected[1].Replays = []int64{1} }, "1 lost"},
+		"a replay that came twice": {func(r *run) {
+			r.expected[1].Replays = []int64{1}
+			r.arrivals = append(r.arrivals, r.arrivals[3], r.arrivals[3])
+		}, "1 duplicated"},
+		"a replay of what was not to be replayed": {func(r *run) {
+			r.expected[0].Replays = []int64{1}
+			r.arrivals = append(r.arrivals, r.arrivals[1], r.arrivals[2])
+		}, "1 duplicated"},
 		"a recovery that takes too long": {func(r *run) {
 			r.faultEnd = r.asked[0].At.Add(time.Second)
 			r.arrivals[3].Answered = r.faultEnd.Add(time.Hour)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -43,15 +44,19 @@ type Servers struct {
 
 // StartServers starts both in a folder.
 func StartServers(ctx context.Context, dir string) (*Servers, error) {
-	pg, err := privateserver.StartPostgres(ctx, privateserver.Options{Dir: filepath.Join(dir, "postgres")})
+	return startServers(ctx, privateserver.Options{Dir: filepath.Join(dir, "postgres")}, privateserver.Options{Dir: filepath.Join(dir, "rabbitmq")})
+}
+
+func startServers(ctx context.Context, forPostgres, forRabbitMQ privateserver.Options) (*Servers, error) {
+	pg, err := privateserver.StartPostgres(ctx, forPostgres)
 	if err != nil {
 		return nil, err
 	}
-	mq, err := privateserver.StartRabbitMQ(ctx, privateserver.Options{
-		Dir: filepath.Join(dir, "rabbitmq"),
-		// Full disks and memory are made on purpose.
-		Settings: map[string]string{"disk_free_limit.absolute": "50MB", "vm_memory_high_watermark.absolute": "2GB"},
-	})
+	// Full disks and memory are made on purpose.
+	settings := map[string]string{"disk_free_limit.absolute": "50MB", "vm_memory_high_watermark.absolute": "2GB"}
+	maps.Copy(settings, forRabbitMQ.Settings)
+	forRabbitMQ.Settings = settings
+	mq, err := privateserver.StartRabbitMQ(ctx, forRabbitMQ)
 	if err != nil {
 		return nil, errors.Join(err, pg.Kill()) //nolint:contextcheck // has to happen whatever ended
 	}
@@ -72,6 +77,7 @@ type Cluster struct {
 	Namespace string
 
 	binary, dir string
+	direct      string // address of the database, past the line
 	key         string // that the secrets are encrypted with
 	log         *os.File
 	db          *sql.DB
@@ -136,14 +142,15 @@ func (c *Cluster) attach(ctx context.Context, servers *Servers) (err error) {
 	if _, err := admin.ExecContext(ctx, "CREATE DATABASE "+name); err != nil {
 		return fmt.Errorf("create database: %w", err)
 	}
-	direct, err := url.Parse(servers.Postgres.URL())
+	direct, err := database(servers.Postgres.URL(), name)
 	if err != nil {
-		return fmt.Errorf("read address of postgres: %w", err)
-	}
-	direct.Path = "/" + name
-	if c.db, err = postgres.Open(direct.String(), "faults", 4); err != nil {
 		return err
 	}
+	c.direct = direct.String()
+	if c.db, err = postgres.Open(c.direct, "faults", 4); err != nil {
+		return err
+	}
+	zerolog.SetGlobalLevel(zerolog.Disabled) // toxics have no other way to be silent
 	toxics := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	through := func(proxy **toxiproxy.Proxy, u *url.URL) error {
 		*proxy = toxiproxy.NewProxy(toxics, u.Scheme, "127.0.0.1:0", u.Host)
@@ -355,12 +362,16 @@ func (c *Cluster) close(ctx context.Context) error {
 
 // subscribe makes a subscription of a subscriber of the sink.
 func (c *Cluster) subscribe(ctx context.Context, name string, types ...string) error {
+	return c.subscribeWith(ctx, name, "3s", 8, types...)
+}
+
+func (c *Cluster) subscribeWith(ctx context.Context, name, timeout string, maxInFlight int, types ...string) error {
 	var answer struct {
 		ID     string `json:"id"`
 		Secret string `json:"secret"`
 	}
 	err := c.call(ctx, http.MethodPost, "/subscription", map[string]any{
-		"url": c.Sink.URL(name), "eventTypes": types, "timeout": "3s", "maxInFlight": 8,
+		"url": c.Sink.URL(name), "eventTypes": types, "timeout": timeout, "maxInFlight": maxInFlight,
 	}, &answer)
 	if err != nil {
 		return fmt.Errorf("subscribe %s: %w", name, err)
@@ -369,23 +380,41 @@ func (c *Cluster) subscribe(ctx context.Context, name string, types ...string) e
 		return err
 	}
 	c.ids[name] = answer.ID
-	c.expected = append(c.expected, Expectation{Subscriber: name, Types: types})
+	e := Expectation{Subscriber: name, Types: types}
+	err = c.db.QueryRowContext(ctx, `SELECT since FROM posthorn.subscriptions WHERE id::text = $1`, bare(answer.ID)).Scan(&e.After)
+	if err != nil {
+		return fmt.Errorf("read subscription: %w", err)
+	}
+	c.expected = append(c.expected, e)
 	return nil
 }
 
+// call calls the API.
 func (c *Cluster) call(ctx context.Context, method, path string, body, answer any) error {
+	return request(ctx, method, c.API+path, nil, body, answer)
+}
+
+// request makes a request with JSON and wants a 2xx.
+func request(ctx context.Context, method, address string, user *url.Userinfo, body, answer any) error {
 	payload, err := json.Marshal(body)
 	if err != nil {
 		return fmt.Errorf("encode request: %w", err)
 	}
-	request, err := http.NewRequestWithContext(ctx, method, c.API+path, bytes.NewReader(payload))
+	if body == nil {
+		payload = nil
+	}
+	r, err := http.NewRequestWithContext(ctx, method, address, bytes.NewReader(payload))
 	if err != nil {
 		return fmt.Errorf("make request: %w", err)
 	}
-	request.Header.Set("Content-Type", "application/json")
-	response, err := http.DefaultClient.Do(request)
+	r.Header.Set("Content-Type", "application/json")
+	if user != nil {
+		password, _ := user.Password()
+		r.SetBasicAuth(user.Username(), password)
+	}
+	response, err := http.DefaultClient.Do(r)
 	if err != nil {
-		return fmt.Errorf("call the api: %w", err)
+		return fmt.Errorf("%s %s: %w", method, address, err)
 	}
 	defer func() { _ = response.Body.Close() }() // read to its end
 	text, err := io.ReadAll(response.Body)
@@ -393,7 +422,7 @@ func (c *Cluster) call(ctx context.Context, method, path string, body, answer an
 		return fmt.Errorf("read answer: %w", err)
 	}
 	if response.StatusCode/100 != 2 {
-		return fmt.Errorf("%s %s: status %d: %s", method, path, response.StatusCode, text)
+		return fmt.Errorf("%s %s: status %d: %s", method, address, response.StatusCode, text)
 	}
 	if answer == nil {
 		return nil
@@ -404,6 +433,9 @@ func (c *Cluster) call(ctx context.Context, method, path string, body, answer an
 	return nil
 }
 
+// bare is a subscription's id as the tables have it.
+func bare(id string) string { return strings.TrimPrefix(id, "sub_") }
+
 // queue is the name of a subscriber's queue.
 func (c *Cluster) queue(name string) string { return c.Namespace + "deliver." + c.ids[name] }
 
@@ -411,7 +443,7 @@ func (c *Cluster) queue(name string) string { return c.Namespace + "deliver." + 
 func (c *Cluster) ledger(ctx context.Context) (delivered []Pair, unfinished int, err error) {
 	names := map[string]string{}
 	for name, id := range c.ids {
-		names[strings.TrimPrefix(id, "sub_")] = name
+		names[bare(id)] = name
 	}
 	rows, err := c.db.QueryContext(ctx, `SELECT event_id, subscription_id::text, status FROM posthorn.deliveries`)
 	if err != nil {
@@ -443,28 +475,4 @@ func (c *Cluster) unfinished(ctx context.Context) (n int, err error) {
 		return 0, fmt.Errorf("read ledger: %w", err)
 	}
 	return n, nil
-}
-
-// stall makes a line take everything and pass on nothing.
-func stall(ctx context.Context, line *toxiproxy.Proxy, d time.Duration) error {
-	for _, stream := range []string{"upstream", "downstream"} {
-		_, err := line.Toxics.AddToxicJson(strings.NewReader(
-			`{"name":"stall-` + stream + `","type":"timeout","stream":"` + stream + `","attributes":{"timeout":0}}`))
-		if err != nil {
-			return fmt.Errorf("stall line: %w", err)
-		}
-	}
-	pause(ctx, d)
-	line.Toxics.ResetToxics(ctx)
-	return nil
-}
-
-// cut breaks all connections of a line and refuses new ones for a while.
-func cut(ctx context.Context, line *toxiproxy.Proxy, d time.Duration) error {
-	line.Stop()
-	pause(ctx, d)
-	if err := line.Start(); err != nil {
-		return fmt.Errorf("mend line: %w", err)
-	}
-	return nil
 }

@@ -56,6 +56,7 @@ type Row struct {
 	Repeated   int // requests to the API that had to be repeated
 	Recovery   time.Duration
 	Verdict    string // empty where the row passes
+	NotRun     string // why it could not be run here
 	At         time.Time
 }
 
@@ -72,8 +73,17 @@ type Bench struct {
 }
 
 // Run runs a scenario. An error says that it could not be run; what it found
-// is in the row.
-func (b *Bench) Run(ctx context.Context, s Scenario) (row Row, err error) {
+// is in the row, and why this machine cannot run it.
+func (b *Bench) Run(ctx context.Context, s Scenario) (Row, error) {
+	row, err := b.run(ctx, s)
+	if not, ok := errors.AsType[NotRunError](err); ok {
+		row.NotRun = not.Reason
+		return row, nil
+	}
+	return row, err
+}
+
+func (b *Bench) run(ctx context.Context, s Scenario) (row Row, err error) {
 	row = Row{Name: s.Name, Bound: s.Bound, At: time.Now().UTC()}
 	dir, err := os.MkdirTemp(b.Dir, "scenario-")
 	if err != nil {

@@ -137,6 +137,9 @@ func (s *Sink) URL(name string) string { return "http://" + s.listener.Addr().St
 
 // Behave sets how a subscriber answers from now on.
 func (s *Sink) Behave(name string, mode Mode) {
+	if mode == GzipBomb {
+		_, _ = s.bomb() // packing it takes longer than a subscriber may
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.subscriber(name).mode = mode

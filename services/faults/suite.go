@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -21,7 +21,7 @@ func Suite(random time.Duration) []Scenario {
 			Name: "kill -9 at " + point, Bound: bound, Failpoints: map[string]string{part: point + "=kill@20"}, Quick: quick,
 		}
 	}
-	return []Scenario{
+	suite := []Scenario{
 		{Name: "no fault", Quick: true, Inject: wait(3 * time.Second)},
 		{Name: "SIGTERM of every part in turn, twice", Quick: true, Inject: rolling},
 		kill("api", "append.before_commit", 0, false),
@@ -36,29 +36,6 @@ func Suite(random time.Duration) []Scenario {
 		},
 		{Name: "SIGSTOP of the leading relay for 20 s, with a standby", Bound: 0, Inject: stopped("relay", 20*time.Second)},
 		{Name: "SIGSTOP of a delivery for 25 s", Bound: inFlight, Inject: stopped("delivery", 25*time.Second)},
-		{Name: "connections to RabbitMQ cut 5 times", Bound: 5 * inFlight, Quick: true, Inject: func(ctx context.Context, c *Cluster) error {
-			return repeat(5, func() error {
-				err := cut(ctx, c.toRabbitMQ, 200*time.Millisecond)
-				pause(ctx, 800*time.Millisecond)
-				return err
-			})
-		}},
-		{Name: "RabbitMQ unreachable for 10 s", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
-			return cut(ctx, c.toRabbitMQ, 10*time.Second)
-		}},
-		{Name: "line to RabbitMQ dead for 15 s", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
-			return stall(ctx, c.toRabbitMQ, 15*time.Second)
-		}},
-		{Name: "connections to Postgres cut 5 times", Bound: 5 * inFlight, Inject: func(ctx context.Context, c *Cluster) error {
-			return repeat(5, func() error {
-				err := cut(ctx, c.toPostgres, 200*time.Millisecond)
-				pause(ctx, 800*time.Millisecond)
-				return err
-			})
-		}},
-		{Name: "line to Postgres dead for 10 s", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
-			return stall(ctx, c.toPostgres, 10*time.Second)
-		}},
 		{Name: "Postgres killed and started", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
 			return errors.Join(c.Postgres.Kill(), c.Postgres.Restart(ctx)) //nolint:contextcheck // a kill has a deadline of its own
 		}},
@@ -67,20 +44,15 @@ func Suite(random time.Duration) []Scenario {
 			return errors.Join(c.RabbitMQ.Kill(), c.RabbitMQ.Restart(ctx)) //nolint:contextcheck // a kill has a deadline of its own
 		}},
 		{Name: "RabbitMQ wiped", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error { return c.RabbitMQ.Wipe(ctx) }},
-		{Name: "queue with a backlog purged", Bound: inFlight, Inject: backlogged(func(ctx context.Context, c *Cluster) error {
-			return c.ctl(ctx, "purge_queue", c.queue("victim"))
-		})},
-		{Name: "queue deleted under load", Bound: inFlight, Inject: backlogged(func(ctx context.Context, c *Cluster) error {
-			return c.ctl(ctx, "delete_queue", c.queue("victim"))
-		})},
-		{Name: "exchange deleted under load", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
-			return c.ctl(ctx, "eval", fmt.Sprintf(
-				`rabbit_exchange:delete(rabbit_misc:r(<<"/">>, exchange, <<"%sevents">>), false, <<"faults">>).`, c.Namespace))
-		}},
 		{Name: "memory alarm for 10 s", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
 			err := c.ctl(ctx, "set_vm_memory_high_watermark", "0.00001")
 			pause(ctx, 10*time.Second)
 			return errors.Join(err, c.ctl(ctx, "set_vm_memory_high_watermark", "absolute", "2GB"))
+		}},
+		{Name: "disk alarm for 10 s", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
+			err := c.ctl(ctx, "set_disk_free_limit", "1000000000000")
+			pause(ctx, 10*time.Second)
+			return errors.Join(err, c.ctl(ctx, "set_disk_free_limit", "50MB"))
 		}},
 		{Name: "transaction with an id open for 5 s", Inject: func(ctx context.Context, c *Cluster) error {
 			tx, err := c.db.BeginTx(ctx, nil)
@@ -98,10 +70,10 @@ func Suite(random time.Duration) []Scenario {
 		hostile(Hang, true), hostile(Slowloris, false), hostile(ResetAfter, false), hostile(Failing, false), hostile(Throttling, false),
 		hostile(Redirect, false), hostile(HeaderBomb, false), hostile(Gone, false),
 		{Name: "a subscriber that flaps", Inject: behave(Flapping, 5*time.Second)},
-		{Name: "a subscriber that answers 2xx with a flood", Inject: behave(Flooding, 5*time.Second)},
-		{Name: "subscription deleted under load", Inject: deleted},
-		randomKills(random),
+		{Name: "dump restored into another Postgres, with an empty RabbitMQ", Inject: restored},
 	}
+	suite = append(suite, clocks()...)
+	return slices.Concat(suite, lines(), mistakes(), changes(), resources(), []Scenario{randomKills(random)})
 }
 
 // randomKills kills a part by chance every two seconds.
@@ -205,41 +177,16 @@ func backlogged(f func(context.Context, *Cluster) error) func(context.Context, *
 	}
 }
 
-// deleted deletes a subscription: what it is owed may be missing then, but
-// nothing may reach it a second after the answer.
-func deleted(ctx context.Context, c *Cluster) error {
-	if err := c.call(ctx, http.MethodDelete, "/subscription/"+c.ids["victim"], nil, nil); err != nil {
-		return err
-	}
-	for i := range c.expected {
-		if c.expected[i].Subscriber == "victim" {
-			c.expected[i].Optional, c.expected[i].NotAfter = true, time.Now().Add(time.Second)
-		}
-	}
-	pause(ctx, 3*time.Second)
-	return nil
-}
-
-func (c *Cluster) ctl(ctx context.Context, args ...string) error {
-	if out, err := c.RabbitMQ.Ctl(ctx, args...); err != nil {
-		return fmt.Errorf("%w: %s", err, out)
-	}
-	return nil
-}
-
 // NotRun are faults that one machine, or one program on it, cannot bring
 // about, with the reason.
 func NotRun() [][2]string {
 	return [][2]string{
-		{"clock jumps", "needs libfaketime in the process, or other clocks than the machine's"},
-		{"failover to an asynchronous replica", "needs a second Postgres that follows the first"},
-		{"disks that are really full", "needs volumes of their own, which take mounting"},
-		{"upgrade from a release before", "there is no release before"},
-		{"limits on files of the broker", "private servers have no setting for it"},
-		{"a million events of backlog; dump and restore; 10,000 subscriptions", "not a part of this suite"},
 		{
-			"messages that somebody else published; a queue that exists with other arguments; changed URL or secret",
-			"not a part of this suite",
+			"clock jumps of relay and delivery",
+			"a Go program reads the clock from the kernel's vDSO and not through libc, so libfaketime does not reach it, and Linux' time namespaces " +
+				"do not cover the time of day",
 		},
+		{"failover to an asynchronous replica", "it loses what the replica has not got yet; how much is up to the replica, not to Posthorn"},
+		{"upgrade under load from the release before", "there is no release before"},
 	}
 }

@@ -1,38 +1,116 @@
 package faults
 
 import (
+	"context"
 	"fmt"
+	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
 
+// Versions are what the rows were run with.
+type Versions struct{ Posthorn, Postgres, RabbitMQ string }
+
+// Versions asks for them.
+func (b *Bench) Versions(ctx context.Context) (v Versions, err error) {
+	out, err := exec.CommandContext(ctx, b.Binary, "version").Output() //nolint:gosec // the binary was built for this
+	if err != nil {
+		return v, fmt.Errorf("ask posthorn for its version: %w", err)
+	}
+	v.Posthorn = strings.TrimPrefix(strings.TrimSpace(string(out)), "posthorn ")
+	//nolint:gosec // found by privateserver
+	if out, err = exec.CommandContext(ctx, b.Servers.Postgres.BinDir()+"/postgres", "--version").Output(); err != nil {
+		return v, fmt.Errorf("ask postgres for its version: %w", err)
+	}
+	v.Postgres = strings.TrimPrefix(strings.TrimSpace(string(out)), "postgres (PostgreSQL) ")
+	if v.RabbitMQ, err = b.Servers.RabbitMQ.Ctl(ctx, "version"); err != nil {
+		return v, fmt.Errorf("ask rabbitmq for its version: %w", err)
+	}
+	v.RabbitMQ = strings.TrimSpace(v.RabbitMQ)
+	return v, nil
+}
+
 // Table is the document that says what came of each row.
-func Table(rows []Row) string {
+func Table(rows []Row, v Versions, seed uint64) string {
 	var b strings.Builder
-	b.WriteString(`# Faults
-
-Written by ` + "`make faults`" + `: real processes (an API, two relays, two deliveries), a Postgres and a RabbitMQ of their own, about 100
-events a second for three subscriptions, two of which want each of two types. A producer has on file what was accepted, the
-subscribers what came, and a checker compares the two with the ledger. Processes that die are started again after 0.3 s, as systemd
-would; nothing else is done by hand. Recovery is how long after the fault was over the last event was delivered that was accepted
-before. Everything unexpected, corrupted, misrouted, or delivered in the ledger alone, fails a row too. "May" is how many events more than
-once the fault explains: what is in flight, for each crash. "Repeated" are the producer's requests that had to be sent again, under the same id.
-
-`)
-	fmt.Fprintf(&b, "Run on %s/%s with %d CPUs, %s.\n\n", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version())
-	b.WriteString("| fault | at (UTC) | accepted | expected | lost | duplicated | may | repeated | recovery | |\n|---|---|--:|--:|--:|--:|--:|--:|--:|---|\n")
+	b.WriteString(preface)
+	var accepted, expected, lost, duplicated, failed, last int
 	for _, r := range rows {
+		accepted, expected, lost, duplicated = accepted+r.Accepted, expected+r.Expected, lost+r.Lost, duplicated+r.Duplicated
+		if r.Verdict != "" {
+			failed++
+		}
+		if r.At.After(rows[last].At) {
+			last = slices.IndexFunc(rows, func(o Row) bool { return o.Name == r.Name })
+		}
+	}
+	if len(rows) > 0 {
+		fmt.Fprintf(&b, "Last run %s, Posthorn %s, Postgres %s, RabbitMQ %s, %s on %s/%s, %d CPUs, `-seed %d`.\n\n",
+			rows[last].At.Format("2006-01-02 15:04 UTC"), v.Posthorn, v.Postgres, v.RabbitMQ, runtime.Version(), runtime.GOOS, runtime.GOARCH,
+			runtime.NumCPU(), seed)
+		fmt.Fprintf(&b, "**%d rows, %d failed: %d events accepted, %d deliveries expected of them, %d lost, %d duplicated.**\n\n",
+			len(rows), failed, accepted, expected, lost, duplicated)
+	}
+	b.WriteString("| fault | at (UTC) | accepted | expected | lost | duplicated | may | repeated | recovery | |\n|---|---|--:|--:|--:|--:|--:|--:|--:|---|\n")
+	var not [][2]string
+	for _, r := range rows {
+		if r.NotRun != "" {
+			not = append(not, [2]string{r.Name, r.NotRun})
+			continue
+		}
 		verdict := r.Verdict
 		if verdict == "" {
 			verdict = "ok"
 		}
 		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %d | %d | %d | %.1f s | %s |\n", r.Name, r.At.Format(time.DateOnly+" 15:04"),
-			r.Accepted, r.Expected, r.Lost, r.Duplicated, r.Bound, r.Repeated, r.Recovery.Seconds(), strings.ReplaceAll(verdict, "|", "/"))
+			r.Accepted, r.Expected, r.Lost, r.Duplicated, r.Bound, r.Repeated, r.Recovery.Seconds(), cell(verdict))
 	}
 	b.WriteString("\n## Not run\n\n| fault | reason |\n|---|---|\n")
-	for _, n := range NotRun() {
-		fmt.Fprintf(&b, "| %s | %s |\n", n[0], n[1])
+	for _, n := range append(not, NotRun()...) {
+		fmt.Fprintf(&b, "| %s | %s |\n", n[0], cell(n[1]))
 	}
+	b.WriteString(elsewhere)
 	return b.String()
 }
+
+// cell is text that stays in its cell.
+func cell(text string) string {
+	return strings.NewReplacer("|", "/", "\n", " ").Replace(text)
+}
+
+const preface = `# Faults
+
+Written by ` + "`make faults`" + `. Each row runs an API, two relays and two deliveries as processes of their own, on a private Postgres and
+RabbitMQ, and breaks something. About 100 events a second are appended through the API, for three subscribers: ` + "`a`" + ` wants two of three
+types, ` + "`b`" + ` and ` + "`victim`" + ` one each. A process that dies is started again after 0.3 s, as systemd would, and so is a server. Nothing else is done by hand.
+
+The producer writes to a file what it asks for and what was accepted; what fails it sends again under the same id. The subscribers
+write to a file every request, before they answer it. At the end everything that was accepted has to be delivered, or the row waits 80 s
+and fails. A checker compares the two files with each other and with the ledger. A row fails if anything was
+
+- **lost**: accepted, and not answered with 2xx by each subscriber that is owed it
+- **duplicated** more often than the fault explains: sent again after a 2xx. "May" is what can be in flight, 48, for each
+  crash or cut that can repeat a request. It is 0 without a fault, for SIGTERM, and for all that happens to APIs and relays
+- **unexpected, corrupted, misrouted**: a request that no event was asked for; other bytes, type, id or signature; the wrong subscriber
+- **late**: to a subscription that had been deleted for a second
+- **invented**: delivered according to the ledger, though the subscriber never answered 2xx
+- **unfinished** in the ledger
+- slow to come back: **recovery** is how long after the fault was over the last event was delivered that had been accepted before; at most 60 s
+
+and if the fault could not be brought about, or its own conditions do not hold: others being served meanwhile, memory or goroutines flat, and so on.
+"Repeated" are the producer's requests that had to be sent again. ` + "`bin/faults -only 'text' -seed N`" + ` runs single rows; the same seed
+makes the same choices where chance decides. ` + "`make test`" + ` runs some rows of this table, in an order by chance, for a little more than a minute.
+
+`
+
+const elsewhere = `
+## Shown elsewhere
+
+| fault | where |
+|---|---|
+| a backlog of a million events | ` + "`make bench`, [performance](performance.md)" + ` |
+| appends that commit out of order | tests of ` + "`services/internal/postgres`" + ` and of the relay |
+| certificates that are wrong, addresses that are private, redirects to them | tests of ` + "`services/internal/sender`" + ` |
+`

@@ -39,7 +39,7 @@ func run(ctx context.Context) (err error) {
 	random := flag.Duration("random", 15*time.Second, "how long parts are killed by chance")
 	table := flag.String("table", "", "file that the table is written to; rows that are not run keep what they had")
 	results := flag.String("results", "bin/faults.json", "file that keeps the rows")
-	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "decides what is left to chance") //nolint:gosec // any number will do
+	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "decides what is left to chance")
 	keep := flag.Bool("keep", false, "keep the logs and journals")
 	flag.Parse()
 	wanted, err := regexp.Compile(*only)
@@ -69,17 +69,34 @@ func run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, servers.Kill()) }() //nolint:contextcheck // has to happen whatever ended
 
-	rows, err := load(*results)
-	if err != nil {
-		return err
-	}
 	suite := slices.DeleteFunc(faults.Suite(*random), func(s faults.Scenario) bool { return !wanted.MatchString(s.Name) })
-	bench := faults.Bench{Servers: servers, Binary: path, Dir: dir, Seed: *seed}
+	bench := &faults.Bench{Servers: servers, Binary: path, Dir: dir, Seed: *seed}
 	fmt.Println("seed", *seed)
+	rows, failed := runRows(ctx, bench, suite, *results)
+	if *table != "" {
+		versions, err := bench.Versions(ctx)
+		if err != nil {
+			return errors.Join(failed, err)
+		}
+		ordered := inOrder(rows, faults.Suite(*random))
+		if err := os.WriteFile(*table, []byte(faults.Table(ordered, versions, *seed)), 0o644); err != nil { //nolint:gosec // a document
+			return errors.Join(failed, fmt.Errorf("write table: %w", err))
+		}
+	}
+	return failed
+}
+
+// runRows runs rows one after another, tells how they went, and keeps what
+// they found in the file, where rows that are not run keep what they had.
+func runRows(ctx context.Context, bench *faults.Bench, suite []faults.Scenario, results string) ([]faults.Row, error) {
+	rows, err := load(results)
+	if err != nil {
+		return nil, err
+	}
 	var failed []error
 	for i, s := range suite {
 		if ctx.Err() != nil {
-			break
+			return rows, errors.Join(append(failed, ctx.Err())...)
 		}
 		begun := time.Now()
 		row, err := bench.Run(ctx, s)
@@ -89,19 +106,29 @@ func run(ctx context.Context) (err error) {
 		if row.Verdict != "" {
 			failed = append(failed, fmt.Errorf("%s: %s", row.Name, row.Verdict))
 		}
+		said := row.Verdict
+		if row.NotRun != "" {
+			said = "not run: " + row.NotRun
+		}
 		fmt.Printf("%2d/%d %4.0f s  %-62s accepted %6d  lost %d  duplicated %d  recovery %v  %s\n", i+1, len(suite), time.Since(begun).Seconds(),
-			row.Name, row.Accepted, row.Lost, row.Duplicated, row.Recovery.Round(100*time.Millisecond), row.Verdict)
+			row.Name, row.Accepted, row.Lost, row.Duplicated, row.Recovery.Round(100*time.Millisecond), said)
 		rows = append(slices.DeleteFunc(rows, func(r faults.Row) bool { return r.Name == row.Name }), row)
-		if err := save(*results, rows); err != nil {
-			return err
+		if err := save(results, rows); err != nil {
+			return rows, errors.Join(append(failed, err)...)
 		}
 	}
-	if *table != "" {
-		if err := os.WriteFile(*table, []byte(faults.Table(rows)), 0o644); err != nil { //nolint:gosec // a document
-			return fmt.Errorf("write table: %w", err)
+	return rows, errors.Join(failed...)
+}
+
+// inOrder are the rows of the suite, as it orders them.
+func inOrder(rows []faults.Row, suite []faults.Scenario) []faults.Row {
+	var ordered []faults.Row
+	for _, s := range suite {
+		if i := slices.IndexFunc(rows, func(r faults.Row) bool { return r.Name == s.Name }); i >= 0 {
+			ordered = append(ordered, rows[i])
 		}
 	}
-	return errors.Join(failed...)
+	return ordered
 }
 
 func load(path string) ([]faults.Row, error) {
