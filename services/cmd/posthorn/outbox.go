@@ -167,7 +167,7 @@ func (c *tailCmd) follow(ctx context.Context, e *env, pool *sql.DB, slice postgr
 		wait := followEvery
 		switch {
 		case ctx.Err() != nil:
-			return nil // it was stopped, which is how it ends
+			return nil //nolint:nilerr // it was stopped, which is how it ends
 		case errors.Is(err, postgres.ErrUnavailable):
 			if !away {
 				e.logger.Warn("the database is away; going on when it is back", "error", err)

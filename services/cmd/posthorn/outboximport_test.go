@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -186,9 +187,7 @@ func TestAnIDWithOtherContentStopsAnImportAtItsBatch(t *testing.T) {
 	} {
 		text := lines(1, func(_ int, r map[string]any) {
 			r["id"], r["data"] = "taken", 1
-			for k, v := range field {
-				r[k] = v
-			}
+			maps.Copy(r, field)
 		})
 		if err := os.WriteFile(file, []byte("\n"+text), 0o600); err != nil {
 			t.Fatal(err)
