@@ -49,7 +49,7 @@ test-next: bin/withservers ## the same tests on Postgres 17 and RabbitMQ 4, from
 	bin/withservers -chroot $(NEXT) go test $(TESTFLAGS) $(PKGS)
 
 .PHONY: faults
-faults: ## break it in every way that is known and write the table to docs/faults.md (takes some 20 minutes)
+faults: ## break it in every way that is known and write the table to docs/faults.md (takes some 25 minutes)
 	@scripts/install test
 	go build -tags failpoints -ldflags '-X main.version=$(VERSION)' -o bin/posthorn-failpoints ./services/cmd/posthorn
 	go build -o bin/faults ./services/cmd/faults
