@@ -163,7 +163,7 @@ func slowlyDeclared(ctx context.Context, c *Cluster) error {
 		return err
 	}
 	defer c.toRabbitMQ.Toxics.ResetToxics(ctx)
-	return crowd(100, "T.3")(ctx, c)
+	return crowd(100, "T.9")(ctx, c) // of which there are none: it is about the queues
 }
 
 // NotRunError says why a fault cannot be brought about here.

@@ -241,15 +241,17 @@ func (r run) arrived(name string) iter.Seq[Arrival] {
 func (c *Cluster) asked() string { return filepath.Join(c.dir, "accepted.jsonl") }
 
 func (c *Cluster) report(ctx context.Context, faultEnd time.Time) (Report, run, error) {
+	// Before the arrivals: what is delivered according to the ledger has to be
+	// among them, also while some are still on their way.
+	delivered, unfinished, err := c.ledger(ctx)
+	if err != nil {
+		return Report{}, run{}, err
+	}
 	accepted, err := readJournal[Accepted](c.asked())
 	if err != nil {
 		return Report{}, run{}, err
 	}
 	arrivals, err := readJournal[Arrival](filepath.Join(c.dir, "arrivals.jsonl"))
-	if err != nil {
-		return Report{}, run{}, err
-	}
-	delivered, unfinished, err := c.ledger(ctx)
 	if err != nil {
 		return Report{}, run{}, err
 	}
