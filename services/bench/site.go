@@ -261,21 +261,21 @@ func call(ctx context.Context, method, address string, body, answer any) error {
 	request.Header.Set("Content-Type", "application/json")
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", method, address, err)
+		return fmt.Errorf("%s %s: %w", method, request.URL.Redacted(), err)
 	}
 	defer func() { _ = response.Body.Close() }() // read to its end
 	text, err = io.ReadAll(response.Body)
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", method, address, err)
+		return fmt.Errorf("%s %s: %w", method, request.URL.Redacted(), err)
 	}
 	if response.StatusCode/100 != 2 {
-		return fmt.Errorf("%s %s: status %d: %s", method, address, response.StatusCode, text)
+		return fmt.Errorf("%s %s: status %d: %s", method, request.URL.Redacted(), response.StatusCode, text)
 	}
 	if answer == nil {
 		return nil
 	}
 	if err := json.Unmarshal(text, answer); err != nil {
-		return fmt.Errorf("%s %s: decode answer: %w", method, address, err)
+		return fmt.Errorf("%s %s: decode answer: %w", method, request.URL.Redacted(), err)
 	}
 	return nil
 }

@@ -116,7 +116,7 @@ func (y *System) stop() error {
 
 // close ends the system at once and gives back what it used.
 func (y *System) close(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
 	defer cancel()
 	var errs []error
 	if y.process != nil {

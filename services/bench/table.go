@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -58,6 +59,14 @@ func writeRows(b *strings.Builder, result Result) {
 		fmt.Fprintf(b, "| %s | | | | | | | **failed**: %s |\n", name, strings.NewReplacer("|", "/", "\n", " ").Replace(failed))
 		name = ""
 	}
+}
+
+// busy says that the load before a run was more than the run before it can
+// have left.
+func (r *Report) busy() bool {
+	return slices.ContainsFunc(r.Results, func(result Result) bool {
+		return slices.ContainsFunc(result.Load, func(l float64) bool { return l > 4*float64(runtime.NumCPU()) })
+	})
 }
 
 // useTable says what the measured loads took.
@@ -123,6 +132,9 @@ CPU time is that of the process and all below it. Medians are of all runs; range
 			}
 			fmt.Fprintf(&b, "| **%s** | %s | %s | %d | %s |\n", s.Name, about, result.At.UTC().Format(time.DateOnly+" 15:04"), len(result.Runs), strings.Join(loads, ", "))
 		}
+	}
+	if r.busy() {
+		b.WriteString("\nThe machine was busy with other work during some of these runs: their figures are lower than the machine's own would be.\n")
 	}
 	_, kept, found := strings.Cut(earlier, keepBelow)
 	if !found {
