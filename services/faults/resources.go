@@ -43,11 +43,6 @@ func resources() []Scenario {
 				return open(c.Postgres.Done()), c.Postgres.Restart
 			})
 		}},
-		{Name: "disk of RabbitMQ full for 8 s", Bound: inFlight, Padding: 2000, Servers: smallRabbitMQ, Inject: func(ctx context.Context, c *Cluster) error {
-			return full(ctx, filepath.Join(c.dir, "small"), func() (running bool, restart func(context.Context) error) {
-				return open(c.RabbitMQ.Done()), c.RabbitMQ.Restart
-			})
-		}},
 	}
 }
 
@@ -194,16 +189,6 @@ func small(ctx context.Context, dir, size string) (string, func() error, error) 
 func smallPostgres(ctx context.Context, dir string) (*Servers, func() error, error) {
 	return onSmall(ctx, dir, "400m", func(path string) (*Servers, error) {
 		return startServers(ctx, privateserver.Options{Dir: filepath.Join(path, "postgres")}, privateserver.Options{Dir: filepath.Join(dir, "rabbitmq")})
-	})
-}
-
-func smallRabbitMQ(ctx context.Context, dir string) (*Servers, func() error, error) {
-	return onSmall(ctx, dir, "200m", func(path string) (*Servers, error) {
-		return startServers(ctx, privateserver.Options{Dir: filepath.Join(dir, "postgres")}, privateserver.Options{
-			Dir: filepath.Join(path, "rabbitmq"),
-			// Without a limit there is no alarm before the disk is full.
-			Settings: map[string]string{"disk_free_limit.absolute": "1KB"},
-		})
 	})
 }
 
