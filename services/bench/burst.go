@@ -34,7 +34,12 @@ func burst(load func(addr string, events int) Load) func(ctx context.Context, r 
 			if err != nil {
 				return err
 			}
-			r.add("delivered", "events/s", m.rate, Goal{AtLeast: 5000, Share: 0.4}, raw, "published and consumed")
+			again, err := PassThrough(ctx, r.RabbitMQ.URL(), events)
+			if err != nil {
+				return err
+			}
+			// A limit is what can be done: the better of before and after.
+			r.add("delivered", "events/s", m.rate, Goal{AtLeast: 5000, Share: 0.4}, max(raw, again), "published and consumed")
 			r.add("limit: plain POSTs to the receiver, 64 connections", "req/s", posts, Goal{}, 0, "")
 			r.addUse(m)
 			r.add("peak memory of Posthorn", "MB", float64(m.use.Posthorn)/1e6, Goal{Below: 150}, 0, "")

@@ -115,6 +115,9 @@ request was **due**, not from when it could be made, so a stall is counted for a
 answer of the API to the last delivery. Each run is checked: where an event was lost or came twice, the run has failed and has no figures.
 CPU time is that of the process and all below it. Medians are of all runs; ranges are from the lowest to the highest.
 
+Each scenario is run three times; crowd-10000 and backlog, of which a run takes minutes, once unless ` + "`-long 3`" + ` asks for more. A part of it:
+` + "`make bench BENCH='-only \"burst|paced\" -runs 5'`" + `; the others keep what they had. ` + "`-pprof FOLDER`" + ` keeps CPU profiles of Posthorn as well.
+
 `)
 	fmt.Fprintf(&b, "%s\n\n%s\n%s\n## Scenarios\n\n| scenario | | measured (UTC) | runs | load of the machine before each |\n|---|---|---|--:|---|\n", r.Machine, r.Table(), r.useTable())
 	for _, s := range Scenarios() {
