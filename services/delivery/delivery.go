@@ -34,6 +34,11 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
+// recordWait gathers attempts for one commit. The requests are made by then and
+// their slots are free: it delays nothing but the acknowledgement, and is what a
+// crash adds to the time in which a request is repeated.
+const recordWait = 10 * time.Millisecond
+
 // Config of a Service. The zero value of each field means its default.
 type Config struct {
 	// Follow is how often changed subscriptions are looked for. Default 200 ms.
@@ -73,6 +78,7 @@ type Service struct {
 	names   broker.Names
 	metrics metrics
 
+	ledger   *postgres.Prepared
 	attempts *groupcommit.Group[postgres.Attempt, error]
 	claims   *groupcommit.Group[postgres.Claim, postgres.Claimed]
 	messages *groupcommit.Group[broker.Publishing, broker.Outcome]
@@ -97,7 +103,8 @@ func New(cfg Config, parts Parts) *Service {
 		cfg.Schedule = retry.Default()
 	}
 	s := &Service{Parts: parts, cfg: cfg, names: parts.Broker.Names(), metrics: newMetrics(parts.Metrics)}
-	s.attempts = groupcommit.New(groupcommit.Config{MaxItems: 500, Flushes: 2}, s.record)
+	s.ledger = postgres.NewPrepared(parts.DB)
+	s.attempts = groupcommit.New(groupcommit.Config{MaxItems: 500, MaxWait: recordWait, Flushes: 2}, s.record)
 	s.claims = groupcommit.New(groupcommit.Config{MaxItems: 500, Flushes: 2}, s.claim)
 	s.messages = groupcommit.New(groupcommit.Config{MaxItems: 500, Flushes: 2}, s.publish)
 	return s
@@ -138,7 +145,7 @@ func (s *Service) record(ctx context.Context, batch []postgres.Attempt) ([]error
 	results := make([]error, len(batch))
 	wait := 20 * time.Millisecond
 	for {
-		err := postgres.RecordAttempts(ctx, s.DB, batch)
+		err := postgres.RecordAttempts(ctx, s.ledger, batch)
 		switch {
 		case err == nil:
 			s.trouble.Store(nil)
@@ -147,7 +154,7 @@ func (s *Service) record(ctx context.Context, batch []postgres.Attempt) ([]error
 			// One that the ledger will not have must not cost its neighbours.
 			s.Logger.Error("attempts are recorded one by one", "count", len(batch), "error", err)
 			for i := range batch {
-				results[i] = postgres.RecordAttempts(ctx, s.DB, batch[i:i+1])
+				results[i] = postgres.RecordAttempts(ctx, s.ledger, batch[i:i+1])
 			}
 			return results, nil
 		case s.draining.Err() != nil:
@@ -168,7 +175,7 @@ func (s *Service) record(ctx context.Context, batch []postgres.Attempt) ([]error
 }
 
 func (s *Service) claim(ctx context.Context, batch []postgres.Claim) ([]postgres.Claimed, error) {
-	return postgres.ClaimAttempts(ctx, s.DB, batch)
+	return postgres.ClaimAttempts(ctx, s.ledger, batch)
 }
 
 // publish sends messages together. That some failed is in their outcomes.

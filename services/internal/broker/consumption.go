@@ -119,7 +119,7 @@ func (p *pool) close() {
 	p.active.Wait()
 	var closing sync.WaitGroup
 	for _, l := range lanes {
-		closing.Go(l.link.close)
+		closing.Go(l.close)
 	}
 	closing.Wait()
 }
@@ -198,11 +198,11 @@ func (c *consumption) cancel(k *consumer) {
 			if !ok {
 				return
 			}
-			giveBack(&d)
+			k.channel.acks.giveBack(d.DeliveryTag)
 		case <-late.C:
 			go func() {
 				for d := range k.deliveries {
-					giveBack(&d)
+					k.channel.acks.giveBack(d.DeliveryTag)
 				}
 			}()
 			return
@@ -213,7 +213,7 @@ func (c *consumption) cancel(k *consumer) {
 // pass hands one message over, or gives it back if nobody takes it before the consumption stops.
 func (c *consumption) pass(k *consumer, d *amqp.Delivery) {
 	ctx, cancel := context.WithCancel(c.drain)
-	in := arrived(d)
+	in, tag := arrived(d), d.DeliveryTag
 	msg := message.NewMessageWithContext(
 		context.WithValue(ctx, receivedKey{}, &received{delivery: in, from: c}), in.ID, in.Body)
 	msg.Metadata = in.Headers
@@ -225,23 +225,20 @@ func (c *consumption) pass(k *consumer, d *amqp.Delivery) {
 			defer cancel()
 			select {
 			case <-msg.Acked():
-				// An error means that the channel is gone, and the message will come again.
-				_ = d.Ack(false)
+				k.channel.acks.ack(tag)
 			case <-msg.Nacked():
-				giveBack(d)
+				k.channel.acks.giveBack(tag)
 			case <-c.drain.Done():
-				giveBack(d)
+				k.channel.acks.giveBack(tag)
 			}
 		}()
 	case <-c.stop.Done():
 		cancel()
-		giveBack(d)
+		k.channel.acks.giveBack(tag)
 	case <-k.channel.closed: // the broker has taken it back already
 		cancel()
 	}
 }
-
-func giveBack(d *amqp.Delivery) { _ = d.Nack(false, true) }
 
 // settle waits for the handlers, until ctx ends or they have had their time. It reports whether all have finished.
 func (c *consumption) settle(ctx context.Context) bool {

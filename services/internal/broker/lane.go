@@ -47,6 +47,7 @@ type consumeChannel struct {
 	closed  chan struct{}
 	users   atomic.Int32
 	tags    atomic.Uint64
+	acks    *acks
 
 	// calls is held around each request to the broker that has an answer: the library cannot tell the answers of two
 	// requests on a channel apart.
@@ -130,12 +131,22 @@ func (l *lane) channel(ctx context.Context, s *session) (*consumeChannel, error)
 		if err != nil {
 			return nil, translate(fmt.Errorf("open channel: %w", err))
 		}
-		room = &consumeChannel{session: s, ch: ch, closed: make(chan struct{})}
+		room = &consumeChannel{session: s, ch: ch, closed: make(chan struct{}), acks: newAcks(s, ch)}
 		go room.watch(ch.NotifyClose(make(chan *amqp.Error, 1)), l)
 		l.channels = append(l.channels, room)
 	}
 	room.users.Add(1)
 	return room, nil
+}
+
+// close sends what is gathered and ends the connection.
+func (l *lane) close() {
+	l.opening <- struct{}{}
+	for _, c := range l.channels {
+		c.acks.flush()
+	}
+	<-l.opening
+	l.link.close()
 }
 
 func (c *consumeChannel) watch(closing <-chan *amqp.Error, l *lane) {

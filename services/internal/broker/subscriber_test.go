@@ -378,3 +378,43 @@ func TestStopWaitsForHandlersOnlySoLong(t *testing.T) {
 		t.Error("could subscribe after Close")
 	}
 }
+
+func TestOnlyWhatWasAcknowledgedLeavesTheQueue(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.cfg.DrainTimeout = 100 * time.Millisecond
+	q := s.queue(t, "q")
+	fill(t, s.publisher(t), q, 10)
+	sub := s.subscriber(t)
+	in, err := sub.SubscribeQueue(t.Context(), q, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := make([]*message.Message, 10)
+	for i := range held {
+		held[i] = receive(t, in)
+	}
+	// Acknowledged out of order, with gaps that stay open, so that some go
+	// together with what is before them and some go alone.
+	for _, i := range []int{3, 0, 1, 2, 9, 6} {
+		held[i].Ack()
+	}
+	if err := sub.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := s.subscriber(t).SubscribeQueue(t.Context(), q, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for range 4 {
+		m := receive(t, again)
+		left = append(left, m.UUID)
+		m.Ack()
+	}
+	slices.Sort(left)
+	if want := []string{"4", "5", "7", "8"}; !slices.Equal(left, want) {
+		t.Errorf("messages that were not acknowledged: %v, want %v", left, want)
+	}
+	eventually(t, "the queue is empty", func() bool { return s.depth(t, q) == 0 })
+}

@@ -54,6 +54,8 @@ func Open(databaseURL, application string, maxConns int) (*sql.DB, error) {
 		"binary_parameters": "yes",
 		// What the relay forwards must survive a crash of the database.
 		"synchronous_commit": "on",
+		// Our statements are short; compiling one costs more than running it.
+		"jit": "off",
 	} {
 		if !q.Has(name) {
 			q.Set(name, value)

@@ -1,0 +1,65 @@
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"sync"
+)
+
+// Prepared is a Queryer that keeps the statements it is given prepared, for
+// those that run so often that planning them would cost more than running
+// them. It is safe for concurrent use.
+type Prepared struct {
+	db *sql.DB
+
+	mu         sync.Mutex
+	statements map[string]*sql.Stmt
+}
+
+// NewPrepared returns a Prepared for a pool. Its statements end with the pool.
+func NewPrepared(db *sql.DB) *Prepared {
+	return &Prepared{db: db, statements: map[string]*sql.Stmt{}}
+}
+
+// ExecContext implements Queryer.
+func (p *Prepared) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	statement, err := p.prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return statement.ExecContext(ctx, args...)
+}
+
+// QueryContext implements Queryer.
+func (p *Prepared) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	statement, err := p.prepare(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return statement.QueryContext(ctx, args...)
+}
+
+// QueryRowContext implements Queryer.
+func (p *Prepared) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	statement, err := p.prepare(ctx, query)
+	if err != nil {
+		return p.db.QueryRowContext(ctx, query, args...) // which will say why
+	}
+	return statement.QueryRowContext(ctx, args...)
+}
+
+func (p *Prepared) prepare(ctx context.Context, query string) (*sql.Stmt, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if statement, ok := p.statements[query]; ok {
+		return statement, nil
+	}
+	// From here on database/sql prepares it on each connection that runs it.
+	statement, err := p.db.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, fmt.Errorf("prepare statement: %w", err)
+	}
+	p.statements[query] = statement
+	return statement, nil
+}
