@@ -37,7 +37,7 @@ import (
 // recordWait gathers attempts for one commit. The requests are made by then and
 // their slots are free: it delays nothing but the acknowledgement, and is what a
 // crash adds to the time in which a request is repeated.
-const recordWait = 10 * time.Millisecond
+const recordWait = 20 * time.Millisecond
 
 // Config of a Service. The zero value of each field means its default.
 type Config struct {

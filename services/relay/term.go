@@ -30,6 +30,9 @@ const (
 	awaitFor = 250 * time.Millisecond
 	// idlePoll is how often is looked where nothing came for that long.
 	idlePoll = 20 * time.Millisecond
+	// owedAtOnce ends a window where its events go to so many subscriptions
+	// that publishing and recording all of it could take longer than the lease.
+	owedAtOnce = 10_000
 )
 
 // term is a stretch of leading during which the topology is known to follow
@@ -233,7 +236,7 @@ func (b *batch) publish(ctx context.Context, records []postgres.Record) error {
 	begun, changed := time.Now(), false
 	for i := range records {
 		r := &records[i]
-		if changed && time.Since(begun) > stretch {
+		if changed && time.Since(begun) > stretch || len(b.progress.Owed) >= owedAtOnce {
 			b.cut(r.Position)
 			break
 		}

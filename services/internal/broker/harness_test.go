@@ -284,3 +284,12 @@ func (l *line) silence() func() {
 	}
 	return func() { l.proxy.Toxics.ResetToxics(context.Background()) }
 }
+
+// slow lets so many KB a second through to the broker.
+func (l *line) slow(rate int) {
+	l.t.Helper()
+	if _, err := l.proxy.Toxics.AddToxicJson(strings.NewReader(fmt.Sprintf(
+		`{"name":"slow","type":"bandwidth","stream":"upstream","attributes":{"rate":%d}}`, rate))); err != nil {
+		l.t.Fatal(err)
+	}
+}

@@ -74,8 +74,9 @@ func NewPublisher(cfg Config) (*Publisher, error) {
 }
 
 // PublishAll publishes a batch: all of it is written, then all confirms are awaited. There is one outcome for each
-// message; the error is nil only if all are Acked. It ends with ctx, after Config.PublishTimeout, or soon after the
-// broker has raised an alarm. After an error the batch may still be read for a while, so it must not be changed.
+// message; the error is nil only if all are Acked. It ends with ctx, after Config.PublishTimeout without a single
+// confirm, or soon after the broker has raised an alarm. A broker that is slow but at it is not given up: the same
+// batch would be as slow again. After an error the batch may still be read for a while, so it must not be changed.
 func (p *Publisher) PublishAll(ctx context.Context, batch []Publishing) ([]Outcome, error) {
 	outcomes := make([]Outcome, len(batch))
 	if len(batch) == 0 {
@@ -85,11 +86,11 @@ func (p *Publisher) PublishAll(ctx context.Context, batch []Publishing) ([]Outco
 		return outcomes, fmt.Errorf("publish: %w", ErrClosed)
 	}
 	defer p.active.Done()
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.PublishTimeout)
-	defer cancel()
 	start := time.Now()
+	soon, cancel := context.WithTimeout(ctx, p.cfg.PublishTimeout)
+	defer cancel()
 
-	s, err := p.link.session(ctx)
+	s, err := p.link.session(soon)
 	if err != nil {
 		return outcomes, fmt.Errorf("publish: %w", err)
 	}
@@ -103,10 +104,20 @@ func (p *Publisher) PublishAll(ctx context.Context, batch []Publishing) ([]Outco
 	c := &publishCall{batch: batch, flights: make([]flight, len(batch)), written: make(chan struct{})}
 	p.active.Go(func() {
 		defer close(c.written)
-		c.err = p.write(ctx, s, c)
+		c.err = p.write(soon, s, c)
 	})
-	if err := c.await(ctx, refusing, outcomes); err != nil {
-		s.killIfSilent(ctx, start)
+	wait := &patience{
+		ctx: ctx, limit: p.cfg.PublishTimeout, timer: time.NewTimer(p.cfg.PublishTimeout),
+		progress: &c.progress, refusing: refusing, stop: &c.stop,
+	}
+	defer wait.timer.Stop()
+	if err := c.await(wait, outcomes); err != nil {
+		switch {
+		case wait.late:
+			s.killIfSilent(ctx, time.Now().Add(-p.cfg.PublishTimeout))
+		case errors.Is(ctx.Err(), context.DeadlineExceeded):
+			s.killIfSilent(ctx, start)
+		}
 		return outcomes, fmt.Errorf("publish %d messages: %w", len(batch), err)
 	}
 	return outcomes, nil
@@ -151,12 +162,13 @@ func (p *Publisher) enter() bool {
 
 // publishCall is one PublishAll under way. Its flights and error belong to the writer until written is closed.
 type publishCall struct {
-	batch   []Publishing
-	stop    atomic.Bool
-	written chan struct{}
-	channel *publishChannel
-	flights []flight
-	err     error // why writing ended early
+	batch    []Publishing
+	stop     atomic.Bool
+	progress atomic.Int64 // when something was last written or confirmed, in Unix nanoseconds
+	written  chan struct{}
+	channel  *publishChannel
+	flights  []flight
+	err      error // why writing ended early
 }
 
 // flight is one message under way.
@@ -211,13 +223,13 @@ func (c *publishCall) writeAll() error {
 		if f.confirm, err = c.channel.ch.PublishWithDeferredConfirm(m.Exchange, m.Key, m.Mandatory, false, msg); err != nil {
 			return translate(fmt.Errorf("write: %w", err))
 		}
+		c.progress.Store(time.Now().UnixNano())
 	}
 	return nil
 }
 
 // await fills in the outcomes. Its error is nil only if all are Acked.
-func (c *publishCall) await(ctx context.Context, refusing <-chan struct{}, outcomes []Outcome) error {
-	w := patience{ctx: ctx, refusing: refusing, stop: &c.stop}
+func (c *publishCall) await(w *patience, outcomes []Outcome) error {
 	if !w.wait(c.written) {
 		return w.err // the flights are still the writer's
 	}
@@ -257,13 +269,17 @@ func (c *publishCall) await(ctx context.Context, refusing <-chan struct{}, outco
 	return errors.Join(invalid, returned, nacked, unknown)
 }
 
-// patience waits for one thing after another until there is no time left; then it only looks.
+// patience waits for one thing after another, for each as long as the limit; once that was too long it only looks.
 type patience struct {
-	ctx      context.Context
+	ctx      context.Context //nolint:containedctx // of the one call that this serves
+	limit    time.Duration
+	timer    *time.Timer
+	progress *atomic.Int64
 	refusing <-chan struct{}
 	stop     *atomic.Bool // told to the writer when there is no time left
 	grace    <-chan time.Time
 	over     bool
+	late     bool  // that was for lack of progress
 	err      error // why there is no time left
 }
 
@@ -271,6 +287,7 @@ func (p *patience) wait(done <-chan struct{}) bool {
 	for !p.over {
 		select {
 		case <-done:
+			p.progress.Store(time.Now().UnixNano())
 			return true
 		case <-p.refusing:
 			p.refusing, p.err = nil, ErrBlocked
@@ -278,12 +295,15 @@ func (p *patience) wait(done <-chan struct{}) bool {
 			p.stop.Store(true)
 		case <-p.grace:
 			p.over = true
-		case <-p.ctx.Done():
-			p.over = true
-			p.stop.Store(true)
-			if p.err == nil {
-				p.err = unavailable(p.ctx, errors.New("no confirm in time"))
+		case <-p.timer.C:
+			if left := p.limit - time.Since(time.Unix(0, p.progress.Load())); left > 0 {
+				p.timer.Reset(left)
+				continue
 			}
+			p.late = true
+			p.giveUp(fmt.Errorf("%w: no confirm in %v", ErrUnavailable, p.limit))
+		case <-p.ctx.Done():
+			p.giveUp(unavailable(p.ctx, errors.New("no confirm in time")))
 		}
 	}
 	select {
@@ -291,6 +311,14 @@ func (p *patience) wait(done <-chan struct{}) bool {
 		return true
 	default:
 		return false
+	}
+}
+
+func (p *patience) giveUp(why error) {
+	p.over = true
+	p.stop.Store(true)
+	if p.err == nil {
+		p.err = why
 	}
 }
 

@@ -253,3 +253,26 @@ func TestPublishAllEndsInTimeOnSilentLine(t *testing.T) {
 		return err == nil
 	})
 }
+
+func TestABatchIsNotGivenUpWhileConfirmsCome(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	q := s.queue(t, "q")
+	l := newLine(t, brokerURL(t))
+	s.cfg.URL, s.cfg.PublishTimeout = l.url, time.Second
+	p := s.publisher(t)
+	fill(t, p, q, 1)
+	l.slow(50)
+	batch := make([]broker.Publishing, 40)
+	for i := range batch {
+		batch[i] = broker.Publishing{Key: q, Mandatory: true, Body: make([]byte, 5<<10)}
+	}
+	start := time.Now()
+	outcomes, err := p.PublishAll(t.Context(), batch)
+	if err != nil || slices.ContainsFunc(outcomes, func(o broker.Outcome) bool { return o != broker.Acked }) {
+		t.Errorf("PublishAll = %v, %v", outcomes, err)
+	}
+	if took := time.Since(start); took < 2*s.cfg.PublishTimeout {
+		t.Errorf("PublishAll took %v, too short to show anything", took)
+	}
+}

@@ -281,7 +281,9 @@ func (t *Topology) try(ctx context.Context, s *session, request func(*amqp.Chann
 	case err := <-answer:
 		return err
 	case <-ctx.Done():
-		s.killIfSilent(ctx, start)
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			s.killIfSilent(ctx, start)
+		}
 		return unavailable(ctx, errors.New("no answer in time"))
 	}
 }
