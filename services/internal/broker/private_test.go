@@ -143,7 +143,7 @@ func testCrash(t *testing.T, node *privateserver.RabbitMQ) {
 					if killed.Load() {
 						confirmed = &after
 					}
-					_, err := p.PublishAll(t.Context(), m)
+					_, err := p.PublishAll(trying, m)
 					if err == nil {
 						confirmed.Store(m[0].ID, true)
 						break

@@ -63,7 +63,7 @@ func (p *Projector) Run(ctx context.Context) error {
 		}
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // we were told to stop
 		case err != nil && !failing:
 			p.cfg.Logger.WarnContext(ctx, "like counts are falling behind", slog.Any("error", err))
 		case err == nil && failing:

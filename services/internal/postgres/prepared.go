@@ -24,7 +24,7 @@ func NewPrepared(db *sql.DB) *Prepared {
 
 // ExecContext implements Queryer.
 func (p *Prepared) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	statement, err := p.prepare(ctx, query)
+	statement, err := p.prepare(ctx, query) //nolint:sqlclosecheck // it is kept
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +33,7 @@ func (p *Prepared) ExecContext(ctx context.Context, query string, args ...any) (
 
 // QueryContext implements Queryer.
 func (p *Prepared) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	statement, err := p.prepare(ctx, query)
+	statement, err := p.prepare(ctx, query) //nolint:sqlclosecheck // it is kept
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func (p *Prepared) QueryContext(ctx context.Context, query string, args ...any) 
 
 // QueryRowContext implements Queryer.
 func (p *Prepared) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	statement, err := p.prepare(ctx, query)
+	statement, err := p.prepare(ctx, query) //nolint:sqlclosecheck // it is kept
 	if err != nil {
 		return p.db.QueryRowContext(ctx, query, args...) // which will say why
 	}
@@ -56,7 +56,7 @@ func (p *Prepared) prepare(ctx context.Context, query string) (*sql.Stmt, error)
 		return statement, nil
 	}
 	// From here on database/sql prepares it on each connection that runs it.
-	statement, err := p.db.PrepareContext(ctx, query)
+	statement, err := p.db.PrepareContext(ctx, query) //nolint:sqlclosecheck // it is kept
 	if err != nil {
 		return nil, fmt.Errorf("prepare statement: %w", err)
 	}
