@@ -175,7 +175,7 @@ func (s *Service) record(ctx context.Context, batch []postgres.Attempt) ([]error
 }
 
 func (s *Service) claim(ctx context.Context, batch []postgres.Claim) ([]postgres.Claimed, error) {
-	return postgres.ClaimAttempts(ctx, s.ledger, batch)
+	return postgres.ClaimAttempts(ctx, s.DB, batch)
 }
 
 // publish sends messages together. That some failed is in their outcomes.

@@ -42,35 +42,56 @@ func commitTx(ctx context.Context, db *sql.DB, f func(tx *sql.Tx) error) error {
 		failpoint.Hit("append.after_commit")
 		return nil
 	}
-	// An answer from Postgres settles it. Anything else, the context's end
-	// included, leaves open whether the commit arrived.
+	return unlessAnswered(fmt.Errorf("commit: %w", err))
+}
+
+// unlessAnswered says of a commit that failed whether it may have happened: an
+// answer from Postgres settles it. Anything else, the context's end included,
+// leaves open whether the commit arrived.
+func unlessAnswered(err error) error {
 	var answer *pq.Error
 	if errors.As(err, &answer) && answer.Code.Class() != "57" && answer.Code.Class() != "08" {
-		return Translate(fmt.Errorf("commit: %w", err))
+		return Translate(err)
 	}
-	return fmt.Errorf("commit: %w: %w: %w", ErrUnavailable, ErrOutcomeUnknown, err)
+	return fmt.Errorf("%w: %w: %w", ErrUnavailable, ErrOutcomeUnknown, err)
+}
+
+// appendAlone appends in a statement that is a transaction of its own, which
+// saves two round trips. It goes through a connection taken for it: the pool
+// would repeat a statement whose connection broke before the answer, and that
+// is a second append.
+func appendAlone(ctx context.Context, db *sql.DB, batch []events.Event) ([]outbox.Result, error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, Translate(fmt.Errorf("connect: %w", err))
+	}
+	defer func() { _ = conn.Close() }() // it goes back to the pool
+	failpoint.Hit("append.before_commit")
+	results, err := outbox.AppendEach(ctx, conn, batch...)
+	switch {
+	case err == nil:
+		failpoint.Hit("append.after_commit")
+		return results, nil
+	case unavailable(err), ctx.Err() != nil:
+		return nil, unlessAnswered(fmt.Errorf("append group: %w", err))
+	}
+	return nil, fmt.Errorf("append group: %w", err)
 }
 
 // AppendGroup appends events that have nothing to do with one another in one
 // commit. One that Postgres refuses fails alone.
 func AppendGroup(ctx context.Context, db *sql.DB, batch []events.Event) ([]Appended, error) {
 	return eachAlone(batch, func(batch []events.Event) ([]Appended, error) {
-		out := make([]Appended, len(batch))
-		err := commitTx(ctx, db, func(tx *sql.Tx) error {
-			results, err := outbox.AppendEach(ctx, tx, batch...)
-			if err != nil {
-				return fmt.Errorf("append group: %w", err)
-			}
-			for i, r := range results {
-				out[i].Result = r
-				if r.Outcome == outbox.Conflict {
-					out[i].Err = outbox.ErrConflict
-				}
-			}
-			return nil
-		})
+		results, err := appendAlone(ctx, db, batch)
 		if err != nil {
 			return nil, err
+		}
+		out := make([]Appended, len(batch))
+		for i, r := range results {
+			out[i].Result = r
+			if r.Outcome == outbox.Conflict {
+				out[i].Err = outbox.ErrConflict
+			}
 		}
 		return out, nil
 	})

@@ -9,7 +9,8 @@ import (
 
 // Prepared is a Queryer that keeps the statements it is given prepared, for
 // those that run so often that planning them would cost more than running
-// them. It is safe for concurrent use.
+// them. It is safe for concurrent use. It is not for statements that join or
+// search: their plan would be kept from when the tables were empty.
 type Prepared struct {
 	db *sql.DB
 

@@ -99,6 +99,9 @@ func ControlRecords(ctx context.Context, q Queryer, after, horizon int64) ([]Rec
 // in one transaction, and only if the position is still where it was.
 // A delivery that was finished before this commits is left as it is.
 func Advance(ctx context.Context, conn *sql.Conn, p Progress) error {
+	if len(p.Changed) == 0 {
+		return advanceAlone(ctx, conn, p)
+	}
 	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
 		return Translate(fmt.Errorf("begin to advance: %w", err))
@@ -113,23 +116,38 @@ func Advance(ctx context.Context, conn *sql.Conn, p Progress) error {
 	return nil
 }
 
-func advanceTx(ctx context.Context, tx *sql.Tx, p Progress) error {
-	moved, err := tx.ExecContext(ctx, `
-		UPDATE posthorn.readers SET position = $2, updated_at = clock_timestamp()
-		WHERE name = 'relay' AND position = $1`, p.From, p.Through)
+// advanceAlone is Advance in one statement, for where no route has changed.
+func advanceAlone(ctx context.Context, q Queryer, p Progress) error {
+	var moved int
+	err := q.QueryRowContext(ctx, `
+		WITH moved AS (
+			UPDATE posthorn.readers SET position = $7, updated_at = clock_timestamp()
+			WHERE name = 'relay' AND position = $6 RETURNING 1
+		), entered AS (`+enterWhere(`WHERE EXISTS (SELECT FROM moved)`)+`)
+		SELECT count(*) FROM moved`, append(enterArgs(p.Owed), p.From, p.Through)...).Scan(&moved)
 	if err != nil {
-		return fmt.Errorf("move the relay's position: %w", err)
+		return Translate(fmt.Errorf("advance: %w", err))
 	}
-	if n, err := moved.RowsAffected(); err != nil || n != 1 {
-		return errors.Join(ErrFenced, err)
+	if moved != 1 {
+		return ErrFenced
+	}
+	return nil
+}
+
+func advanceTx(ctx context.Context, tx *sql.Tx, p Progress) error {
+	// In this order: what is owed is entered by the routes as they are changed.
+	if err := advanceAlone(ctx, tx, Progress{From: p.From, Through: p.Through}); err != nil {
+		return err
 	}
 	for _, r := range p.Changed {
 		if err := changeRouteTx(ctx, tx, r); err != nil {
 			return err
 		}
 	}
-	if err := enterTx(ctx, tx, p.Owed); err != nil {
-		return err
+	if len(p.Owed) > 0 {
+		if _, err := tx.ExecContext(ctx, enterWhere(""), enterArgs(p.Owed)...); err != nil {
+			return fmt.Errorf("enter deliveries in the ledger: %w", err)
+		}
 	}
 	// Last: a delivery may enter what it has tried, or a replay what it has
 	// begun, until this statement's snapshot.
@@ -143,11 +161,24 @@ func advanceTx(ctx context.Context, tx *sql.Tx, p Progress) error {
 	return nil
 }
 
-// enterTx enters in the ledger what is owed, where it is not there yet.
-func enterTx(ctx context.Context, tx *sql.Tx, owed []Owed) error {
-	if len(owed) == 0 {
-		return nil
-	}
+// enterWhere is the statement that enters in the ledger what is owed, where it
+// is not there yet; enterArgs are its first parameters. A delivery owed to a
+// subscription that was deleted within the same stretch of the log is
+// cancelled from the start.
+func enterWhere(where string) string {
+	return `
+		INSERT INTO posthorn.deliveries (position, subscription_id, event_id, cause, status, next_attempt_at, finished_at)
+		SELECT o.position, o.subscription_id, o.event_id, o.cause,
+		       CASE WHEN r.subscription_id IS NULL THEN 'cancelled' ELSE 'pending' END,
+		       CASE WHEN r.subscription_id IS NOT NULL THEN clock_timestamp() + $5::interval END,
+		       CASE WHEN r.subscription_id IS NULL THEN clock_timestamp() END
+		FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[]) AS o(position, subscription_id, event_id, cause)
+		LEFT JOIN posthorn.routes r USING (subscription_id) ` + where + `
+		ORDER BY o.position, o.subscription_id -- as all who write rows of several deliveries: no deadlocks
+		ON CONFLICT DO NOTHING`
+}
+
+func enterArgs(owed []Owed) []any {
 	var (
 		positions = make([]int64, len(owed))
 		ids       = make([]string, len(owed))
@@ -157,22 +188,7 @@ func enterTx(ctx context.Context, tx *sql.Tx, owed []Owed) error {
 	for i, o := range owed {
 		positions[i], ids[i], eventIDs[i], causes[i] = o.Position, o.Subscription.UUID(), o.EventID, o.Cause
 	}
-	// A delivery owed to a subscription that was deleted within the same
-	// stretch of the log is cancelled from the start.
-	if _, err := tx.ExecContext(ctx, `
-		INSERT INTO posthorn.deliveries (position, subscription_id, event_id, cause, status, next_attempt_at, finished_at)
-		SELECT o.position, o.subscription_id, o.event_id, o.cause,
-		       CASE WHEN r.subscription_id IS NULL THEN 'cancelled' ELSE 'pending' END,
-		       CASE WHEN r.subscription_id IS NOT NULL THEN clock_timestamp() + $5::interval END,
-		       CASE WHEN r.subscription_id IS NULL THEN clock_timestamp() END
-		FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[]) AS o(position, subscription_id, event_id, cause)
-		LEFT JOIN posthorn.routes r USING (subscription_id)
-		ORDER BY o.position, o.subscription_id -- as all who write rows of several deliveries: no deadlocks
-		ON CONFLICT DO NOTHING`,
-		pq.Array(positions), pq.Array(ids), pq.Array(eventIDs), pq.Array(causes), interval(SweepGrace)); err != nil {
-		return fmt.Errorf("enter deliveries in the ledger: %w", err)
-	}
-	return nil
+	return []any{pq.Array(positions), pq.Array(ids), pq.Array(eventIDs), pq.Array(causes), interval(SweepGrace)}
 }
 
 // cancelTx ends the deliveries that are still owed to a deleted subscription.
