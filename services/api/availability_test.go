@@ -26,8 +26,9 @@ type proxy struct {
 	mu    sync.Mutex
 	down  bool
 	conns map[net.Conn]struct{}
-	// afterCommit: drop what Postgres answers to a COMMIT, and the line with it.
-	afterCommit bool
+	// lose: drop what Postgres answers to a statement with this text, and the
+	// line with it.
+	lose string
 }
 
 func newProxy(t *testing.T, target string) *proxy {
@@ -70,7 +71,7 @@ func (p *proxy) serve(client net.Conn) {
 		cut()
 		return
 	}
-	var committing bool
+	var losing bool
 	var mu sync.Mutex
 	var both sync.WaitGroup
 	both.Go(func() {
@@ -78,7 +79,9 @@ func (p *proxy) serve(client net.Conn) {
 		p.copy(server, client, func(b []byte) bool {
 			mu.Lock()
 			defer mu.Unlock()
-			committing = bytes.Contains(b, []byte("COMMIT"))
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			losing = p.lose != "" && bytes.Contains(b, []byte(p.lose))
 			return true
 		})
 	})
@@ -87,9 +90,7 @@ func (p *proxy) serve(client net.Conn) {
 		p.copy(client, server, func([]byte) bool {
 			mu.Lock()
 			defer mu.Unlock()
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			return !committing || !p.afterCommit
+			return !losing
 		})
 	})
 	both.Wait()
@@ -193,22 +194,22 @@ func TestWithoutPostgresTheAPISays503AndComesBack(t *testing.T) {
 func TestALostAnswerToACommitIs503AndTheSameIDSettlesIt(t *testing.T) {
 	t.Parallel()
 	s, p := throughProxy(t)
-	lose := func(on bool) {
+	lose := func(answer string) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.afterCommit = on
+		p.lose = answer
 	}
-	for i, c := range []struct{ method, path, body string }{
-		{"POST", "/events", `{"type":"A","id":"once"}`},
-		{"POST", "/like/1", `{"userId":"u"}`},
-		{"POST", "/events", `[{"type":"A","id":"in-batch"}]`},
+	for i, c := range []struct{ method, path, body, commit string }{
+		{"POST", "/events", `{"type":"A","id":"once"}`, "append_events"}, // a transaction of one statement
+		{"POST", "/like/1", `{"userId":"u"}`, "COMMIT"},
+		{"POST", "/events", `[{"type":"A","id":"in-batch"}]`, "COMMIT"},
 	} {
-		lose(true)
+		lose(c.commit)
 		r := s.do(c.method, c.path, c.body)
 		if r.Status != 503 || r.Header.Get("Retry-After") == "" || !strings.Contains(string(r.Body), "may have been accepted") {
 			t.Errorf("%s: %d %s", c.path, r.Status, r.Body)
 		}
-		lose(false)
+		lose("")
 		if n := s.events(); n != int64(i+1) {
 			t.Fatalf("%d events after the lost answer, want %d", n, i+1)
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"golang.org/x/sync/errgroup"
 )
 
 // RabbitMQ 4 drops a message from a quorum queue after 20 returns unless told otherwise, and 3.10 takes no negative
@@ -84,23 +85,35 @@ func (t *Topology) DeclareShared(ctx context.Context, accounts []string) error {
 }
 
 // DeclareSubscription declares the queues of a subscription and binds them: to the exchange deliver, and to its
-// account's events with each pattern.
+// account's events with each pattern. It takes two round trips where the exchanges are there already.
 func (t *Topology) DeclareSubscription(ctx context.Context, sub, account string, patterns []string) error {
+	err := t.declareBound(ctx, sub, account, patterns)
+	if !errors.Is(err, ErrNotFound) {
+		return err
+	}
 	if err := t.declareExchange(ctx, t.names.Events(account), amqp.ExchangeTopic); err != nil {
 		return err
 	}
 	if err := t.declareExchange(ctx, t.names.Deliver(), amqp.ExchangeDirect); err != nil {
 		return err
 	}
+	return t.declareBound(ctx, sub, account, patterns)
+}
+
+func (t *Topology) declareBound(ctx context.Context, sub, account string, patterns []string) error {
+	queues, declaring := errgroup.WithContext(ctx)
 	for _, queue := range []string{t.names.DeadQueue(sub), t.names.DeliverQueue(sub)} {
-		if err := t.declareQueue(ctx, queue, t.queueArgs()); err != nil {
-			return err
-		}
+		queues.Go(func() error { return t.declareQueue(declaring, queue, t.queueArgs()) })
 	}
-	if err := t.bind(ctx, t.names.DeliverQueue(sub), t.names.Deliver(), sub); err != nil {
+	if err := queues.Wait(); err != nil {
 		return err
 	}
-	return t.Bind(ctx, sub, account, patterns)
+	bindings, binding := errgroup.WithContext(ctx)
+	bindings.Go(func() error { return t.bind(binding, t.names.DeliverQueue(sub), t.names.Deliver(), sub) })
+	for _, pattern := range patterns {
+		bindings.Go(func() error { return t.bind(binding, t.names.DeliverQueue(sub), t.names.Events(account), pattern) })
+	}
+	return bindings.Wait()
 }
 
 // Bind adds patterns of event types to a subscription's queue. It returns ErrNotFound if the queue or the account's
