@@ -177,13 +177,15 @@ func (t *term) forward(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		t.metrics.lag.Set(float64(horizon - t.position))
 		if horizon == t.position {
+			t.metrics.lag.Set(0)
 			step = max(t.cfg.Poll, idlePoll)
 			continue
 		}
 		step = t.cfg.Poll
-		if err := t.window(ctx, horizon); err != nil {
+		err = t.window(ctx, horizon)
+		t.metrics.lag.Set(float64(horizon - t.position))
+		if err != nil {
 			return err
 		}
 	}
