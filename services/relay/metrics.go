@@ -25,7 +25,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		replayed:  counter("replayed_total", "Deliveries that replays and redrives began anew."),
 		foreign:   counter("foreign_queues_total", "Declarations refused because a queue exists with other arguments."),
 		position:  gauge("position", "Position in the outbox up to which everything is forwarded."),
-		lag:       gauge("lag_positions", "Positions handed out and not forwarded yet."),
+		lag:       gauge("lag_positions", "Positions of the log that are settled and not forwarded yet."),
 		leading:   gauge("leading", "1 while this relay is the active one."),
 	}
 }

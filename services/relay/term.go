@@ -183,6 +183,7 @@ func (t *term) forward(ctx context.Context) error {
 			continue
 		}
 		step = t.cfg.Poll
+		t.metrics.lag.Set(float64(horizon - t.position))
 		err = t.window(ctx, horizon)
 		t.metrics.lag.Set(float64(horizon - t.position))
 		if err != nil {
