@@ -220,6 +220,23 @@ func TestALostAnswerToACommitIs503AndTheSameIDSettlesIt(t *testing.T) {
 	}
 }
 
+func TestALostAnswerToAnAppendDoesNotAppendTwice(t *testing.T) {
+	t.Parallel()
+	s, p := throughProxy(t)
+	s.do("POST", "/events", `{"type":"A"}`).want(202) // the pool has a connection, and would try another
+	p.mu.Lock()
+	p.lose = "append_events"
+	p.mu.Unlock()
+	// Its id is generated, so nothing but the API itself keeps it from being there twice.
+	s.do("POST", "/events", `{"type":"A"}`).want(503)
+	p.mu.Lock()
+	p.lose = ""
+	p.mu.Unlock()
+	if n := s.events(); n != 2 {
+		t.Errorf("%d events, want 2", n)
+	}
+}
+
 func TestNoEventWithA2xxIsLostWhenTheLineIsCut(t *testing.T) {
 	t.Parallel()
 	s, p := throughProxy(t)
