@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -87,6 +88,55 @@ func TestAChangeOfTypesHoldsFromItsPlaceInTheLog(t *testing.T) {
 	want = append(want, s.post("B", 10)...)
 	eventually(t, patience, "the events arrive", func() bool { return s.ledger(sub.ID)["delivered"] == 20 })
 	once(t, r, want)
+}
+
+func TestChangesThatWaitTogetherHoldEachFromItsPlaceInTheLog(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, "")
+	s.startAPI()
+	// Nobody forwards yet, so that all of this is one window of the log.
+	const many = 30
+	receivers := make([]*subscriber, many)
+	subs := make([]subscribed, many)
+	want := make([][]string, many)
+	for i := range many {
+		receivers[i] = newSubscriber(t, nil)
+		subs[i] = s.subscribe(receivers[i].URL, nil, "A")
+		if i%3 == 1 { // a change right behind the creation: no event is before it
+			s.must(http.MethodPatch, "/subscription/"+subs[i].ID, map[string]any{"eventTypes": []string{"B"}}, nil)
+		}
+	}
+	a, b := s.post("A", 5), s.post("B", 7)
+	for i := range many {
+		want[i] = [][]string{a, b, a}[i%3]
+		switch i % 6 {
+		case 0:
+			s.must(http.MethodPatch, "/subscription/"+subs[i].ID, map[string]any{"eventTypes": []string{"B"}}, nil)
+		case 2:
+			s.must(http.MethodDelete, "/subscription/"+subs[i].ID, nil, nil)
+			want[i] = nil
+		}
+	}
+	a, b = s.post("A", 3), s.post("B", 2)
+	for i := range many {
+		switch i % 6 {
+		case 0, 1, 4:
+			want[i] = append(slices.Clone(want[i]), b...)
+		case 3, 5:
+			want[i] = append(slices.Clone(want[i]), a...)
+		}
+	}
+
+	s.startRelay()
+	s.startDelivery(nil)
+	for i := range many {
+		eventually(t, patience, fmt.Sprint("what subscription ", i, " is owed arrives"), func() bool {
+			return len(receivers[i].times()) == len(want[i]) && s.ledger(subs[i].ID)["pending"] == 0
+		})
+	}
+	for i := range many {
+		once(t, receivers[i], want[i])
+	}
 }
 
 func TestFailuresAreRetriedByScheduleThenDieWithAReason(t *testing.T) {

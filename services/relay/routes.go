@@ -34,28 +34,42 @@ const maxAnswers = 10_000
 
 func newRoutes(known []postgres.Route) *routes {
 	r := &routes{byID: make(map[subscription.ID]postgres.Route, len(known))}
+	r.exact, r.answers = map[address][]subscription.ID{}, map[address][]subscription.ID{}
 	for _, route := range known {
-		r.byID[route.ID] = route
+		r.add(route)
 	}
-	r.index()
 	return r
 }
 
-func (r *routes) index() {
-	r.exact, r.wild, r.answers = map[address][]subscription.ID{}, nil, map[address][]subscription.ID{}
-	for id, route := range r.byID {
-		if !route.Status.Owed() {
-			continue
-		}
-		for _, p := range route.EventTypes {
-			if p.Exact() {
-				at := address{route.Account, string(p)}
-				r.exact[at] = append(r.exact[at], id)
-			} else {
-				r.wild = append(r.wild, wildcard{route.Account, p, id})
-			}
+func (r *routes) add(route postgres.Route) {
+	r.byID[route.ID] = route
+	if !route.Status.Owed() {
+		return
+	}
+	for _, p := range route.EventTypes {
+		if p.Exact() {
+			at := address{route.Account, string(p)}
+			r.exact[at] = append(r.exact[at], route.ID)
+		} else {
+			r.wild = append(r.wild, wildcard{route.Account, p, route.ID})
 		}
 	}
+}
+
+func (r *routes) remove(id subscription.ID) {
+	route, ok := r.byID[id]
+	if !ok {
+		return
+	}
+	delete(r.byID, id)
+	for _, p := range route.EventTypes {
+		at := address{route.Account, string(p)}
+		ids := slices.DeleteFunc(r.exact[at], func(other subscription.ID) bool { return other == id })
+		if r.exact[at] = ids; len(ids) == 0 {
+			delete(r.exact, at)
+		}
+	}
+	r.wild = slices.DeleteFunc(r.wild, func(w wildcard) bool { return w.id == id })
 }
 
 // match returns the subscriptions that are owed an event, each once.
@@ -84,12 +98,11 @@ func (r *routes) match(account, eventType string) []subscription.ID {
 func (r *routes) set(route postgres.Route) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if route.Status == subscription.Deleted {
-		delete(r.byID, route.ID)
-	} else {
-		r.byID[route.ID] = route
+	r.remove(route.ID)
+	if route.Status != subscription.Deleted {
+		r.add(route)
 	}
-	r.index()
+	clear(r.answers)
 }
 
 func (r *routes) get(id subscription.ID) (postgres.Route, bool) {

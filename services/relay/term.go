@@ -21,8 +21,13 @@ import (
 // recorded. Longer, and the lead would be lost with all of it.
 const stretch = 5 * time.Second
 
-// declareAtOnce is how many operations the topology's connection takes at once.
-const declareAtOnce = 8
+const (
+	// declareAtOnce is how many operations the topology's connection takes at once.
+	declareAtOnce = 8
+	// changesAtOnce is how many changes of subscriptions are made before the
+	// time that they took is looked at.
+	changesAtOnce = 64
+)
 
 const (
 	// awaitFor is how long a look for new records lasts, and so a stop may be
@@ -236,10 +241,10 @@ type batch struct {
 // publish publishes the records and applies changes of subscriptions between
 // them. Where it fails, progress is cut back to what is done.
 func (b *batch) publish(ctx context.Context, records []postgres.Record) error {
-	begun, changed := time.Now(), false
-	for i := range records {
+	var changing time.Duration
+	for i := 0; i < len(records); i++ {
 		r := &records[i]
-		if changed && time.Since(begun) > stretch || len(b.progress.Owed) >= owedAtOnce {
+		if changing > stretch || len(b.progress.Owed) >= owedAtOnce {
 			b.cut(r.Position)
 			break
 		}
@@ -254,11 +259,13 @@ func (b *batch) publish(ctx context.Context, records []postgres.Record) error {
 			if err := b.flush(ctx); err != nil {
 				return err
 			}
-			if err := b.change(ctx, r); err != nil {
-				b.cut(r.Position)
+			begun := time.Now()
+			together := b.together(records[i:])
+			if err := b.apply(ctx, together); err != nil {
 				return err
 			}
-			changed = true
+			changing += time.Since(begun)
+			i += len(together) - 1
 		default:
 			b.Logger.Error("record of an unknown kind is passed over", "position", r.Position, "kind", r.Kind)
 		}
@@ -350,40 +357,95 @@ func (b *batch) cut(position int64) {
 	}
 }
 
-// change applies a change of a subscription to the topology and the routes.
-func (b *batch) change(ctx context.Context, r *postgres.Record) error {
-	change, err := subscription.ParseRecord(r.Data)
-	if err != nil {
-		b.Logger.Error("control record is passed over", "position", r.Position, "error", err)
-		return nil
+// change is one control record and what it makes of a route.
+type change struct {
+	position int64
+	old      postgres.Route
+	known    bool // old is one
+	route    postgres.Route
+}
+
+// together are the changes that the records begin with, up to one that is of a
+// subscription which is among them already: those of different subscriptions
+// touch different queues, so nothing keeps them from being made side by side.
+func (b *batch) together(records []postgres.Record) []change {
+	var changes []change
+	taken := map[subscription.ID]bool{}
+	for i := range records {
+		r := &records[i]
+		if r.Kind != postgres.KindSubscription || len(changes) == changesAtOnce {
+			break
+		}
+		c := change{position: r.Position}
+		record, err := subscription.ParseRecord(r.Data)
+		if err != nil {
+			b.Logger.Error("control record is passed over", "position", r.Position, "error", err)
+			changes = append(changes, c)
+			continue
+		}
+		if taken[record.ID] {
+			break
+		}
+		taken[record.ID] = true
+		c.old, c.known = b.routes.get(record.ID)
+		c.route = postgres.Route{
+			ID: record.ID, Account: record.Account, EventTypes: record.EventTypes, Status: record.Status, Since: c.old.Since,
+		}
+		if !c.known {
+			c.route.Since = r.Position
+		}
+		changes = append(changes, c)
 	}
+	return changes
+}
+
+// apply makes changes of different subscriptions in the topology, side by
+// side, and then in the routes. Where one fails, progress is cut back to the
+// changes before it; the next term takes back what those after it did.
+func (b *batch) apply(ctx context.Context, changes []change) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	old, known := b.routes.get(change.ID)
-	route := postgres.Route{
-		ID: change.ID, Account: change.Account, EventTypes: change.EventTypes, Status: change.Status, Since: old.Since,
+	failed := make([]error, len(changes))
+	var g errgroup.Group
+	g.SetLimit(declareAtOnce)
+	for i := range changes {
+		g.Go(func() error {
+			failed[i] = b.shape(ctx, &changes[i])
+			return nil
+		})
 	}
-	switch {
-	case change.Status == subscription.Deleted:
-		err = b.Topology.DeleteSubscription(ctx, string(change.ID))
-	case !known:
-		route.Since = r.Position
-		if change.Account != events.DefaultAccount { // whose is declared when the term begins
-			if err := b.Topology.DeclareShared(ctx, []string{change.Account}); err != nil {
-				return fmt.Errorf("declare exchange of account %s: %w", change.Account, err)
-			}
+	_ = g.Wait() // the errors are in failed, each at its place
+	for i, c := range changes {
+		if failed[i] != nil {
+			b.cut(c.position)
+			return fmt.Errorf("apply change of %s: %w", c.route.ID, failed[i])
 		}
-		err = b.declare(ctx, route)
-	default:
-		err = b.rebind(ctx, old, route)
+		if c.route.ID == "" {
+			continue
+		}
+		b.routes.set(c.route)
+		b.progress.Changed = append(b.progress.Changed, c.route)
+		b.Logger.Info("subscription changed", "subscription", c.route.ID, "status", c.route.Status, "position", c.position)
 	}
-	if err != nil {
-		return fmt.Errorf("apply change of %s: %w", change.ID, err)
-	}
-	b.routes.set(route)
-	b.progress.Changed = append(b.progress.Changed, route)
-	b.Logger.Info("subscription changed", "subscription", change.ID, "status", change.Status, "position", r.Position)
 	return nil
+}
+
+// shape makes one change in the topology.
+func (b *batch) shape(ctx context.Context, c *change) error {
+	switch {
+	case c.route.ID == "":
+		return nil
+	case c.route.Status == subscription.Deleted:
+		return b.Topology.DeleteSubscription(ctx, string(c.route.ID))
+	case c.known:
+		return b.rebind(ctx, c.old, c.route)
+	}
+	if c.route.Account != events.DefaultAccount { // whose is declared when the term begins
+		if err := b.Topology.DeclareShared(ctx, []string{c.route.Account}); err != nil {
+			return fmt.Errorf("declare exchange of account %s: %w", c.route.Account, err)
+		}
+	}
+	return b.declare(ctx, c.route)
 }
 
 // rebind binds before it unbinds, so that a pattern which replaces another
