@@ -3,6 +3,8 @@ package delivery
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -23,10 +25,11 @@ const (
 type roster struct {
 	*Service
 	active map[subscription.ID]*consumer
-	// unsettled are waiting for their former consumer to be drained.
-	unsettled map[subscription.ID]subscription.Subscription
-	newest    time.Time
-	reviewed  time.Time
+	// waiting are active ones without a consumer yet: the relay has not
+	// declared their queue, or their former consumer is still being drained.
+	waiting  map[subscription.ID]subscription.Subscription
+	newest   time.Time
+	reviewed time.Time
 }
 
 // consumer is an active subscription's.
@@ -52,7 +55,7 @@ func (c *consumer) release() { <-c.slots }
 
 // follow keeps the consumers in step with the subscriptions until ctx ends.
 func (r *roster) follow(ctx context.Context) error {
-	r.unsettled = map[subscription.ID]subscription.Subscription{}
+	r.waiting = map[subscription.ID]subscription.Subscription{}
 	ticker := time.NewTicker(r.cfg.Follow)
 	defer ticker.Stop()
 	for {
@@ -85,16 +88,23 @@ func (r *roster) look(ctx context.Context) error {
 	if review {
 		r.reviewed = time.Now()
 	}
-	waiting := r.unsettled
-	r.unsettled = map[subscription.ID]subscription.Subscription{}
-	for _, sub := range waiting {
-		r.apply(sub) //nolint:contextcheck // a consumer outlives the look that starts it
-	}
 	for _, sub := range changed {
 		if sub.UpdatedAt.After(r.newest) {
 			r.newest = sub.UpdatedAt
 		}
-		r.apply(sub) //nolint:contextcheck // as above
+		r.apply(sub)
+	}
+	if len(r.waiting) == 0 {
+		return nil
+	}
+	// Looking for a queue that is not there costs the broker a channel each
+	// time; asking the database costs next to nothing.
+	ready, err := postgres.HaveQueues(ctx, r.DB, slices.Collect(maps.Keys(r.waiting)))
+	if err != nil {
+		return err
+	}
+	for _, id := range ready {
+		r.start(r.waiting[id]) //nolint:contextcheck // a consumer outlives the look that starts it
 	}
 	return nil
 }
@@ -104,7 +114,10 @@ func (r *roster) apply(sub subscription.Subscription) {
 	if c != nil && c.settings.Load().Version >= sub.Version {
 		return
 	}
-	delete(r.unsettled, sub.ID)
+	if w, ok := r.waiting[sub.ID]; ok && w.Version >= sub.Version {
+		return
+	}
+	delete(r.waiting, sub.ID)
 	if sub.Status == subscription.Active {
 		if err := sub.Open(r.Keys); err != nil {
 			r.Logger.Error("subscription cannot be served: is POSTHORN_SECRET_KEY the one it was made with?", "error", err)
@@ -120,7 +133,7 @@ func (r *roster) apply(sub subscription.Subscription) {
 		r.stop(c)
 	}
 	if sub.Status == subscription.Active {
-		r.start(sub)
+		r.waiting[sub.ID] = sub
 	}
 }
 
@@ -130,12 +143,12 @@ func (r *roster) start(sub subscription.Subscription) {
 	err := r.Consumers.Add(r.names.DeliverQueue(string(sub.ID)), sub.MaxInFlight+r.cfg.Ahead,
 		func(ctx context.Context, d broker.Delivery) error { return r.deliver(ctx, c, d) })
 	switch {
-	case errors.Is(err, broker.ErrAdded):
-		r.unsettled[sub.ID] = sub
-	case errors.Is(err, broker.ErrClosed): // we are stopping
+	case errors.Is(err, broker.ErrAdded), errors.Is(err, broker.ErrClosed): // being drained, or we are stopping
 	case err != nil:
 		r.Logger.Error("subscription cannot be served", "subscription", sub.ID, "error", err)
+		delete(r.waiting, sub.ID)
 	default:
+		delete(r.waiting, sub.ID)
 		r.active[sub.ID] = c
 		r.metrics.subscriptions.Set(float64(len(r.active)))
 	}

@@ -2,7 +2,11 @@ package postgres
 
 import (
 	"context"
+	"fmt"
 	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
 
 	"posthorn/services/internal/subscription"
 )
@@ -15,4 +19,31 @@ func SubscriptionsSince(ctx context.Context, q Queryer, since time.Time) ([]subs
 		SELECT `+subscriptionColumns+` FROM posthorn.subscriptions
 		WHERE updated_at >= $1 AND (deleted_at IS NULL OR deleted_at > clock_timestamp() - interval '10 minutes')
 		ORDER BY id`, since)
+}
+
+// HaveQueues are those of the subscriptions that the relay has reached in the
+// log and declared the queues of.
+func HaveQueues(ctx context.Context, q Queryer, ids []subscription.ID) ([]subscription.ID, error) {
+	uuids := make([]string, len(ids))
+	for i, id := range ids {
+		uuids[i] = id.UUID()
+	}
+	rows, err := q.QueryContext(ctx,
+		`SELECT subscription_id FROM posthorn.routes WHERE subscription_id = ANY($1::uuid[])`, pq.Array(uuids))
+	if err != nil {
+		return nil, Translate(fmt.Errorf("read which subscriptions have queues: %w", err))
+	}
+	defer func() { _ = rows.Close() }()
+	var there []subscription.ID
+	for rows.Next() {
+		var id uuid.UUID
+		if err := rows.Scan(&id); err != nil {
+			return nil, Translate(fmt.Errorf("read which subscriptions have queues: %w", err))
+		}
+		there = append(there, subscription.FromUUID(id))
+	}
+	if err := rows.Err(); err != nil {
+		return nil, Translate(fmt.Errorf("read which subscriptions have queues: %w", err))
+	}
+	return there, nil
 }
