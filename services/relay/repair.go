@@ -16,6 +16,9 @@ const (
 	sweepAgain = time.Minute
 	// sweepAtOnce limits what is sent again in one go.
 	sweepAtOnce = 1000
+	// restoreAtOnce limits what is declared again in one go, for which changes
+	// of subscriptions have to wait.
+	restoreAtOnce = 250
 )
 
 // sweep sends deliveries again whose message the broker has lost. It makes of
@@ -104,25 +107,25 @@ func (t *term) reconcile(ctx context.Context) error {
 			}
 		}
 		credit = min(credit+float64(len(round))*tick.Seconds()/t.cfg.ReconcileWithin.Seconds(), float64(len(round)))
-		for ; credit >= 1 && next < len(round); credit, next = credit-1, next+1 {
-			if err := t.restore(ctx, round[next]); err != nil {
-				return err
-			}
-		}
-		return nil
+		some := min(int(credit), len(round)-next, restoreAtOnce)
+		credit -= float64(some)
+		next += some
+		return t.restore(ctx, round[next-some:next]...)
 	})
 }
 
-// restore declares one subscription's queues and bindings as the routes have
+// restore declares the queues and bindings of subscriptions as the routes have
 // them at this moment.
-func (t *term) restore(ctx context.Context, id subscription.ID) error {
+func (t *term) restore(ctx context.Context, ids ...subscription.ID) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	route, ok := t.routes.get(id)
-	if !ok {
-		return nil
+	routes := make([]postgres.Route, 0, len(ids))
+	for _, id := range ids {
+		if route, ok := t.routes.get(id); ok {
+			routes = append(routes, route)
+		}
 	}
-	return t.declare(ctx, route)
+	return t.declare(ctx, routes...)
 }
 
 // every calls f at each tick until ctx ends or f fails.

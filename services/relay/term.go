@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -119,8 +120,8 @@ func (t *term) declareAll(ctx context.Context, known []postgres.Route) error {
 		next := min(done+chunk, len(known))
 		g, declaring := errgroup.WithContext(ctx)
 		g.SetLimit(declareAtOnce)
-		for _, route := range known[done:next] {
-			g.Go(func() error { return t.declare(declaring, route) })
+		for some := range slices.Chunk(known[done:next], chunk/declareAtOnce) {
+			g.Go(func() error { return t.declare(declaring, some...) })
 		}
 		if err := g.Wait(); err != nil {
 			return err
@@ -135,16 +136,32 @@ func (t *term) declareAll(ctx context.Context, known []postgres.Route) error {
 	return nil
 }
 
-func (t *term) declare(ctx context.Context, route postgres.Route) error {
-	err := t.Topology.DeclareSubscription(ctx, string(route.ID), route.Account, bound(route))
+// declare declares the queues and bindings of routes, most of which are likely
+// to be there.
+func (t *term) declare(ctx context.Context, routes ...postgres.Route) error {
+	subs := make([]broker.Declaration, len(routes))
+	for i, r := range routes {
+		subs[i] = broker.Declaration{Subscription: string(r.ID), Account: r.Account, Patterns: bound(r)}
+	}
+	for i, err := range t.Topology.DeclareSubscriptions(ctx, subs) {
+		if err := t.declared(routes[i].ID, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// declared passes on the error of a declaration, but for a queue that is
+// somebody else's.
+func (t *term) declared(id subscription.ID, err error) error {
 	if errors.Is(err, broker.ErrForeign) {
 		t.metrics.foreign.Inc()
 		t.Logger.Error("queue exists with other arguments and is left alone: delete it in RabbitMQ and it is declared anew",
-			"subscription", route.ID, "error", err)
+			"subscription", id, "error", err)
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("declare queues of %s: %w", route.ID, err)
+		return fmt.Errorf("declare queues of %s: %w", id, err)
 	}
 	return nil
 }
@@ -445,7 +462,8 @@ func (b *batch) shape(ctx context.Context, c *change) error {
 			return fmt.Errorf("declare exchange of account %s: %w", c.route.Account, err)
 		}
 	}
-	return b.declare(ctx, c.route)
+	return b.declared(c.route.ID,
+		b.Topology.DeclareSubscription(ctx, string(c.route.ID), c.route.Account, bound(c.route)))
 }
 
 // rebind binds before it unbinds, so that a pattern which replaces another

@@ -29,6 +29,7 @@ type Topology struct {
 type topologyChannel struct {
 	session *session
 	ch      *amqp.Channel
+	closing chan *amqp.Error
 }
 
 // NewTopology starts a topology's own connection. It does not need the broker to be up.
@@ -98,6 +99,61 @@ func (t *Topology) DeclareSubscription(ctx context.Context, sub, account string,
 		return err
 	}
 	return t.declareBound(ctx, sub, account, patterns)
+}
+
+// Declaration is what DeclareSubscription declares.
+type Declaration struct {
+	Subscription, Account string
+	Patterns              []string
+}
+
+// DeclareSubscriptions does what DeclareSubscription does for many, with one answer for all of them. Where all is
+// there already that costs the broker a third, and does not wake the queues. There is one error for each.
+func (t *Topology) DeclareSubscriptions(ctx context.Context, subs []Declaration) []error {
+	errs := make([]error, len(subs))
+	if len(subs) == 0 {
+		return errs
+	}
+	err := t.do(ctx, func(ch *amqp.Channel) error { return t.declareSilently(ch, subs) })
+	if err == nil {
+		return errs
+	}
+	// Something is the matter with one of them at least, and RabbitMQ does not say with which.
+	amiss := errors.Is(err, ErrNotFound) || errors.Is(err, ErrForeign)
+	var g errgroup.Group
+	g.SetLimit(parallelDeclarations)
+	for i, sub := range subs {
+		if errs[i] = err; amiss {
+			g.Go(func() error {
+				errs[i] = t.DeclareSubscription(ctx, sub.Subscription, sub.Account, sub.Patterns)
+				return nil
+			})
+		}
+	}
+	_ = g.Wait() // the errors are in errs
+	return errs
+}
+
+func (t *Topology) declareSilently(ch *amqp.Channel, subs []Declaration) error {
+	const noWait = true
+	for _, sub := range subs {
+		queue, dead := t.names.DeliverQueue(sub.Subscription), t.names.DeadQueue(sub.Subscription)
+		for _, name := range []string{dead, queue} {
+			if _, err := ch.QueueDeclare(name, true, false, false, noWait, t.queueArgs()); err != nil {
+				return err
+			}
+		}
+		if err := ch.QueueBind(queue, sub.Subscription, t.names.Deliver(), noWait, nil); err != nil {
+			return err
+		}
+		for _, pattern := range sub.Patterns {
+			if err := ch.QueueBind(queue, pattern, t.names.Events(sub.Account), noWait, nil); err != nil {
+				return err
+			}
+		}
+	}
+	// The requests of a channel are served in their order, so this answer is for all of them.
+	return ch.ExchangeDeclarePassive(t.names.Deliver(), amqp.ExchangeDirect, true, false, false, false, nil)
 }
 
 func (t *Topology) declareBound(ctx context.Context, sub, account string, patterns []string) error {
@@ -283,9 +339,16 @@ func (t *Topology) try(ctx context.Context, s *session, request func(*amqp.Chann
 				if err != nil {
 					return fmt.Errorf("open channel: %w", err)
 				}
-				c = &topologyChannel{session: s, ch: ch}
+				c = &topologyChannel{session: s, ch: ch, closing: ch.NotifyClose(make(chan *amqp.Error, 1))}
 			}
-			return request(c.ch)
+			err := request(c.ch)
+			if err != nil && c.ch.IsClosed() {
+				// Of a request that waits for no answer, the next one fails, and does not know why.
+				if why := <-c.closing; why != nil {
+					return why
+				}
+			}
+			return err
 		}()
 		t.channels <- c
 		answer <- err

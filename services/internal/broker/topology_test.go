@@ -153,6 +153,61 @@ func TestForeignQueueIsReportedAndHarmsNoOther(t *testing.T) {
 	s.subscription(t, topology, "sub_1", "a")
 }
 
+func TestManyDeclarationsMendWhatIsMissingAndNameWhatIsForeign(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	topology, p := s.topology(t), s.publisher(t)
+	s.sweepExchanges(s.Events("new"))
+	subs := make([]broker.Declaration, 20)
+	for i := range subs {
+		id := fmt.Sprint("sub_", i)
+		s.sweep(s.DeliverQueue(id), s.DeadQueue(id))
+		subs[i] = broker.Declaration{Subscription: id, Account: broker.DefaultAccount, Patterns: []string{"a", id}}
+	}
+	subs[3].Account = "new" // whose exchange nobody has declared
+	ch := s.channel(t)
+	if _, err := ch.QueueDeclare(s.DeadQueue("sub_7"), true, false, false, false, amqp.Table{"x-message-ttl": 1000}); err != nil {
+		t.Fatal(err)
+	}
+	declare := func() {
+		t.Helper()
+		for i, err := range topology.DeclareSubscriptions(t.Context(), subs) {
+			if foreign := i == 7; errors.Is(err, broker.ErrForeign) != foreign || (err != nil) != foreign {
+				t.Errorf("subscription %d: %v", i, err)
+			}
+		}
+	}
+	declare()
+	// Lost, in part or whole, behind our back.
+	if _, err := ch.QueueDelete(s.DeliverQueue("sub_1"), false, false, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.QueueUnbind(s.DeliverQueue("sub_2"), "sub_2", s.Events(broker.DefaultAccount), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := ch.QueueUnbind(s.DeliverQueue("sub_4"), "sub_4", s.Deliver(), nil); err != nil {
+		t.Fatal(err)
+	}
+	declare()
+	if err := topology.DeleteSubscription(t.Context(), "sub_7"); err != nil {
+		t.Fatal(err)
+	}
+	for i, err := range topology.DeclareSubscriptions(t.Context(), subs) { // in one go, this time
+		if err != nil {
+			t.Errorf("subscription %d: %v", i, err)
+		}
+	}
+	for _, sub := range subs {
+		_, err := p.PublishAll(t.Context(), []broker.Publishing{
+			{Exchange: s.Events(sub.Account), Key: sub.Subscription, Mandatory: true},
+			{Exchange: s.Deliver(), Key: sub.Subscription, Mandatory: true},
+		})
+		if n := s.depth(t, s.DeliverQueue(sub.Subscription)); err != nil || n != 2 {
+			t.Errorf("queue of %s has %d messages, want 2: %v", sub.Subscription, n, err)
+		}
+	}
+}
+
 func TestTopologyReportsUnavailableBrokerAndComesBack(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
