@@ -300,7 +300,7 @@ func (b *batch) event(r *postgres.Record) {
 	// Published also where nobody subscribes: others may listen on the
 	// exchange. Mandatory only where somebody does.
 	b.wait(r, broker.Publishing{
-		Exchange: b.Names.Events(r.Account), Key: r.Type, Mandatory: len(matches) > 0,
+		Exchange: b.Names.Events(r.Account), Key: r.Type, Mandatory: len(matches) > 0, Queues: len(matches),
 	}, envelope.Live)
 }
 
@@ -338,7 +338,12 @@ func (b *batch) flush(ctx context.Context) error {
 	if len(b.waiting) == 0 {
 		return nil
 	}
-	outcomes, err := b.Publisher.PublishAll(ctx, b.waiting)
+	var outcomes []broker.Outcome
+	var err error
+	if lost := b.lead.Hold(ctx, func(ctx context.Context) { outcomes, err = b.Publisher.PublishAll(ctx, b.waiting) }); lost != nil {
+		b.cut(b.positions[0])
+		return lost
+	}
 	acked := 0
 	for i, outcome := range outcomes {
 		switch outcome {

@@ -276,3 +276,22 @@ func TestABatchIsNotGivenUpWhileConfirmsCome(t *testing.T) {
 		t.Errorf("PublishAll took %v, too short to show anything", took)
 	}
 }
+
+func TestAMessageToManyQueuesIsGivenMoreTime(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	q := s.queue(t, "q")
+	l := newLine(t, brokerURL(t))
+	s.cfg.URL, s.cfg.PublishTimeout = l.url, time.Second
+	p := s.publisher(t)
+	fill(t, p, q, 1)
+	l.slow(20) // so that the one message takes three seconds
+	m := []broker.Publishing{{Key: q, Mandatory: true, Queues: 1000, Body: make([]byte, 60<<10)}}
+	if _, err := p.PublishAll(t.Context(), m); err != nil {
+		t.Errorf("for 1,000 queues: %v", err)
+	}
+	m[0].Queues = 0
+	if _, err := p.PublishAll(t.Context(), m); !errors.Is(err, broker.ErrUnavailable) {
+		t.Errorf("for one queue: %v, want ErrUnavailable", err)
+	}
+}

@@ -28,7 +28,10 @@ type Publishing struct {
 	Exchange, Key string
 	// Mandatory makes a message that reaches no queue an error.
 	Mandatory bool
-	ID        string
+	// Queues is how many queues are known to get it. The broker confirms a message once it is safe in all of them, so
+	// for thousands it is given more time.
+	Queues int
+	ID     string
 	// Headers whose names belong to the broker (see [ReservedHeader]) are left out.
 	Headers     map[string]string
 	ContentType string

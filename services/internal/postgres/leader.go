@@ -50,6 +50,32 @@ func (l *Lead) Check(ctx context.Context) error {
 	return nil
 }
 
+// Hold keeps the lead while work is done that makes no use of its connection.
+// The work's context ends where the lead is lost; the error says so then.
+func (l *Lead) Hold(ctx context.Context, work func(ctx context.Context)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		work(ctx)
+	}()
+	ticker := time.NewTicker(LeaseTimeout / 5)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-done:
+			return nil
+		case <-ticker.C:
+		}
+		if err := l.Check(ctx); err != nil {
+			cancel()
+			<-done
+			return err
+		}
+	}
+}
+
 // Release gives the lead up by ending the session, which works whatever
 // state the session is in.
 func (l *Lead) Release() error {
