@@ -28,7 +28,7 @@ type roster struct {
 	// waiting are active ones without a consumer yet: the relay has not
 	// declared their queue, or their former consumer is still being drained.
 	waiting  map[subscription.ID]subscription.Subscription
-	newest   time.Time
+	looked   time.Time // when was last looked with success
 	reviewed time.Time
 }
 
@@ -75,23 +75,23 @@ func (r *roster) follow(ctx context.Context) error {
 }
 
 func (r *roster) look(ctx context.Context) error {
-	since := r.newest.Add(-followOverlap)
-	review := time.Since(r.reviewed) >= reviewEvery
+	now := time.Now()
+	review := now.Sub(r.reviewed) >= reviewEvery
+	var changed []subscription.Subscription
+	var err error
 	if review {
-		since = time.Time{}
+		changed, err = postgres.AllSubscriptions(ctx, r.DB)
+	} else {
+		changed, err = postgres.ChangedSubscriptions(ctx, r.DB, now.Sub(r.looked)+followOverlap)
 	}
-	changed, err := postgres.SubscriptionsSince(ctx, r.DB, since)
 	if err != nil {
 		return err
 	}
 	r.trouble.Store(nil)
-	if review {
-		r.reviewed = time.Now()
+	if r.looked = now; review {
+		r.reviewed = now
 	}
 	for _, sub := range changed {
-		if sub.UpdatedAt.After(r.newest) {
-			r.newest = sub.UpdatedAt
-		}
 		r.apply(sub)
 	}
 	if len(r.waiting) == 0 {

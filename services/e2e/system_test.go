@@ -192,7 +192,7 @@ func (s *system) removeTopology() {
 	defer func() { _ = topology.Close() }()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.t.Context()), patience)
 	defer cancel()
-	subs, err := postgres.SubscriptionsSince(ctx, s.db, time.Time{})
+	subs, err := postgres.AllSubscriptions(ctx, s.db)
 	if err != nil {
 		return // the database is gone, and with it what would have to be removed
 	}

@@ -39,7 +39,7 @@ type Config struct {
 	// SweepEvery is how often overdue deliveries are looked for. Default 5 s.
 	SweepEvery time.Duration
 	// ReconcileWithin is how long it takes to have looked at every queue and
-	// binding once. Default 20 s.
+	// binding once. Default 25 s.
 	ReconcileWithin time.Duration
 }
 
@@ -49,7 +49,7 @@ func (c *Config) fill() {
 	setDefault(&c.Bytes, 8<<20)
 	setDefault(&c.Standby, 500*time.Millisecond)
 	setDefault(&c.SweepEvery, 5*time.Second)
-	setDefault(&c.ReconcileWithin, 20*time.Second)
+	setDefault(&c.ReconcileWithin, 25*time.Second)
 }
 
 func setDefault[T comparable](v *T, def T) {

@@ -11,14 +11,22 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// SubscriptionsSince are the subscriptions that changed at or after a time,
-// deleted ones included; with the zero time all, of the deleted ones those of
-// the last ten minutes. Their secrets are sealed.
-func SubscriptionsSince(ctx context.Context, q Queryer, since time.Time) ([]subscription.Subscription, error) {
+// ChangedSubscriptions are those that changed in the time before now, by the
+// clock of Postgres, deleted ones included. Their secrets are sealed.
+func ChangedSubscriptions(ctx context.Context, q Queryer, within time.Duration) ([]subscription.Subscription, error) {
 	return querySubscriptions(ctx, q, `
 		SELECT `+subscriptionColumns+` FROM posthorn.subscriptions
-		WHERE updated_at >= $1 AND (deleted_at IS NULL OR deleted_at > clock_timestamp() - interval '10 minutes')
-		ORDER BY id`, since)
+		WHERE updated_at >= clock_timestamp() - make_interval(secs => $1)
+		ORDER BY id`, within.Seconds())
+}
+
+// AllSubscriptions are all there are, and those that were deleted in the last
+// ten minutes. Their secrets are sealed.
+func AllSubscriptions(ctx context.Context, q Queryer) ([]subscription.Subscription, error) {
+	return querySubscriptions(ctx, q, `
+		SELECT `+subscriptionColumns+` FROM posthorn.subscriptions
+		WHERE deleted_at IS NULL OR deleted_at > clock_timestamp() - interval '10 minutes'
+		ORDER BY id`)
 }
 
 // HaveQueues are those of the subscriptions that the relay has reached in the
