@@ -14,7 +14,7 @@ import (
 
 const (
 	// replayLook is how often an idle relay looks for a replay.
-	replayLook = 500 * time.Millisecond
+	replayLook = time.Second
 	// replayAtOnce limits what is sent of a replay in one step.
 	replayAtOnce = 1000
 	// replayStepsPerSecond is how finely a replay's rate is dosed.

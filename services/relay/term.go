@@ -34,8 +34,11 @@ const (
 	// awaitFor is how long a look for new records lasts, and so a stop may be
 	// held up by it.
 	awaitFor = 250 * time.Millisecond
-	// idlePoll is how often is looked where nothing came for that long.
-	idlePoll = 20 * time.Millisecond
+	// idlePoll is how often is looked where nothing came for that long, and
+	// quietPoll where nothing came for quietAfter looks, which is ten seconds.
+	idlePoll   = 20 * time.Millisecond
+	quietPoll  = 50 * time.Millisecond
+	quietAfter = 40
 	// owedAtOnce ends a window where its events go to so many subscriptions
 	// that publishing and recording all of it could take longer than the lease.
 	owedAtOnce = 10_000
@@ -189,7 +192,7 @@ func (t *term) unbindAhead(ctx context.Context, ahead []postgres.Record) error {
 
 // forward reads, publishes and records until ctx ends or something fails.
 func (t *term) forward(ctx context.Context) error {
-	step := t.cfg.Poll
+	step, empty := t.cfg.Poll, 0
 	for {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -202,9 +205,12 @@ func (t *term) forward(ctx context.Context) error {
 		if horizon == t.position {
 			t.metrics.lag.Set(0)
 			step = max(t.cfg.Poll, idlePoll)
+			if empty++; empty > quietAfter {
+				step = max(step, quietPoll)
+			}
 			continue
 		}
-		step = t.cfg.Poll
+		step, empty = t.cfg.Poll, 0
 		t.metrics.lag.Set(float64(horizon - t.position))
 		err = t.window(ctx, horizon)
 		t.metrics.lag.Set(float64(horizon - t.position))
