@@ -37,7 +37,7 @@ func resources() []Scenario {
 			Name: fmt.Sprintf("%d subscribers of one type", subscribers), Rate: 3,
 			Prepare: crowd(subscribers, "T.3"), Inject: wait(2 * time.Second),
 		},
-		{Name: "100 subscriptions made while RabbitMQ answers after 40 ms", Inject: slowlyDeclared},
+		{Name: "400 subscriptions made while RabbitMQ answers after 120 ms", Inject: slowlyDeclared},
 		{Name: "disk of Postgres full for 8 s", Bound: inFlight, Padding: 2000, Servers: smallPostgres, Inject: func(ctx context.Context, c *Cluster) error {
 			return full(ctx, filepath.Join(c.dir, "small"), func() (running bool, restart func(context.Context) error) {
 				return open(c.Postgres.Done()), c.Postgres.Restart
@@ -154,11 +154,11 @@ func crowd(n int, types ...string) func(context.Context, *Cluster) error {
 // slowlyDeclared makes more subscriptions than the relay can declare before its
 // lease is over: it has to get on all the same.
 func slowlyDeclared(ctx context.Context, c *Cluster) error {
-	if err := poison(c.toRabbitMQ, "latency", `{"latency":20}`); err != nil {
+	if err := poison(c.toRabbitMQ, "latency", `{"latency":60}`); err != nil {
 		return err
 	}
 	defer c.toRabbitMQ.Toxics.ResetToxics(ctx)
-	return crowd(100, "T.9")(ctx, c) // of which there are none: it is about the queues
+	return crowd(400, "T.9")(ctx, c) // of which there are none: it is about the queues
 }
 
 // NotRunError says why a fault cannot be brought about here.

@@ -43,6 +43,7 @@ func Suite(random time.Duration) []Scenario {
 		{Name: "RabbitMQ killed and started", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
 			return errors.Join(c.RabbitMQ.Kill(), c.RabbitMQ.Restart(ctx)) //nolint:contextcheck // a kill has a deadline of its own
 		}},
+		{Name: "RabbitMQ killed and started, half a second after 20 subscriptions were made", Bound: inFlight, Inject: forgetful},
 		{Name: "RabbitMQ wiped", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error { return c.RabbitMQ.Wipe(ctx) }},
 		{Name: "memory alarm for 10 s", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
 			err := c.ctl(ctx, "set_vm_memory_high_watermark", "0.00001")
@@ -74,6 +75,16 @@ func Suite(random time.Duration) []Scenario {
 	}
 	suite = append(suite, clocks()...)
 	return slices.Concat(suite, lines(), mistakes(), changes(), resources(), []Scenario{randomKills(random)})
+}
+
+// forgetful kills RabbitMQ when what the relay has declared is not on its disk:
+// it syncs no declaration, and may come back without a queue, or a binding of it.
+func forgetful(ctx context.Context, c *Cluster) error {
+	if err := crowd(20, "T.1")(ctx, c); err != nil {
+		return err
+	}
+	pause(ctx, 500*time.Millisecond)
+	return errors.Join(c.RabbitMQ.Kill(), c.RabbitMQ.Restart(ctx)) //nolint:contextcheck // a kill has a deadline of its own
 }
 
 // randomKills kills a part by chance every two seconds.
