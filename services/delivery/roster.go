@@ -88,7 +88,8 @@ func (r *roster) look(ctx context.Context) error {
 		return err
 	}
 	r.trouble.Store(nil)
-	if r.looked = now; review {
+	r.looked = now
+	if review {
 		r.reviewed = now
 	}
 	for _, sub := range changed {

@@ -123,12 +123,14 @@ func (t *Topology) DeclareSubscriptions(ctx context.Context, subs []Declaration)
 	var g errgroup.Group
 	g.SetLimit(parallelDeclarations)
 	for i, sub := range subs {
-		if errs[i] = err; amiss {
-			g.Go(func() error {
-				errs[i] = t.DeclareSubscription(ctx, sub.Subscription, sub.Account, sub.Patterns)
-				return nil
-			})
+		errs[i] = err
+		if !amiss {
+			continue
 		}
+		g.Go(func() error {
+			errs[i] = t.DeclareSubscription(ctx, sub.Subscription, sub.Account, sub.Patterns)
+			return nil
+		})
 	}
 	_ = g.Wait() // the errors are in errs
 	return errs
