@@ -9,7 +9,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -22,6 +21,7 @@ import (
 	"syscall"
 
 	"posthorn/services/bench"
+	"posthorn/services/internal/lab"
 )
 
 func main() {
@@ -84,17 +84,14 @@ func run(ctx context.Context) (err error) {
 			return fmt.Errorf("make folder for profiles: %w", err)
 		}
 	}
-	dir, err := os.MkdirTemp("", "posthorn-bench-")
+	dir, remove, err := lab.Folder("posthorn-bench-")
 	if err != nil {
-		return fmt.Errorf("make folder: %w", err)
-	}
-	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // the servers' users have to pass through
-		return fmt.Errorf("open folder to the servers: %w", err)
+		return err
 	}
 	if *keep {
 		fmt.Println("logs are in", dir)
 	} else {
-		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		defer func() { err = errors.Join(err, remove()) }()
 	}
 	site, err := bench.NewSite(ctx, bench.SiteConfig{
 		Dir: dir, Binary: path, Receiver: []string{self, "receiver"}, Profiles: *profiles,
@@ -105,8 +102,8 @@ func run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, site.Close()) }() //nolint:contextcheck // has to happen whatever ended
 
-	report, err := load(*results)
-	if err != nil {
+	report := &bench.Report{}
+	if err := lab.Load(*results, report); err != nil {
 		return err
 	}
 	if report.Machine, err = site.Machine(ctx); err != nil {
@@ -127,7 +124,7 @@ func run(ctx context.Context) (err error) {
 		}
 		failed = append(failed, err)
 		report.Put(result)
-		if err := save(*results, report); err != nil {
+		if err := lab.Save(*results, report); err != nil {
 			return err
 		}
 	}
@@ -146,32 +143,6 @@ func write(path string, report *bench.Report) error {
 	}
 	if err := os.WriteFile(path, []byte(report.Document(string(earlier))), 0o644); err != nil { //nolint:gosec // a document
 		return fmt.Errorf("write document: %w", err)
-	}
-	return nil
-}
-
-func load(path string) (*bench.Report, error) {
-	content, err := os.ReadFile(path) //nolint:gosec // a flag
-	if errors.Is(err, fs.ErrNotExist) {
-		return &bench.Report{}, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read results: %w", err)
-	}
-	report := &bench.Report{}
-	if err := json.Unmarshal(content, report); err != nil {
-		return nil, fmt.Errorf("read results: %w", err)
-	}
-	return report, nil
-}
-
-func save(path string, report *bench.Report) error {
-	content, err := json.MarshalIndent(report, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode results: %w", err)
-	}
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		return fmt.Errorf("write results: %w", err)
 	}
 	return nil
 }

@@ -7,11 +7,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -21,6 +19,7 @@ import (
 	"time"
 
 	"posthorn/services/faults"
+	"posthorn/services/internal/lab"
 )
 
 func main() {
@@ -51,17 +50,14 @@ func run(ctx context.Context) (err error) {
 		return fmt.Errorf("find the command: %w", err)
 	}
 
-	dir, err := os.MkdirTemp("", "posthorn-faults-")
+	dir, remove, err := lab.Folder("posthorn-faults-")
 	if err != nil {
-		return fmt.Errorf("make folder: %w", err)
-	}
-	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // the servers' users have to pass through
-		return fmt.Errorf("open folder to the servers: %w", err)
+		return err
 	}
 	if *keep {
 		fmt.Println("logs are in", dir)
 	} else {
-		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		defer func() { err = errors.Join(err, remove()) }()
 	}
 	servers, err := faults.StartServers(ctx, dir)
 	if err != nil {
@@ -89,8 +85,8 @@ func run(ctx context.Context) (err error) {
 // runRows runs rows one after another, tells how they went, and keeps what
 // they found in the file, where rows that are not run keep what they had.
 func runRows(ctx context.Context, bench *faults.Bench, suite []faults.Scenario, results string) ([]faults.Row, error) {
-	rows, err := load(results)
-	if err != nil {
+	var rows []faults.Row
+	if err := lab.Load(results, &rows); err != nil {
 		return nil, err
 	}
 	var failed []error
@@ -113,7 +109,7 @@ func runRows(ctx context.Context, bench *faults.Bench, suite []faults.Scenario, 
 		fmt.Printf("%2d/%d %4.0f s  %-62s accepted %6d  lost %d  duplicated %d  recovery %v  %s\n", i+1, len(suite), time.Since(begun).Seconds(),
 			row.Name, row.Accepted, row.Lost, row.Duplicated, row.Recovery.Round(100*time.Millisecond), said)
 		rows = append(slices.DeleteFunc(rows, func(r faults.Row) bool { return r.Name == row.Name }), row)
-		if err := save(results, rows); err != nil {
+		if err := lab.Save(results, rows); err != nil {
 			return rows, errors.Join(append(failed, err)...)
 		}
 	}
@@ -129,30 +125,4 @@ func inOrder(rows []faults.Row, suite []faults.Scenario) []faults.Row {
 		}
 	}
 	return ordered
-}
-
-func load(path string) ([]faults.Row, error) {
-	content, err := os.ReadFile(path) //nolint:gosec // a flag
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read results: %w", err)
-	}
-	var rows []faults.Row
-	if err := json.Unmarshal(content, &rows); err != nil {
-		return nil, fmt.Errorf("read results: %w", err)
-	}
-	return rows, nil
-}
-
-func save(path string, rows []faults.Row) error {
-	content, err := json.MarshalIndent(rows, "", "  ")
-	if err != nil {
-		return fmt.Errorf("encode results: %w", err)
-	}
-	if err := os.WriteFile(path, content, 0o600); err != nil {
-		return fmt.Errorf("write results: %w", err)
-	}
-	return nil
 }
