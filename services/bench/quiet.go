@@ -29,7 +29,8 @@ func idle(ctx context.Context, r *Run) error {
 		if err := y.warm(ctx); err != nil {
 			return err
 		}
-		if err := pauseUntil(ctx, time.Now().Add(length/3)); err != nil {
+		// Until it has noticed that nothing comes any more.
+		if err := pauseUntil(ctx, time.Now().Add(length)); err != nil {
 			return err
 		}
 		used, err := r.during(ctx, length, y.cpu)
