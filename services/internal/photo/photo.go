@@ -21,7 +21,8 @@ import (
 type Config struct {
 	DB     *sql.DB
 	Logger *slog.Logger
-	// Interval between looks at the log. Default 100 ms.
+	// Interval between looks at the log. Default 250 ms: whoever reads a count
+	// is told of what has yet to be taken in as well.
 	Interval time.Duration
 	// Window is how many positions are taken in with one commit. Default 10,000.
 	Window int
@@ -42,7 +43,7 @@ func NewProjector(cfg Config) (*Projector, error) {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Interval <= 0 {
-		cfg.Interval = 100 * time.Millisecond
+		cfg.Interval = 250 * time.Millisecond
 	}
 	if cfg.Window <= 0 {
 		cfg.Window = 10_000
@@ -55,7 +56,8 @@ func (p *Projector) Run(ctx context.Context) error {
 	done, failing := int64(-1), false
 	for {
 		horizon, err := postgres.AwaitHorizon(ctx, p.cfg.DB, done, p.cfg.Interval, awaitFor)
-		if err == nil && horizon > done {
+		idle := horizon == done
+		if err == nil && !idle {
 			var through int64
 			if through, err = p.catchUp(ctx, horizon, nil); err == nil && through >= horizon {
 				done = horizon
@@ -72,10 +74,11 @@ func (p *Projector) Run(ctx context.Context) error {
 		if failing = err != nil; failing {
 			done = -1 // whatever database comes back, it is looked at anew
 		}
-		if done == horizon {
-			continue
+		if idle && !failing {
+			continue // the server has waited
 		}
-		// The database is away, or another process is at it.
+		// Not at once again: under load that would be a transaction for every
+		// few records.
 		select {
 		case <-ctx.Done():
 			return nil
