@@ -264,10 +264,10 @@ type batch struct {
 // publish publishes the records and applies changes of subscriptions between
 // them. Where it fails, progress is cut back to what is done.
 func (b *batch) publish(ctx context.Context, records []postgres.Record) error {
-	var changing time.Duration
+	begun, changed := time.Now(), false
 	for i := 0; i < len(records); i++ {
 		r := &records[i]
-		if changing > stretch || len(b.progress.Owed) >= owedAtOnce {
+		if changed && time.Since(begun) > stretch || len(b.progress.Owed) >= owedAtOnce {
 			b.cut(r.Position)
 			break
 		}
@@ -282,12 +282,11 @@ func (b *batch) publish(ctx context.Context, records []postgres.Record) error {
 			if err := b.flush(ctx); err != nil {
 				return err
 			}
-			begun := time.Now()
 			together := b.together(records[i:])
 			if err := b.apply(ctx, together); err != nil {
 				return err
 			}
-			changing += time.Since(begun)
+			changed = true
 			i += len(together) - 1
 		default:
 			b.Logger.Error("record of an unknown kind is passed over", "position", r.Position, "kind", r.Kind)

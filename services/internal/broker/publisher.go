@@ -80,8 +80,9 @@ func NewPublisher(cfg Config) (*Publisher, error) {
 
 // PublishAll publishes a batch: all of it is written, then all confirms are awaited. There is one outcome for each
 // message; the error is nil only if all are Acked. It ends with ctx, after Config.PublishTimeout without a single
-// confirm (longer for a message to many queues), or soon after the broker has raised an alarm. A broker that is slow but at it is not given up: the same
-// batch would be as slow again. After an error the batch may still be read for a while, so it must not be changed.
+// confirm (longer for a message to many queues), or soon after the broker has raised an alarm. A broker that is slow
+// but at it is not given up: the same batch would be as slow again. After an error the batch may still be read for a
+// while, so it must not be changed.
 func (p *Publisher) PublishAll(ctx context.Context, batch []Publishing) ([]Outcome, error) {
 	outcomes := make([]Outcome, len(batch))
 	if len(batch) == 0 {
