@@ -125,6 +125,12 @@ func reasonWords(r postgres.Reason) string {
 		return "the test event is for another subscription"
 	case postgres.NotRelayed:
 		return "the relay has not come to the event yet"
+	case postgres.InQuarantine:
+		return "the relay could not forward the event; see posthorn outbox quarantine list"
+	case postgres.GivenUp:
+		return "the event could not be forwarded and was given up"
+	case postgres.Unreadable:
+		return "the record of what it was cannot be read"
 	case postgres.Unexplained:
 		return "there should be one; this is a fault: posthorn audit --repair enters it"
 	default:

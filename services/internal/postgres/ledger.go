@@ -280,14 +280,13 @@ func OverdueDeliveries(ctx context.Context, q Queryer, id subscription.ID, grace
 func scanDue(rows *sql.Rows) (due []Due, err error) {
 	for rows.Next() {
 		var (
-			d        Due
-			metadata []byte
+			d Due
+			f recordFields
 		)
-		if err := rows.Scan(&d.Position, &d.Kind, &d.ID, &d.Account, &d.Type, &d.Subject, &d.Data, &metadata,
-			&d.OccurredAt, &d.RecordedAt, &d.Run, &d.Attempts, &d.Cause); err != nil {
+		if err := rows.Scan(f.columns(&d.Run, &d.Attempts, &d.Cause)...); err != nil {
 			return nil, fmt.Errorf("read due delivery: %w", err)
 		}
-		d.Metadata = decodeMetadata(metadata)
+		d.Record = f.record()
 		due = append(due, d)
 	}
 	if err := rows.Err(); err != nil {
