@@ -77,6 +77,10 @@ type Relay struct {
 	metrics metrics
 	// trouble is what keeps the relay from forwarding, nil when nothing does.
 	trouble atomic.Pointer[string]
+	// stuck outlives the term that an event ended by not being confirmed.
+	stuck stuck
+	// quarantined is how many records an operator has yet to look at.
+	quarantined atomic.Int64
 }
 
 // New returns a Relay that does nothing until Run.
