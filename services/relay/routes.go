@@ -221,7 +221,7 @@ func bound(route postgres.Route) []string {
 // One alone is cheap within the limits of events.ParsePattern, but an exchange
 // follows all that begin alike at once, and one account could bind so many
 // that each of its events takes RabbitMQ tenths of a second. Of the patterns
-// that are admitted here, all there can be cost RabbitMQ 3.10 two milliseconds
+// that are admitted here, all there can be cost RabbitMQ 3.10 five milliseconds
 // together: plain types, two "*", one "#", and a "#" at the end behind one "*".
 func bindable(patterns []events.Pattern) bool {
 	return !slices.ContainsFunc(patterns, func(p events.Pattern) bool {
