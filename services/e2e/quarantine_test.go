@@ -147,20 +147,52 @@ type hostile struct{ column, value string }
 // hostileRows are the cases that are known and further ones made by chance.
 func hostileRows(rnd *rand.Rand) []hostile {
 	rows := []hostile{
-		{"occurred_at", `'infinity'`}, {"occurred_at", `'-infinity'`}, {"occurred_at", `'4713-01-01 BC'`},
-		{"occurred_at", `'0001-01-01 BC'`}, {"occurred_at", `'10000-01-01'`}, {"occurred_at", `'294276-12-31'`},
-		{"recorded_at", `'infinity'`}, {"recorded_at", `'-infinity'`}, {"recorded_at", `'294276-12-31'`},
-		{"account", `'nobody'`}, {"account", `''`}, {"account", `'Ä ö'`}, {"account", `repeat('a', 300)`},
-		{"kind", `'subscription'`}, {"kind", `'test'`}, {"kind", `'future'`}, {"kind", `''`},
-		{"type", `''`}, {"type", `'a..b'`}, {"type", `'ä'`}, {"type", `repeat('a', 300)`}, {"type", `'#'`},
+		{"occurred_at", `'infinity'`},
+		{"occurred_at", `'-infinity'`},
+		{"occurred_at", `'4713-01-01 BC'`},
+		{"occurred_at", `'0001-01-01 BC'`},
+		{"occurred_at", `'10000-01-01'`},
+		{"occurred_at", `'294276-12-31'`},
+		{"recorded_at", `'infinity'`},
+		{"recorded_at", `'-infinity'`},
+		{"recorded_at", `'294276-12-31'`},
+		{"account", `'nobody'`},
+		{"account", `''`},
+		{"account", `'Ä ö'`},
+		{"account", `repeat('a', 300)`},
+		{"kind", `'subscription'`},
+		{"kind", `'test'`},
+		{"kind", `'future'`},
+		{"kind", `''`},
+		{"type", `''`},
+		{"type", `'a..b'`},
+		{"type", `'ä'`},
+		{"type", `repeat('a', 300)`},
+		{"type", `'#'`},
 		{"type", `repeat('a.', 59) || 'a'`},
-		{"id", `''`}, {"id", `'a.b'`}, {"id", `'ümlaut'`}, {"id", `repeat('i', 300)`}, {"id", `E'a\nb'`}, {"id", `'a b'`},
-		{"subject", `repeat('s', 100000)`}, {"subject", `E'\u0001\u0085'`},
-		{"data", `''`}, {"data", `'\xff00'`}, {"data", `'\x00'`}, {"data", `'{'`}, {"data", `'{"a":1}{"b":2}'`},
-		{"data", `convert_to('{"a":1,"a":2}', 'UTF8')`}, {"data", `'1e400'`}, {"data", `convert_to('"' || repeat('x', 2000000) || '"', 'UTF8')`},
+		{"id", `''`},
+		{"id", `'a.b'`},
+		{"id", `'ümlaut'`},
+		{"id", `repeat('i', 300)`},
+		{"id", `E'a\nb'`},
+		{"id", `'a b'`},
+		{"subject", `repeat('s', 100000)`},
+		{"subject", `E'\u0001\u0085'`},
+		{"data", `''`},
+		{"data", `'\xff00'`},
+		{"data", `'\x00'`},
+		{"data", `'{'`},
+		{"data", `'{"a":1}{"b":2}'`},
+		{"data", `convert_to('{"a":1,"a":2}', 'UTF8')`},
+		{"data", `'1e400'`},
+		{"data", `convert_to('"' || repeat('x', 2000000) || '"', 'UTF8')`},
 		{"data", `convert_to(repeat('[', 5000) || repeat(']', 5000), 'UTF8')`},
-		{"metadata", `'[]'`}, {"metadata", `'1'`}, {"metadata", `'{"traceparent": {"a": [1]}}'`}, {"metadata", `'{"n": 1}'`},
-		{"metadata", `jsonb_build_object('traceparent', repeat('x', 100000))`}, {"metadata", `'{"traceparent": "a\nb"}'`},
+		{"metadata", `'[]'`},
+		{"metadata", `'1'`},
+		{"metadata", `'{"traceparent": {"a": [1]}}'`},
+		{"metadata", `'{"n": 1}'`},
+		{"metadata", `jsonb_build_object('traceparent', repeat('x', 100000))`},
+		{"metadata", `'{"traceparent": "a\nb"}'`},
 	}
 	columns := []string{"id", "account", "type", "subject"}
 	for range 40 {
@@ -234,7 +266,7 @@ func (s *system) admitAnything() {
 func (s *system) insertHostile(i int, row hostile) {
 	s.t.Helper()
 	columns := map[string]string{"id": fmt.Sprintf("'h%d'", i), "type": "'good'", "data": `'{}'`}
-	for _, column := range strings.Split(row.column, ", ") {
+	for column := range strings.SplitSeq(row.column, ", ") {
 		delete(columns, column)
 	}
 	names, values := row.column, row.value

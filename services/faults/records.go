@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
-
-	amqp "github.com/rabbitmq/amqp091-go"
 )
 
 // records are what somebody puts into the log, or asks of the exchange, that
@@ -32,16 +31,16 @@ func spoilt(ctx context.Context, c *Cluster) error {
 		return fmt.Errorf("take the checks off the log: %w", err)
 	}
 	before := c.Sink.Taken("b")
-	values := []string{
-		`'T.1', '{}', 'infinity', 'default', 'event'`, `'T.1', '{}', '4713-01-01 BC', 'default', 'event'`,
-		`'T.1', '\xff00', now(), 'default', 'event'`, `'', '{}', now(), 'default', 'event'`,
-		`'T.1', '{}', now(), 'nobody', 'event'`, `'T.1', '{}', now(), '?', 'event'`,
-		`'T.1', '{', now(), 'default', 'subscription'`, `'T.1', '{}', now(), 'default', 'future'`,
-	}
-	for _, row := range values {
+	for _, row := range [][]any{ // type, data, time, account, kind
+		{"T.1", `{}`, "infinity", "default", "event"}, {"T.1", `{}`, "4713-01-01 BC", "default", "event"},
+		{"T.1", `\xff00`, "now", "default", "event"}, {"", `{}`, "now", "default", "event"},
+		{"T.1", `{}`, "now", "nobody", "event"}, {"T.1", `{}`, "now", "?", "event"},
+		{"T.1", `{`, "now", "default", "subscription"}, {"T.1", `{}`, "now", "default", "future"},
+	} {
 		if _, err := c.db.ExecContext(ctx, `
-			INSERT INTO posthorn.outbox (id, type, data, occurred_at, account, kind) VALUES ('spoilt', `+row+`)`); err != nil {
-			return fmt.Errorf("append %s: %w", row, err)
+			INSERT INTO posthorn.outbox (id, type, data, occurred_at, account, kind)
+			VALUES ('spoilt', $1, $2::text::bytea, $3::text::timestamptz, $4, $5)`, row...); err != nil {
+			return fmt.Errorf("append %v: %w", row, err)
 		}
 		pause(ctx, 300*time.Millisecond)
 	}
@@ -53,23 +52,16 @@ func spoilt(ctx context.Context, c *Cluster) error {
 
 // busyExchange has RabbitMQ try many ways to match one event.
 func busyExchange(ctx context.Context, c *Cluster) (err error) {
-	conn, err := amqp.Dial(c.RabbitMQ.URL())
-	if err != nil {
-		return fmt.Errorf("connect: %w", err)
+	queue := "/queues/%2F/" + c.Namespace + "foreign"
+	if err := c.manage(ctx, http.MethodPut, queue, map[string]any{"durable": true}, nil); err != nil {
+		return err
 	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	ch, err := conn.Channel()
-	if err != nil {
-		return fmt.Errorf("open channel: %w", err)
-	}
-	q, err := ch.QueueDeclare("", false, true, true, false, nil)
-	if err != nil {
-		return fmt.Errorf("declare queue: %w", err)
-	}
+	defer func() { err = errors.Join(err, c.manage(ctx, http.MethodDelete, queue, nil, nil)) }()
 	// It begins with a word of that event alone, so that the others cost nothing.
 	pattern := "w" + strings.Repeat(".#", 70)
-	if err := ch.QueueBind(q.Name, pattern, c.Namespace+"events", false, nil); err != nil {
-		return fmt.Errorf("bind: %w", err)
+	binding := "/bindings/%2F/e/" + c.Namespace + "events/q/" + c.Namespace + "foreign"
+	if err := c.manage(ctx, http.MethodPost, binding, map[string]any{"routing_key": pattern}, nil); err != nil {
+		return err
 	}
 	var position int64
 	if _, err := c.db.ExecContext(ctx, `SELECT posthorn.append_event('w.a.b.c.d')`); err != nil {

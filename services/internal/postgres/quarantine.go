@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/lib/pq"
-
 	"posthorn/events"
 	"posthorn/services/internal/subscription"
 )
@@ -235,24 +233,4 @@ func moveQuarantined(ctx context.Context, q Queryer, position int64, from, to Qu
 		return r, err
 	}
 	return r, fmt.Errorf("%w: record %d is %s", ErrState, position, r.Status)
-}
-
-// quarantinedAmong are those of the positions at which a record is held or was
-// dropped: nobody is owed it.
-func quarantinedAmong(ctx context.Context, q Queryer, positions []int64) (map[int64]bool, error) {
-	rows, err := q.QueryContext(ctx, `
-		SELECT position FROM posthorn.quarantine WHERE position = ANY ($1) AND status IN ('held', 'dropped')`, pq.Array(positions))
-	if err != nil {
-		return nil, Translate(fmt.Errorf("look into the quarantine: %w", err))
-	}
-	defer func() { _ = rows.Close() }()
-	among := map[int64]bool{}
-	for rows.Next() {
-		var position int64
-		if err := rows.Scan(&position); err != nil {
-			return nil, Translate(fmt.Errorf("look into the quarantine: %w", err))
-		}
-		among[position] = true
-	}
-	return among, Translate(rows.Err())
 }
