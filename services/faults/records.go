@@ -32,10 +32,14 @@ func spoilt(ctx context.Context, c *Cluster) error {
 	}
 	before := c.Sink.Taken("b")
 	for _, row := range [][]any{ // type, data, time, account, kind
-		{"T.1", `{}`, "infinity", "default", "event"}, {"T.1", `{}`, "4713-01-01 BC", "default", "event"},
-		{"T.1", `\xff00`, "now", "default", "event"}, {"", `{}`, "now", "default", "event"},
-		{"T.1", `{}`, "now", "nobody", "event"}, {"T.1", `{}`, "now", "?", "event"},
-		{"T.1", `{`, "now", "default", "subscription"}, {"T.1", `{}`, "now", "default", "future"},
+		{"T.1", `{}`, "infinity", "default", "event"},
+		{"T.1", `{}`, "4713-01-01 BC", "default", "event"},
+		{"T.1", `\xff00`, "now", "default", "event"},
+		{"", `{}`, "now", "default", "event"},
+		{"T.1", `{}`, "now", "nobody", "event"},
+		{"T.1", `{}`, "now", "?", "event"},
+		{"T.1", `{`, "now", "default", "subscription"},
+		{"T.1", `{}`, "now", "default", "future"},
 	} {
 		if _, err := c.db.ExecContext(ctx, `
 			INSERT INTO posthorn.outbox (id, type, data, occurred_at, account, kind)
