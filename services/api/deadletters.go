@@ -54,6 +54,7 @@ type RequestMade struct {
 type DeliveryDetail struct {
 	Delivery
 	AttemptsMade []Attempt    `json:"attemptsMade" nullable:"false" doc:"Of all its runs, the first one first"`
+	MoreAttempts bool         `json:"moreAttempts,omitempty" doc:"There were others before these; the list of the subscription's attempts has them"`
 	Request      *RequestMade `json:"request,omitempty" doc:"Left out when the event or the subscription is gone"`
 }
 
@@ -109,7 +110,7 @@ func (a *API) listDeadLetters(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	filter := postgres.DeadLetterFilter{Account: events.DefaultAccount, DeadFilter: dead, Limit: in.Limit + 1}
+	filter := postgres.DeadLetterFilter{Account: events.DefaultAccount, DeadFilter: dead, Limit: in.Limit}
 	out := &struct{ Body DeliveryList }{Body: DeliveryList{Items: []Delivery{}}}
 	if in.Subscription != "" {
 		if filter.Subscription, err = subscription.ParseID(in.Subscription); err != nil {
@@ -127,17 +128,14 @@ func (a *API) listDeadLetters(ctx context.Context, in *struct {
 		}
 		filter.Before = &before
 	}
-	list, err := postgres.DeadLetters(ctx, a.cfg.DB, filter)
+	if err := a.reserve(ctx); err != nil {
+		return nil, err
+	}
+	page, err := postgres.DeadLetters(ctx, a.cfg.DB, filter)
 	if err != nil {
 		return nil, fmt.Errorf("list dead letters: %w", err)
 	}
-	if len(list) > in.Limit {
-		list = list[:in.Limit]
-		out.Body.NextCursor = cursor("dead-letters", list[in.Limit-1].String())
-	}
-	for _, d := range list {
-		out.Body.Items = append(out.Body.Items, showDelivery(d))
-	}
+	out.Body.Items, out.Body.NextCursor = showPage(page, "dead-letters", showDelivery, postgres.Delivery.String)
 	return out, nil
 }
 
@@ -150,6 +148,9 @@ func (a *API) getDelivery(onlyDead bool) func(context.Context, *DeliveryParam) (
 	return func(ctx context.Context, in *DeliveryParam) (*struct{ Body DeliveryDetail }, error) {
 		id, err := postgres.ParseDeliveryID(in.ID)
 		if err != nil {
+			return nil, err
+		}
+		if err := a.reserve(ctx); err != nil {
 			return nil, err
 		}
 		d, err := postgres.DeliveryByID(ctx, a.cfg.DB, events.DefaultAccount, id)
@@ -165,7 +166,8 @@ func (a *API) getDelivery(onlyDead bool) func(context.Context, *DeliveryParam) (
 			return nil, fmt.Errorf("read delivery: %w", err)
 		}
 		var headers map[string]string
-		for _, t := range attempts {
+		out.Body.MoreAttempts = attempts.More
+		for _, t := range attempts.Items {
 			t.EventID, t.EventType = d.EventID, d.EventType
 			out.Body.AttemptsMade = append(out.Body.AttemptsMade, showAttempt(t))
 			headers = t.RequestHeaders

@@ -16,6 +16,10 @@ import (
 // drainRequests is how long requests in flight are given when stopping.
 const drainRequests = 20 * time.Second
 
+// writeTimeout is how long an answer may take, reading the request included. A
+// handler whose answer takes longer sets a deadline of its own.
+const writeTimeout = time.Minute
+
 // ErrPortTaken is returned by Listen when another process has the port; the
 // error says which one where the system tells.
 var ErrPortTaken = errors.New("port is taken")
@@ -65,6 +69,7 @@ func Serve(l net.Listener, handler http.Handler) func(ctx context.Context) error
 			Handler:           handler,
 			ReadHeaderTimeout: 10 * time.Second,
 			ReadTimeout:       30 * time.Second,
+			WriteTimeout:      writeTimeout,
 			IdleTimeout:       2 * time.Minute,
 			MaxHeaderBytes:    64 << 10,
 		}
