@@ -47,6 +47,7 @@ type Keyring interface {
 
 // Config of an API.
 type Config struct {
+	// DB has to admit two connections at least.
 	DB      *sql.DB
 	Keyring Keyring
 	// Addr is the address that the API will be served on. Validate refuses one
@@ -113,7 +114,8 @@ type API struct {
 	keyed *groupcommit.Group[events.Event, postgres.Appended]
 	likes *groupcommit.Group[postgres.Like, postgres.Appended]
 
-	room *semaphore.Weighted
+	room          *semaphore.Weighted
+	keyedRequests *semaphore.Weighted
 }
 
 // New returns an API, or the error of Validate.
@@ -140,6 +142,7 @@ func New(cfg Config) (*API, error) {
 		cfg.Metrics = prometheus.NewRegistry()
 	}
 	a := &API{cfg: cfg, keyHash: sha256.Sum256([]byte(cfg.AdminKey)), room: semaphore.NewWeighted(responseRoom)}
+	a.keyedRequests = semaphore.NewWeighted(int64(max(cfg.DB.Stats().MaxOpenConnections/4, 1)))
 	var err error
 	if a.metrics, err = newMetrics(cfg.Metrics); err != nil {
 		return nil, err
@@ -172,6 +175,7 @@ func (a *API) Run(ctx context.Context) error {
 	g.Go(func() error { return a.plain.Run(ctx) })
 	g.Go(func() error { return a.keyed.Run(ctx) })
 	g.Go(func() error { return a.likes.Run(ctx) })
+	g.Go(func() error { return a.forgetRequests(ctx) })
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("commit events: %w", err)
 	}
@@ -205,7 +209,7 @@ func (a *API) route() error {
 
 	a.routeHealth(r)
 	a.routeHot(r)
-	a.huma = newHuma(r.With(a.spooled, a.check), a.cfg.Version)
+	a.huma = newHuma(r.With(a.spooled, a.check, a.idempotent), a.cfg.Version)
 	a.routeSubscriptions()
 	a.routeEvents()
 	a.routeReplays()

@@ -2,7 +2,6 @@ package api_test
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -189,21 +188,6 @@ func neverReading(t *testing.T, s *server, n int, path string) (open *atomic.Int
 	return open
 }
 
-func within(t *testing.T, what string, d time.Duration, done func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	defer cancel()
-	look := time.NewTicker(5 * time.Millisecond)
-	defer look.Stop()
-	for !done() {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("not within %s: %s", d, what)
-		case <-look.C:
-		}
-	}
-}
-
 func heap() int64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -213,14 +197,14 @@ func heap() int64 {
 
 //nolint:paralleltest // it measures the memory of the process
 func TestListsThatAreNotReadTakeLittleMemoryAndAreCutOff(t *testing.T) {
-	s := newServer(t, func(c *api.Config) { c.WriteTimeout = 2 * time.Second })
+	s := newServer(t, func(c *api.Config) { c.WriteTimeout = time.Second })
 	s.fill(400)
 	for _, path := range []string{"/events?limit=1000", "/events?limit=1000&order=asc"} {
 		before := heap()
 		open := neverReading(t, s, 8, path)
-		within(t, "eight connections are open", 10*time.Second, func() bool { return open.Load() == 8 })
+		waitUntil(t, func() bool { return open.Load() == 8 })
 		most := int64(0)
-		within(t, "what does not read is cut off", 30*time.Second, func() bool {
+		waitUntil(t, func() bool { // what does not read is cut off
 			most = max(most, heap()-before)
 			return open.Load() == 0
 		})

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -34,6 +35,7 @@ const (
 // connection to the database taken and can be kept (see idempotent).
 type spool struct {
 	w      http.ResponseWriter
+	header http.Header
 	status int
 	body   bytes.Buffer
 	room   *semaphore.Weighted
@@ -42,7 +44,7 @@ type spool struct {
 
 type spoolKey struct{}
 
-func (s *spool) Header() http.Header { return s.w.Header() }
+func (s *spool) Header() http.Header { return s.header }
 
 func (s *spool) WriteHeader(status int) {
 	if s.status == 0 {
@@ -55,10 +57,16 @@ func (s *spool) Write(b []byte) (int, error) {
 	return s.body.Write(b)
 }
 
+// reset forgets what was answered.
+func (s *spool) reset() {
+	s.status, s.header = 0, http.Header{}
+	s.body.Reset()
+}
+
 // spooled answers with what next has written once next has returned.
 func (a *API) spooled(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s := &spool{w: w, room: a.room}
+		s := &spool{w: w, header: http.Header{}, room: a.room}
 		defer func() { s.hold(0) }()
 		next.ServeHTTP(s, r.WithContext(context.WithValue(r.Context(), spoolKey{}, s)))
 		s.hold(int64(s.body.Cap()))
@@ -106,8 +114,9 @@ func (s *spool) send(timeout time.Duration) {
 	if s.status == 0 {
 		s.status = http.StatusOK
 	}
+	maps.Copy(s.w.Header(), s.header)
 	if s.status != http.StatusNoContent {
-		s.Header().Set("Content-Length", strconv.Itoa(s.body.Len()))
+		s.w.Header().Set("Content-Length", strconv.Itoa(s.body.Len()))
 	}
 	extend()
 	s.w.WriteHeader(s.status)
