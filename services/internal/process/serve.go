@@ -26,6 +26,9 @@ var ErrPortTaken = errors.New("port is taken")
 
 // Listen listens on a TCP address.
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
+	if err := CheckAddr(addr); err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("listen on %s: %w%s", addr, ErrPortTaken, holder(ctx, addr))
