@@ -23,14 +23,14 @@ const (
 // decodeEvents reads the events of a request. many says that they came as a
 // batch, which is answered as one.
 func decodeEvents(r *http.Request, body []byte) (batch []events.Event, many bool, p *Problem) {
-	media, p := mediaType(r)
+	media, p := mediaType(r, mediaJSON, mediaCloudEvent, mediaCloudEventsBatch)
 	binary := r.Header.Get("Ce-Specversion") != ""
 	switch {
 	case binary && (p != nil || (media != mediaCloudEvent && media != mediaCloudEventsBatch)):
 		e, p := decodeBinary(r, body)
 		return []events.Event{e}, false, p
 	case p != nil:
-		return nil, false, unsupported(r.Header.Get("Content-Type"), mediaJSON, mediaCloudEvent, mediaCloudEventsBatch)
+		return nil, false, p
 	}
 	decode := decodeEvent
 	switch media {
