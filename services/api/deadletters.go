@@ -88,17 +88,20 @@ type DeadLetterParams struct {
 	Subscription string    `query:"subscription" doc:"Those to this subscription"`
 	ErrorClass   string    `query:"errorClass" maxLength:"32" doc:"Those whose last attempt failed this way: status, timeout, connect, dns, tls, blocked, protocol"`
 	Status       int       `query:"status" minimum:"100" maximum:"999" doc:"Those whose last attempt was answered with this HTTP status"`
-	Since        time.Time `query:"since" doc:"Those that died at this time or later"`
-	Until        time.Time `query:"until" doc:"Those that died before this time"`
+	Since        Timestamp `query:"since" doc:"Those that died at this time or later"`
+	Until        Timestamp `query:"until" doc:"Those that died before this time"`
 }
 
 func (in DeadLetterParams) filter() (postgres.DeadFilter, error) {
-	for name, at := range map[string]time.Time{"since": in.Since, "until": in.Until} {
-		if !at.IsZero() && (at.UTC().Year() < 1 || at.UTC().Year() > 9999) {
-			return postgres.DeadFilter{}, invalid(FieldIssue{Location: "query", Field: name, Message: "must lie in the years 1 to 9999"})
-		}
+	var issues []FieldIssue
+	filter := postgres.DeadFilter{
+		ErrorClass: in.ErrorClass, LastStatus: in.Status,
+		Since: in.Since.time("query", "since", &issues), Until: in.Until.time("query", "until", &issues),
 	}
-	return postgres.DeadFilter{ErrorClass: in.ErrorClass, LastStatus: in.Status, Since: in.Since, Until: in.Until}, nil
+	if issues != nil {
+		return postgres.DeadFilter{}, invalid(issues...)
+	}
+	return filter, nil
 }
 
 func (a *API) listDeadLetters(ctx context.Context, in *struct {
@@ -217,13 +220,13 @@ func (a *API) retryDelivery(ctx context.Context, in *DeliveryParam) (*replayOutp
 
 // Redrive says which dead deliveries to put back to work.
 type Redrive struct {
-	IDs          []string   `json:"ids,omitempty" maxItems:"1000" doc:"These"`
-	Subscription string     `json:"subscription,omitempty" doc:"Those of this subscription, all or by the fields below"`
-	ErrorClass   string     `json:"errorClass,omitempty" maxLength:"32" doc:"Whose last attempt failed this way"`
-	Status       int        `json:"status,omitempty" minimum:"100" maximum:"999" doc:"Whose last attempt was answered with this HTTP status"`
-	Since        *time.Time `json:"since,omitempty" doc:"That died at this time or later"`
-	Until        *time.Time `json:"until,omitempty" doc:"That died before this time"`
-	Rate         int        `json:"rate,omitempty" minimum:"1" maximum:"100000" doc:"How many are sent in a second at most; left out for no limit"`
+	IDs          []string  `json:"ids,omitempty" maxItems:"1000" doc:"These"`
+	Subscription string    `json:"subscription,omitempty" doc:"Those of this subscription, all or by the fields below"`
+	ErrorClass   string    `json:"errorClass,omitempty" maxLength:"32" doc:"Whose last attempt failed this way"`
+	Status       int       `json:"status,omitempty" minimum:"100" maximum:"999" doc:"Whose last attempt was answered with this HTTP status"`
+	Since        Timestamp `json:"since,omitempty" doc:"That died at this time or later"`
+	Until        Timestamp `json:"until,omitempty" doc:"That died before this time"`
+	Rate         int       `json:"rate,omitempty" minimum:"1" maximum:"100000" doc:"How many are sent in a second at most; left out for no limit"`
 }
 
 // Redriven are the replays that do it.
@@ -236,11 +239,10 @@ func (in Redrive) selections() ([]postgres.Selection, error) {
 		Account: events.DefaultAccount, Cause: postgres.CauseRedrive, OnlyDead: true, Unfiltered: true, Rate: in.Rate,
 		Dead: postgres.DeadFilter{ErrorClass: in.ErrorClass, LastStatus: in.Status},
 	}
-	if in.Since != nil {
-		base.Dead.Since = *in.Since
-	}
-	if in.Until != nil {
-		base.Dead.Until = *in.Until
+	var issues []FieldIssue
+	base.Dead.Since, base.Dead.Until = in.Since.time("body", "since", &issues), in.Until.time("body", "until", &issues)
+	if issues != nil {
+		return nil, invalid(issues...)
 	}
 	if (in.Subscription == "") == (len(in.IDs) == 0) {
 		return nil, invalid(inBody("", "give either ids or a subscription"))

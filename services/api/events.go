@@ -72,8 +72,8 @@ func (a *API) routeEvents() {
 type listEventsInput struct {
 	Type    string    `query:"type" maxLength:"128" doc:"Those of this type"`
 	Subject string    `query:"subject" maxLength:"512" doc:"Those about this subject"`
-	Since   time.Time `query:"since" doc:"Those recorded at this time or later"`
-	Until   time.Time `query:"until" doc:"Those recorded before this time"`
+	Since   Timestamp `query:"since" doc:"Those recorded at this time or later"`
+	Until   Timestamp `query:"until" doc:"Those recorded before this time"`
 	After   int64     `query:"after" minimum:"0" doc:"Those with a higher position"`
 	Before  int64     `query:"before" minimum:"0" doc:"Those with a lower position"`
 	Order   string    `query:"order" enum:"asc,desc" default:"desc" doc:"desc: the latest first"`
@@ -81,15 +81,11 @@ type listEventsInput struct {
 }
 
 func (a *API) listEvents(ctx context.Context, in *listEventsInput) (*struct{ Body EventList }, error) {
-	filter := postgres.EventFilter{
-		Account: events.DefaultAccount, Type: in.Type, Subject: in.Subject, Since: in.Since, Until: in.Until,
-		After: in.After, Before: in.Before, Ascending: in.Order == "asc", Limit: in.Limit,
-	}
 	var issues []FieldIssue
-	for name, at := range map[string]time.Time{"since": in.Since, "until": in.Until} {
-		if !at.IsZero() && (at.UTC().Year() < 1 || at.UTC().Year() > 9999) {
-			issues = append(issues, FieldIssue{Location: "query", Field: name, Message: "must lie in the years 1 to 9999"})
-		}
+	filter := postgres.EventFilter{
+		Account: events.DefaultAccount, Type: in.Type, Subject: in.Subject,
+		Since: in.Since.time("query", "since", &issues), Until: in.Until.time("query", "until", &issues),
+		After: in.After, Before: in.Before, Ascending: in.Order == "asc", Limit: in.Limit,
 	}
 	if issues != nil {
 		return nil, invalid(issues...)

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"posthorn/events"
 	"posthorn/services/internal/postgres"
@@ -24,14 +23,14 @@ type deadCmd struct {
 
 // deadFlags select dead deliveries.
 type deadFlags struct {
-	ErrorClass string    `help:"Only those whose last attempt failed this way: status, timeout, connect, dns, tls, blocked, protocol."`
-	Status     int       `help:"Only those whose last attempt was answered with this HTTP status."`
-	Since      time.Time `help:"Only those that died at this time or later, such as 2026-01-31T08:00:00Z."`
-	Until      time.Time `help:"Only those that died before this time."`
+	ErrorClass string `help:"Only those whose last attempt failed this way: status, timeout, connect, dns, tls, blocked, protocol."`
+	Status     int    `help:"Only those whose last attempt was answered with this HTTP status."`
+	Since      moment `help:"Only those that died at this time or later, such as 2026-01-31T08:00:00Z."`
+	Until      moment `help:"Only those that died before this time."`
 }
 
 func (f deadFlags) filter() postgres.DeadFilter {
-	return postgres.DeadFilter{ErrorClass: f.ErrorClass, LastStatus: f.Status, Since: f.Since, Until: f.Until}
+	return postgres.DeadFilter{ErrorClass: f.ErrorClass, LastStatus: f.Status, Since: f.Since.Time, Until: f.Until.Time}
 }
 
 type listDeadCmd struct {

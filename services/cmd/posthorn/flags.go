@@ -14,6 +14,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"posthorn/events"
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/process"
@@ -35,6 +36,15 @@ func address(ctx *kong.DecodeContext, target reflect.Value) error {
 	}
 	target.SetString(addr)
 	return nil
+}
+
+// moment is a flag that is a time.
+type moment struct{ time.Time }
+
+// UnmarshalText reads a time as all of Posthorn does.
+func (m *moment) UnmarshalText(text []byte) (err error) {
+	m.Time, err = events.ParseTime(string(text))
+	return err
 }
 
 type databaseFlags struct {
