@@ -29,6 +29,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"posthorn/events"
 	"posthorn/services/internal/groupcommit"
@@ -46,6 +47,7 @@ type Keyring interface {
 
 // Config of an API.
 type Config struct {
+	// DB has to admit two connections at least.
 	DB      *sql.DB
 	Keyring Keyring
 	// Addr is the address that the API will be served on. Validate refuses one
@@ -63,6 +65,9 @@ type Config struct {
 	// GroupWait holds an event back for others to share its commit, on top of
 	// those that arrive while the commit before is under way. Default 0.
 	GroupWait time.Duration
+	// WriteTimeout is how long a client may take to read the next 64 KiB of an
+	// answer before it is cut off. Default 10 s.
+	WriteTimeout time.Duration
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -108,6 +113,9 @@ type API struct {
 	plain *groupcommit.Group[events.Event, postgres.Appended]
 	keyed *groupcommit.Group[events.Event, postgres.Appended]
 	likes *groupcommit.Group[postgres.Like, postgres.Appended]
+
+	room          *semaphore.Weighted
+	keyedRequests *semaphore.Weighted
 }
 
 // New returns an API, or the error of Validate.
@@ -121,6 +129,9 @@ func New(cfg Config) (*API, error) {
 	if cfg.CommitTimeout <= 0 {
 		cfg.CommitTimeout = 10 * time.Second
 	}
+	if cfg.WriteTimeout <= 0 {
+		cfg.WriteTimeout = 10 * time.Second
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -130,7 +141,8 @@ func New(cfg Config) (*API, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = prometheus.NewRegistry()
 	}
-	a := &API{cfg: cfg, keyHash: sha256.Sum256([]byte(cfg.AdminKey))}
+	a := &API{cfg: cfg, keyHash: sha256.Sum256([]byte(cfg.AdminKey)), room: semaphore.NewWeighted(responseRoom)}
+	a.keyedRequests = semaphore.NewWeighted(int64(max(cfg.DB.Stats().MaxOpenConnections/4, 1)))
 	var err error
 	if a.metrics, err = newMetrics(cfg.Metrics); err != nil {
 		return nil, err
@@ -163,6 +175,7 @@ func (a *API) Run(ctx context.Context) error {
 	g.Go(func() error { return a.plain.Run(ctx) })
 	g.Go(func() error { return a.keyed.Run(ctx) })
 	g.Go(func() error { return a.likes.Run(ctx) })
+	g.Go(func() error { return a.forgetRequests(ctx) })
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("commit events: %w", err)
 	}
@@ -196,7 +209,7 @@ func (a *API) route() error {
 
 	a.routeHealth(r)
 	a.routeHot(r)
-	a.huma = newHuma(r.With(a.check), a.cfg.Version)
+	a.huma = newHuma(r.With(a.spooled, a.check, a.idempotent), a.cfg.Version)
 	a.routeSubscriptions()
 	a.routeEvents()
 	a.routeReplays()

@@ -12,9 +12,14 @@ import (
 	"strings"
 )
 
-// readBody reads at most maxBodyBytes. A body that says to be longer is not
-// read at all; one that does not say stops being read at the limit.
+// readBody reads at most maxBodyBytes and undoes the body's coding. A body that
+// says to be longer is not read at all; one that does not say stops being read
+// at the limit.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *Problem) {
+	encoding, p := contentEncoding(r)
+	if p != nil {
+		return nil, p
+	}
 	if r.ContentLength > maxBodyBytes {
 		// Otherwise the server would read on to keep the connection.
 		return nil, tooLarge().with("Connection", "close")
@@ -34,7 +39,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *Problem) {
 		body, err = io.ReadAll(limited)
 	}
 	if err == nil {
-		return body, nil
+		return decoded(r, encoding, body)
 	}
 	var (
 		over    *http.MaxBytesError
@@ -56,19 +61,23 @@ func tooLarge() *Problem {
 
 // mediaType is the type of the body, without its parameters, in lower case. A
 // charset other than UTF-8 is refused: nothing here would decode it.
-func mediaType(r *http.Request) (string, *Problem) {
+func mediaType(r *http.Request, accepted ...string) (string, *Problem) {
 	header := r.Header.Get("Content-Type")
 	if header == "application/json" { // nearly always
 		return header, nil
 	}
 	media, params, err := mime.ParseMediaType(header)
 	if err != nil {
-		return "", unsupported(header)
+		return "", unsupported(header, accepted...)
 	}
-	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") && !strings.EqualFold(charset, "us-ascii") {
-		return "", unsupported(header)
+	switch charset := params["charset"]; strings.ToLower(charset) {
+	case "", "utf-8", "utf8", "us-ascii":
+		return media, nil
+	default:
+		return "", problem(http.StatusUnsupportedMediaType,
+			"The body has the charset "+strconv.QuoteToASCII(shorten(charset))+"; want utf-8.",
+			FieldIssue{Location: "header", Field: "Content-Type", Message: "has another charset than utf-8"})
 	}
-	return media, nil
 }
 
 func unsupported(given string, accepted ...string) *Problem {

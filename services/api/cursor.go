@@ -16,6 +16,19 @@ func cursor(list, place string) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(list + ":" + place))
 }
 
+// showPage is a page as it is answered, and the cursor of the next one where
+// there is one.
+func showPage[T, V any](page postgres.Page[T], list string, show func(T) V, place func(T) string) (items []V, next string) {
+	items = make([]V, len(page.Items))
+	for i, item := range page.Items {
+		items[i] = show(item)
+	}
+	if page.More && len(page.Items) > 0 {
+		next = cursor(list, place(page.Items[len(page.Items)-1]))
+	}
+	return items, next
+}
+
 func openCursor(list, given string) (string, error) {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(given)
 	if err != nil {

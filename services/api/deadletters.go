@@ -54,6 +54,7 @@ type RequestMade struct {
 type DeliveryDetail struct {
 	Delivery
 	AttemptsMade []Attempt    `json:"attemptsMade" nullable:"false" doc:"Of all its runs, the first one first"`
+	MoreAttempts bool         `json:"moreAttempts,omitempty" doc:"There were others before these; the list of the subscription's attempts has them"`
 	Request      *RequestMade `json:"request,omitempty" doc:"Left out when the event or the subscription is gone"`
 }
 
@@ -87,17 +88,20 @@ type DeadLetterParams struct {
 	Subscription string    `query:"subscription" doc:"Those to this subscription"`
 	ErrorClass   string    `query:"errorClass" maxLength:"32" doc:"Those whose last attempt failed this way: status, timeout, connect, dns, tls, blocked, protocol"`
 	Status       int       `query:"status" minimum:"100" maximum:"999" doc:"Those whose last attempt was answered with this HTTP status"`
-	Since        time.Time `query:"since" doc:"Those that died at this time or later"`
-	Until        time.Time `query:"until" doc:"Those that died before this time"`
+	Since        Timestamp `query:"since" doc:"Those that died at this time or later"`
+	Until        Timestamp `query:"until" doc:"Those that died before this time"`
 }
 
 func (in DeadLetterParams) filter() (postgres.DeadFilter, error) {
-	for name, at := range map[string]time.Time{"since": in.Since, "until": in.Until} {
-		if !at.IsZero() && (at.UTC().Year() < 1 || at.UTC().Year() > 9999) {
-			return postgres.DeadFilter{}, invalid(FieldIssue{Location: "query", Field: name, Message: "must lie in the years 1 to 9999"})
-		}
+	var issues []FieldIssue
+	filter := postgres.DeadFilter{
+		ErrorClass: in.ErrorClass, LastStatus: in.Status,
+		Since: in.Since.time("query", "since", &issues), Until: in.Until.time("query", "until", &issues),
 	}
-	return postgres.DeadFilter{ErrorClass: in.ErrorClass, LastStatus: in.Status, Since: in.Since, Until: in.Until}, nil
+	if issues != nil {
+		return postgres.DeadFilter{}, invalid(issues...)
+	}
+	return filter, nil
 }
 
 func (a *API) listDeadLetters(ctx context.Context, in *struct {
@@ -109,7 +113,7 @@ func (a *API) listDeadLetters(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	filter := postgres.DeadLetterFilter{Account: events.DefaultAccount, DeadFilter: dead, Limit: in.Limit + 1}
+	filter := postgres.DeadLetterFilter{Account: events.DefaultAccount, DeadFilter: dead, Limit: in.Limit}
 	out := &struct{ Body DeliveryList }{Body: DeliveryList{Items: []Delivery{}}}
 	if in.Subscription != "" {
 		if filter.Subscription, err = subscription.ParseID(in.Subscription); err != nil {
@@ -127,17 +131,14 @@ func (a *API) listDeadLetters(ctx context.Context, in *struct {
 		}
 		filter.Before = &before
 	}
-	list, err := postgres.DeadLetters(ctx, a.cfg.DB, filter)
+	if err := a.reserve(ctx); err != nil {
+		return nil, err
+	}
+	page, err := postgres.DeadLetters(ctx, a.cfg.DB, filter)
 	if err != nil {
 		return nil, fmt.Errorf("list dead letters: %w", err)
 	}
-	if len(list) > in.Limit {
-		list = list[:in.Limit]
-		out.Body.NextCursor = cursor("dead-letters", list[in.Limit-1].String())
-	}
-	for _, d := range list {
-		out.Body.Items = append(out.Body.Items, showDelivery(d))
-	}
+	out.Body.Items, out.Body.NextCursor = showPage(page, "dead-letters", showDelivery, postgres.Delivery.String)
 	return out, nil
 }
 
@@ -150,6 +151,9 @@ func (a *API) getDelivery(onlyDead bool) func(context.Context, *DeliveryParam) (
 	return func(ctx context.Context, in *DeliveryParam) (*struct{ Body DeliveryDetail }, error) {
 		id, err := postgres.ParseDeliveryID(in.ID)
 		if err != nil {
+			return nil, err
+		}
+		if err := a.reserve(ctx); err != nil {
 			return nil, err
 		}
 		d, err := postgres.DeliveryByID(ctx, a.cfg.DB, events.DefaultAccount, id)
@@ -165,7 +169,8 @@ func (a *API) getDelivery(onlyDead bool) func(context.Context, *DeliveryParam) (
 			return nil, fmt.Errorf("read delivery: %w", err)
 		}
 		var headers map[string]string
-		for _, t := range attempts {
+		out.Body.MoreAttempts = attempts.More
+		for _, t := range attempts.Items {
 			t.EventID, t.EventType = d.EventID, d.EventType
 			out.Body.AttemptsMade = append(out.Body.AttemptsMade, showAttempt(t))
 			headers = t.RequestHeaders
@@ -215,13 +220,13 @@ func (a *API) retryDelivery(ctx context.Context, in *DeliveryParam) (*replayOutp
 
 // Redrive says which dead deliveries to put back to work.
 type Redrive struct {
-	IDs          []string   `json:"ids,omitempty" maxItems:"1000" doc:"These"`
-	Subscription string     `json:"subscription,omitempty" doc:"Those of this subscription, all or by the fields below"`
-	ErrorClass   string     `json:"errorClass,omitempty" maxLength:"32" doc:"Whose last attempt failed this way"`
-	Status       int        `json:"status,omitempty" minimum:"100" maximum:"999" doc:"Whose last attempt was answered with this HTTP status"`
-	Since        *time.Time `json:"since,omitempty" doc:"That died at this time or later"`
-	Until        *time.Time `json:"until,omitempty" doc:"That died before this time"`
-	Rate         int        `json:"rate,omitempty" minimum:"1" maximum:"100000" doc:"How many are sent in a second at most; left out for no limit"`
+	IDs          []string  `json:"ids,omitempty" maxItems:"1000" doc:"These"`
+	Subscription string    `json:"subscription,omitempty" doc:"Those of this subscription, all or by the fields below"`
+	ErrorClass   string    `json:"errorClass,omitempty" maxLength:"32" doc:"Whose last attempt failed this way"`
+	Status       int       `json:"status,omitempty" minimum:"100" maximum:"999" doc:"Whose last attempt was answered with this HTTP status"`
+	Since        Timestamp `json:"since,omitempty" doc:"That died at this time or later"`
+	Until        Timestamp `json:"until,omitempty" doc:"That died before this time"`
+	Rate         int       `json:"rate,omitempty" minimum:"1" maximum:"100000" doc:"How many are sent in a second at most; left out for no limit"`
 }
 
 // Redriven are the replays that do it.
@@ -234,11 +239,10 @@ func (in Redrive) selections() ([]postgres.Selection, error) {
 		Account: events.DefaultAccount, Cause: postgres.CauseRedrive, OnlyDead: true, Unfiltered: true, Rate: in.Rate,
 		Dead: postgres.DeadFilter{ErrorClass: in.ErrorClass, LastStatus: in.Status},
 	}
-	if in.Since != nil {
-		base.Dead.Since = *in.Since
-	}
-	if in.Until != nil {
-		base.Dead.Until = *in.Until
+	var issues []FieldIssue
+	base.Dead.Since, base.Dead.Until = in.Since.time("body", "since", &issues), in.Until.time("body", "until", &issues)
+	if issues != nil {
+		return nil, invalid(issues...)
 	}
 	if (in.Subscription == "") == (len(in.IDs) == 0) {
 		return nil, invalid(inBody("", "give either ids or a subscription"))

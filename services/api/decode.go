@@ -23,14 +23,14 @@ const (
 // decodeEvents reads the events of a request. many says that they came as a
 // batch, which is answered as one.
 func decodeEvents(r *http.Request, body []byte) (batch []events.Event, many bool, p *Problem) {
-	media, p := mediaType(r)
+	media, p := mediaType(r, mediaJSON, mediaCloudEvent, mediaCloudEventsBatch)
 	binary := r.Header.Get("Ce-Specversion") != ""
 	switch {
 	case binary && (p != nil || (media != mediaCloudEvent && media != mediaCloudEventsBatch)):
 		e, p := decodeBinary(r, body)
 		return []events.Event{e}, false, p
 	case p != nil:
-		return nil, false, unsupported(r.Header.Get("Content-Type"), mediaJSON, mediaCloudEvent, mediaCloudEventsBatch)
+		return nil, false, p
 	}
 	decode := decodeEvent
 	switch media {
@@ -109,16 +109,17 @@ func (f *fields) text(m member) string {
 }
 
 func (f *fields) time(name, text string) time.Time {
-	at, err := time.Parse(time.RFC3339Nano, text)
-	if err != nil {
-		f.add(name, "must be a time such as 2026-01-02T03:04:05Z (RFC 3339)")
-		return time.Time{}
+	at, err := events.ParseTime(text)
+	if err == nil {
+		// Postgres keeps microseconds.
+		at = at.Truncate(time.Microsecond)
 	}
-	// Postgres keeps microseconds, and knows no year 0.
-	at = at.UTC().Truncate(time.Microsecond)
-	if at.Year() < 1 || at.Year() > 9999 || at.IsZero() {
-		f.add(name, "must lie in the years 1 to 9999")
+	switch {
+	case err != nil:
+		f.add(name, err.Error())
 		return time.Time{}
+	case at.IsZero():
+		f.add(name, "must lie in the years 1 to 9999")
 	}
 	return at
 }

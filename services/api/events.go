@@ -72,8 +72,8 @@ func (a *API) routeEvents() {
 type listEventsInput struct {
 	Type    string    `query:"type" maxLength:"128" doc:"Those of this type"`
 	Subject string    `query:"subject" maxLength:"512" doc:"Those about this subject"`
-	Since   time.Time `query:"since" doc:"Those recorded at this time or later"`
-	Until   time.Time `query:"until" doc:"Those recorded before this time"`
+	Since   Timestamp `query:"since" doc:"Those recorded at this time or later"`
+	Until   Timestamp `query:"until" doc:"Those recorded before this time"`
 	After   int64     `query:"after" minimum:"0" doc:"Those with a higher position"`
 	Before  int64     `query:"before" minimum:"0" doc:"Those with a lower position"`
 	Order   string    `query:"order" enum:"asc,desc" default:"desc" doc:"desc: the latest first"`
@@ -81,15 +81,11 @@ type listEventsInput struct {
 }
 
 func (a *API) listEvents(ctx context.Context, in *listEventsInput) (*struct{ Body EventList }, error) {
-	filter := postgres.EventFilter{
-		Account: events.DefaultAccount, Type: in.Type, Subject: in.Subject, Since: in.Since, Until: in.Until,
-		After: in.After, Before: in.Before, Ascending: in.Order == "asc", Limit: in.Limit + 1,
-	}
 	var issues []FieldIssue
-	for name, at := range map[string]time.Time{"since": in.Since, "until": in.Until} {
-		if !at.IsZero() && (at.UTC().Year() < 1 || at.UTC().Year() > 9999) {
-			issues = append(issues, FieldIssue{Location: "query", Field: name, Message: "must lie in the years 1 to 9999"})
-		}
+	filter := postgres.EventFilter{
+		Account: events.DefaultAccount, Type: in.Type, Subject: in.Subject,
+		Since: in.Since.time("query", "since", &issues), Until: in.Until.time("query", "until", &issues),
+		After: in.After, Before: in.Before, Ascending: in.Order == "asc", Limit: in.Limit,
 	}
 	if issues != nil {
 		return nil, invalid(issues...)
@@ -105,19 +101,17 @@ func (a *API) listEvents(ctx context.Context, in *listEventsInput) (*struct{ Bod
 			filter.Before = position
 		}
 	}
-	records, err := postgres.ListEvents(ctx, a.cfg.DB, filter)
+	if err := a.reserve(ctx); err != nil {
+		return nil, err
+	}
+	page, err := postgres.ListEvents(ctx, a.cfg.DB, filter)
 	if err != nil {
 		return nil, fmt.Errorf("list events: %w", err)
 	}
 	out := &struct{ Body EventList }{}
-	if len(records) > in.Limit {
-		records = records[:in.Limit]
-		out.Body.NextCursor = cursor("events", strconv.FormatInt(records[in.Limit-1].Position, 10))
-	}
-	out.Body.Items = make([]Event, len(records))
-	for i, r := range records {
-		out.Body.Items[i] = showEvent(r)
-	}
+	out.Body.Items, out.Body.NextCursor = showPage(page, "events", showEvent, func(r postgres.Record) string {
+		return strconv.FormatInt(r.Position, 10)
+	})
 	return out, nil
 }
 
@@ -140,6 +134,9 @@ func (a *API) event(ctx context.Context, given EventParam) (postgres.Record, err
 }
 
 func (a *API) getEvent(ctx context.Context, in *EventParam) (*struct{ Body Event }, error) {
+	if err := a.reserve(ctx); err != nil {
+		return nil, err
+	}
 	r, err := a.event(ctx, *in)
 	if err != nil {
 		return nil, err
@@ -177,6 +174,9 @@ func (a *API) listEventDeliveries(ctx context.Context, in *struct {
 	Owed bool `query:"owed" doc:"Only those with a delivery"`
 },
 ) (*struct{ Body EventDeliveryList }, error) {
+	if err := a.reserve(ctx); err != nil {
+		return nil, err
+	}
 	event, err := a.event(ctx, in.EventParam)
 	if err != nil {
 		return nil, err
@@ -191,29 +191,29 @@ func (a *API) listEventDeliveries(ctx context.Context, in *struct {
 			return nil, badCursor()
 		}
 	}
-	list, err := postgres.EventDeliveries(ctx, a.cfg.DB, event, in.Owed, after, in.Limit+1)
+	page, err := postgres.EventDeliveries(ctx, a.cfg.DB, event, in.Owed, after, in.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("list deliveries of event: %w", err)
 	}
 	out := &struct{ Body EventDeliveryList }{Body: EventDeliveryList{EventID: event.ID, Position: event.Position}}
-	if len(list) > in.Limit {
-		list = list[:in.Limit]
-		out.Body.NextCursor = cursor("deliveries", string(list[in.Limit-1].Subscription))
-	}
-	out.Body.Items = make([]EventDelivery, len(list))
-	for i, d := range list {
-		out.Body.Items[i] = EventDelivery{
-			SubscriptionID: string(d.Subscription),
-			Matched:        d.Reason == "" || d.Reason.Matched(),
-			Reason:         string(d.Reason), Status: string(d.Status), Cause: d.Cause, Attempts: d.Attempts,
-			NextAttemptAt: timeOrNil(d.NextAttemptAt), LastStatus: d.LastStatus, LastError: d.LastError,
-			CreatedAt: timeOrNil(d.CreatedAt), FinishedAt: timeOrNil(d.FinishedAt),
-		}
-		if d.Reason == "" {
-			out.Body.Items[i].DeliveryID = postgres.DeliveryID{Position: event.Position, Subscription: d.Subscription}.String()
-		}
-	}
+	out.Body.Items, out.Body.NextCursor = showPage(page, "deliveries",
+		func(d postgres.EventDelivery) EventDelivery { return showEventDelivery(event.Position, d) },
+		func(d postgres.EventDelivery) string { return string(d.Subscription) })
 	return out, nil
+}
+
+func showEventDelivery(position int64, d postgres.EventDelivery) EventDelivery {
+	v := EventDelivery{
+		SubscriptionID: string(d.Subscription),
+		Matched:        d.Reason == "" || d.Reason.Matched(),
+		Reason:         string(d.Reason), Status: string(d.Status), Cause: d.Cause, Attempts: d.Attempts,
+		NextAttemptAt: timeOrNil(d.NextAttemptAt), LastStatus: d.LastStatus, LastError: d.LastError,
+		CreatedAt: timeOrNil(d.CreatedAt), FinishedAt: timeOrNil(d.FinishedAt),
+	}
+	if d.Reason == "" {
+		v.DeliveryID = postgres.DeliveryID{Position: position, Subscription: d.Subscription}.String()
+	}
+	return v
 }
 
 func timeOrNil(t time.Time) *time.Time {
@@ -278,22 +278,17 @@ func (a *API) listAttempts(ctx context.Context, in *struct {
 			return nil, err
 		}
 	}
-	list, err := postgres.Attempts(ctx, a.cfg.DB, id, in.Failed, before, in.Limit+1)
+	if err := a.reserve(ctx); err != nil {
+		return nil, err
+	}
+	page, err := postgres.Attempts(ctx, a.cfg.DB, id, in.Failed, before, in.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("list attempts: %w", err)
 	}
 	out := &struct{ Body AttemptList }{}
-	if len(list) > in.Limit {
-		list = list[:in.Limit]
-		last := list[in.Limit-1]
-		out.Body.NextCursor = cursor("attempts", attemptPlace(postgres.AttemptKey{
-			StartedAt: last.StartedAt, Position: last.Position, Number: last.Number,
-		}))
-	}
-	out.Body.Items = make([]Attempt, len(list))
-	for i, t := range list {
-		out.Body.Items[i] = showAttempt(t)
-	}
+	out.Body.Items, out.Body.NextCursor = showPage(page, "attempts", showAttempt, func(t postgres.LoggedAttempt) string {
+		return attemptPlace(postgres.AttemptKey{StartedAt: t.StartedAt, Position: t.Position, Number: t.Number})
+	})
 	return out, nil
 }
 

@@ -78,10 +78,17 @@ func register[I, O any](a *API, op huma.Operation, handler func(context.Context,
 	}
 	op.MaxBodyBytes = maxBodyBytes + 2 // the body is limited before, and huma counts the limit itself as too much
 	op.BodyReadTimeout = -1            // and has been read
+	describe := func() {
+		if changes(op.Method) {
+			op.Parameters = []*huma.Param{keyParam()}
+		}
+	}
+	describe()
 	huma.Register(a.huma, op, wrapped)
 	if rest, ok := strings.CutPrefix(op.Path, "/subscription"); ok {
 		op.Path, op.OperationID = "/subscriptions"+rest, op.OperationID+"-plural"
 		op.Parameters, op.Responses, op.RequestBody = nil, nil, nil
+		describe()
 		huma.Register(a.huma, op, wrapped)
 	}
 }

@@ -121,7 +121,7 @@ type Replay struct {
 	Sent         int64      `json:"sent" doc:"Of these, how many were sent"`
 	Skipped      int64      `json:"skipped" doc:"Of these, how many are being delivered anyhow"`
 	Error        string     `json:"error,omitempty"`
-	First        []Event    `json:"first,omitempty" doc:"With dryRun, the first events"`
+	First        []Event    `json:"first,omitempty" doc:"With dryRun, the first events: 20, or fewer where these are more than a megabyte"`
 	CreatedAt    *time.Time `json:"createdAt,omitempty"`
 	UpdatedAt    *time.Time `json:"updatedAt,omitempty"`
 	FinishedAt   *time.Time `json:"finishedAt,omitempty"`
@@ -184,6 +184,9 @@ func (a *API) createReplay(ctx context.Context, in *struct{ Body NewReplay }) (*
 		return nil, err
 	}
 	if in.Body.DryRun {
+		if err := a.reserve(ctx); err != nil {
+			return nil, err
+		}
 		preview, err := postgres.PreviewReplay(ctx, a.cfg.DB, s, 20)
 		if err != nil {
 			return nil, replayProblem(err)
@@ -225,7 +228,7 @@ func (a *API) listReplays(ctx context.Context, in *struct {
 	PageParams
 },
 ) (*struct{ Body ReplayList }, error) {
-	filter := postgres.ReplayFilter{Account: events.DefaultAccount, Status: postgres.ReplayStatus(in.Status), Limit: in.Limit + 1}
+	filter := postgres.ReplayFilter{Account: events.DefaultAccount, Status: postgres.ReplayStatus(in.Status), Limit: in.Limit}
 	out := &struct{ Body ReplayList }{Body: ReplayList{Items: []Replay{}}}
 	if in.Subscription != "" {
 		id, err := subscription.ParseID(in.Subscription)
@@ -243,17 +246,14 @@ func (a *API) listReplays(ctx context.Context, in *struct {
 			return nil, badCursor()
 		}
 	}
-	list, err := postgres.ListReplays(ctx, a.cfg.DB, filter)
+	if err := a.reserve(ctx); err != nil {
+		return nil, err
+	}
+	page, err := postgres.ListReplays(ctx, a.cfg.DB, filter)
 	if err != nil {
 		return nil, fmt.Errorf("list replays: %w", err)
 	}
-	if len(list) > in.Limit {
-		list = list[:in.Limit]
-		out.Body.NextCursor = cursor("replays", string(list[in.Limit-1].ID))
-	}
-	for _, r := range list {
-		out.Body.Items = append(out.Body.Items, showReplay(r))
-	}
+	out.Body.Items, out.Body.NextCursor = showPage(page, "replays", showReplay, func(r postgres.Replay) string { return string(r.ID) })
 	return out, nil
 }
 

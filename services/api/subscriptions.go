@@ -286,13 +286,13 @@ type listSubscriptionsInput struct {
 
 // PageParams are the parameters of every list.
 type PageParams struct {
-	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"50" doc:"How many at most"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"50" doc:"How many items at most; a page of about a megabyte ends earlier"`
 	Cursor string `query:"cursor" doc:"Where the next page begins: nextCursor of the page before"`
 }
 
 func (a *API) listSubscriptions(ctx context.Context, in *listSubscriptionsInput) (*struct{ Body SubscriptionList }, error) {
 	filter := postgres.SubscriptionFilter{
-		Account: events.DefaultAccount, EventType: in.EventType, URL: in.URL, Status: subscription.Status(in.Status), Limit: in.Limit + 1,
+		Account: events.DefaultAccount, EventType: in.EventType, URL: in.URL, Status: subscription.Status(in.Status), Limit: in.Limit,
 	}
 	if in.Cursor != "" {
 		after, err := openCursor("subscriptions", in.Cursor)
@@ -303,19 +303,17 @@ func (a *API) listSubscriptions(ctx context.Context, in *listSubscriptionsInput)
 			return nil, badCursor()
 		}
 	}
-	list, err := postgres.ListSubscriptions(ctx, a.cfg.DB, filter)
+	if err := a.reserve(ctx); err != nil {
+		return nil, err
+	}
+	page, err := postgres.ListSubscriptions(ctx, a.cfg.DB, filter)
 	if err != nil {
 		return nil, fmt.Errorf("list subscriptions: %w", err)
 	}
 	out := &struct{ Body SubscriptionList }{}
-	if len(list) > in.Limit {
-		list = list[:in.Limit]
-		out.Body.NextCursor = cursor("subscriptions", string(list[in.Limit-1].ID))
-	}
-	out.Body.Items = make([]Subscription, len(list))
-	for i, s := range list {
-		out.Body.Items[i] = show(s)
-	}
+	out.Body.Items, out.Body.NextCursor = showPage(page, "subscriptions", show, func(s subscription.Subscription) string {
+		return string(s.ID)
+	})
 	return out, nil
 }
 

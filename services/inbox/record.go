@@ -99,6 +99,8 @@ func (i *Inbox) record(w http.ResponseWriter, r *http.Request, name string, quer
 		i.wait(r.Context(), i.maxHang)
 		panic(http.ErrAbortHandler) // no answer, ever
 	}
+	// The server's own deadline counts from before the delay.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(heartbeat))
 	if settings.RetryAfter > 0 && entry.Answer.Status >= 300 {
 		w.Header().Set("Retry-After", strconv.Itoa(settings.RetryAfter))
 	}

@@ -101,7 +101,7 @@ func (c *deliveryCmd) Run(ctx context.Context, e *env) error {
 }
 
 type inboxCmd struct {
-	InboxAddr string `help:"Address of the inbox." default:"127.0.0.1:3001" env:"INBOX_ADDR"`
+	InboxAddr string `type:"address" help:"Address of the inbox." default:"127.0.0.1:3001" env:"INBOX_ADDR"`
 }
 
 func (c *inboxCmd) Run(ctx context.Context, e *env) error {

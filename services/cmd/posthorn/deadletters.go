@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"posthorn/events"
 	"posthorn/services/internal/postgres"
@@ -24,14 +23,14 @@ type deadCmd struct {
 
 // deadFlags select dead deliveries.
 type deadFlags struct {
-	ErrorClass string    `help:"Only those whose last attempt failed this way: status, timeout, connect, dns, tls, blocked, protocol."`
-	Status     int       `help:"Only those whose last attempt was answered with this HTTP status."`
-	Since      time.Time `help:"Only those that died at this time or later, such as 2026-01-31T08:00:00Z."`
-	Until      time.Time `help:"Only those that died before this time."`
+	ErrorClass string `help:"Only those whose last attempt failed this way: status, timeout, connect, dns, tls, blocked, protocol."`
+	Status     int    `help:"Only those whose last attempt was answered with this HTTP status."`
+	Since      moment `help:"Only those that died at this time or later, such as 2026-01-31T08:00:00Z."`
+	Until      moment `help:"Only those that died before this time."`
 }
 
 func (f deadFlags) filter() postgres.DeadFilter {
-	return postgres.DeadFilter{ErrorClass: f.ErrorClass, LastStatus: f.Status, Since: f.Since, Until: f.Until}
+	return postgres.DeadFilter{ErrorClass: f.ErrorClass, LastStatus: f.Status, Since: f.Since.Time, Until: f.Until.Time}
 }
 
 type listDeadCmd struct {
@@ -42,7 +41,7 @@ type listDeadCmd struct {
 }
 
 func (c *listDeadCmd) Run(ctx context.Context, e *env) error {
-	f := postgres.DeadLetterFilter{Account: events.DefaultAccount, DeadFilter: c.filter(), Limit: c.Limit}
+	f := postgres.DeadLetterFilter{Account: events.DefaultAccount, DeadFilter: c.filter()}
 	if c.Subscription != "" {
 		id, err := subscription.ParseID(c.Subscription)
 		if err != nil {
@@ -55,14 +54,23 @@ func (c *listDeadCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	defer func() { _ = pool.Close() }()
-	list, err := postgres.DeadLetters(ctx, pool, f)
-	if err != nil {
-		return fmt.Errorf("list dead letters: %w", err)
-	}
-	for _, d := range list {
-		if err := printJSON(e, deadLine(d)); err != nil {
-			return err
+	const page = 500
+	for left := c.Limit; left > 0; {
+		f.Limit = min(left, page)
+		part, err := postgres.DeadLetters(ctx, pool, f)
+		if err != nil {
+			return fmt.Errorf("list dead letters: %w", err)
 		}
+		for _, d := range part.Items {
+			if err := printJSON(e, deadLine(d)); err != nil {
+				return err
+			}
+			f.Before = &d.DeliveryID
+		}
+		if !part.More {
+			return nil
+		}
+		left -= len(part.Items)
 	}
 	return nil
 }
@@ -121,7 +129,7 @@ func (c *showDeadCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return fmt.Errorf("read attempts: %w", err)
 	}
-	request, err := requestOf(ctx, pool, d, attempts)
+	request, err := requestOf(ctx, pool, d, attempts.Items)
 	if err != nil {
 		return err
 	}
@@ -132,7 +140,7 @@ func (c *showDeadCmd) Run(ctx context.Context, e *env) error {
 	if err := printJSON(e, deadLine(d)); err != nil {
 		return err
 	}
-	for _, a := range attempts {
+	for _, a := range attempts.Items {
 		if err := printJSON(e, map[string]any{
 			"run": a.Run, "number": a.Number, "cause": a.Cause, "startedAt": a.StartedAt.UTC(), "status": a.HTTPStatus,
 			"outcome": a.ErrorClass, "error": a.Error, "requestHeaders": a.RequestHeaders, "responseHeaders": a.ResponseHeaders,

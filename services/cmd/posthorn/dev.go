@@ -24,7 +24,7 @@ type devCmd struct {
 	keyFlags
 	deliveryFlags
 	metricsFlags
-	InboxAddr string `help:"Address of the inbox." default:"127.0.0.1:3001" env:"INBOX_ADDR"`
+	InboxAddr string `type:"address" help:"Address of the inbox." default:"127.0.0.1:3001" env:"INBOX_ADDR"`
 }
 
 // stopServers is how long the private servers are given to shut down.

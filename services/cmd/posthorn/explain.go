@@ -56,14 +56,14 @@ func (c *explainCmd) Run(ctx context.Context, e *env) error {
 		if err != nil {
 			return err
 		}
-		for _, d := range part {
+		for _, d := range part.Items {
 			after = d.Subscription
 			list = append(list, explained{
 				string(d.Subscription), d.Reason == "", d.Reason, d.Status, d.Cause, d.Attempts, d.LastStatus, d.LastError,
 				d.NextAttemptAt, d.FinishedAt,
 			})
 		}
-		if len(part) < page {
+		if !part.More {
 			break
 		}
 	}

@@ -8,14 +8,44 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"time"
 
+	"github.com/alecthomas/kong"
+
+	"posthorn/events"
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/process"
 	"posthorn/services/internal/retry"
 	"posthorn/services/internal/signing"
 )
+
+// address reads a flag that is an address to listen on. One that has no
+// default may be empty.
+func address(ctx *kong.DecodeContext, target reflect.Value) error {
+	var addr string
+	if err := ctx.Scan.PopValueInto("address", &addr); err != nil {
+		return fmt.Errorf("read address: %w", err)
+	}
+	if addr != "" || ctx.Value.HasDefault {
+		if err := process.CheckAddr(addr); err != nil {
+			return err
+		}
+	}
+	target.SetString(addr)
+	return nil
+}
+
+// moment is a flag that is a time.
+type moment struct{ time.Time }
+
+// UnmarshalText reads a time as all of Posthorn does.
+func (m *moment) UnmarshalText(text []byte) (err error) {
+	m.Time, err = events.ParseTime(string(text))
+	return err
+}
 
 type databaseFlags struct {
 	DatabaseURL string `help:"Postgres to work with." placeholder:"postgres://user:password@host:5432/name" required:"" env:"DATABASE_URL"`
@@ -37,7 +67,7 @@ func (f brokerFlags) config(part string, logger *slog.Logger) broker.Config {
 }
 
 type httpFlags struct {
-	HTTPAddr string `name:"http-addr" help:"Address of the API." default:"127.0.0.1:3000" env:"HTTP_ADDR"`
+	HTTPAddr string `type:"address" name:"http-addr" help:"Address of the API." default:"127.0.0.1:3000" env:"HTTP_ADDR"`
 	AdminKey string `help:"Key that every request to the API must carry. Unset: none, on loopback only." env:"POSTHORN_ADMIN_KEY"`
 	Open     bool   `help:"Serve without a key also where others can reach it." env:"POSTHORN_OPEN"`
 }
@@ -92,7 +122,7 @@ func (f deliveryFlags) schedule() (retry.Schedule, error) {
 
 type metricsFlags struct {
 	profileFlags
-	MetricsAddr string `help:"Address of /healthz, /readyz and /metrics." env:"METRICS_ADDR"`
+	MetricsAddr string `type:"address" help:"Address of /healthz, /readyz and /metrics." env:"METRICS_ADDR"`
 }
 
 // migrateWait is how long a start waits for Postgres to come up.

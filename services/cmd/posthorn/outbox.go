@@ -88,11 +88,8 @@ func (c *tailCmd) Run(ctx context.Context, e *env) error {
 		if left == 0 {
 			left = 10
 		}
-		records, err := postgres.EndOfSlice(ctx, pool, slice, left)
+		err := postgres.EndOfSlice(ctx, pool, slice, left, func(records []postgres.Record) error { return printRecords(e.out, records) })
 		if err != nil {
-			return err
-		}
-		if err := printRecords(e.out, records); err != nil {
 			return err
 		}
 		slice.After, left = slice.Through, 0

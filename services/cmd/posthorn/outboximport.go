@@ -184,6 +184,7 @@ func parseLine(line []byte) (*events.Event, error) {
 		lineHead
 		Data json.RawMessage `json:"data"`
 		lineTail
+		OccurredAt string `json:"occurredAt"` // read like any other time
 	}
 	if !utf8.Valid(line) {
 		return nil, errors.New("not UTF-8")
@@ -204,7 +205,13 @@ func parseLine(line []byte) (*events.Event, error) {
 		return nil, fmt.Errorf("kind %q: want event, test or subscription", r.Kind)
 	}
 	e := events.Event{
-		ID: r.ID, Account: r.Account, Type: r.Type, Subject: r.Subject, Data: r.Data, Metadata: r.Metadata, OccurredAt: r.OccurredAt,
+		ID: r.ID, Account: r.Account, Type: r.Type, Subject: r.Subject, Data: r.Data, Metadata: r.Metadata,
+	}
+	if r.OccurredAt != "" {
+		var err error
+		if e.OccurredAt, err = events.ParseTime(r.OccurredAt); err != nil {
+			return nil, fmt.Errorf("occurredAt %q: %w", r.OccurredAt, err)
+		}
 	}
 	if r.DataBase64 != "" {
 		data, err := base64.StdEncoding.Strict().DecodeString(r.DataBase64)
@@ -218,8 +225,6 @@ func parseLine(line []byte) (*events.Event, error) {
 		return nil, errors.New("id is missing: a second import would append the event a second time")
 	case e.OccurredAt.IsZero():
 		return nil, errors.New("occurredAt is missing")
-	case e.OccurredAt.UTC().Year() < 1 || e.OccurredAt.UTC().Year() > 9999:
-		return nil, errors.New("occurredAt is not in the years 1 to 9999")
 	case e.Data == nil:
 		return nil, errors.New("data is missing")
 	}

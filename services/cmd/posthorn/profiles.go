@@ -11,7 +11,7 @@ import (
 )
 
 type profileFlags struct {
-	PprofAddr string `help:"Address of Go's profiles (/debug/pprof/), on loopback only. Unset: none." env:"POSTHORN_PPROF_ADDR"`
+	PprofAddr string `type:"address" help:"Address of Go's profiles (/debug/pprof/), on loopback only. Unset: none." env:"POSTHORN_PPROF_ADDR"`
 }
 
 // addProfiles serves profiles of the process, to nobody but this machine: they

@@ -77,20 +77,20 @@ func (c *listReplaysCmd) Run(ctx context.Context, e *env) error {
 	const page = 500
 	for left := c.Limit; left > 0; {
 		f.Limit = min(left, page)
-		list, err := postgres.ListReplays(ctx, pool, f)
+		part, err := postgres.ListReplays(ctx, pool, f)
 		if err != nil {
 			return err
 		}
-		for _, r := range list {
+		for _, r := range part.Items {
 			if err := printReplay(e, r); err != nil {
 				return err
 			}
 			f.Before = r.ID
 		}
-		if len(list) < f.Limit {
+		if !part.More {
 			return nil
 		}
-		left -= len(list)
+		left -= len(part.Items)
 	}
 	return nil
 }

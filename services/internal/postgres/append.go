@@ -28,6 +28,9 @@ type Appended struct {
 
 // commitTx is InTx that tells a commit that failed from one that may not have.
 func commitTx(ctx context.Context, db *sql.DB, f func(tx *sql.Tx) error) error {
+	if ok, err := joined(ctx, f); ok {
+		return err
+	}
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return Translate(fmt.Errorf("begin transaction: %w", err))

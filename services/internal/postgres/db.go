@@ -107,8 +107,12 @@ func unavailable(err error) bool {
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
 
-// InTx runs f in a transaction that commits when f returns nil.
+// InTx runs f in a transaction that commits when f returns nil; within Once,
+// in its transaction.
 func InTx(ctx context.Context, db *sql.DB, f func(tx *sql.Tx) error) error {
+	if ok, err := joined(ctx, f); ok {
+		return err
+	}
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return Translate(fmt.Errorf("begin transaction: %w", err))

@@ -104,7 +104,7 @@ type DeadLetterFilter struct {
 
 // DeadLetters is one page of the dead deliveries of an account, those of the
 // latest events first.
-func DeadLetters(ctx context.Context, q Queryer, f DeadLetterFilter) (list []Delivery, err error) {
+func DeadLetters(ctx context.Context, q Queryer, f DeadLetterFilter) (Page[Delivery], error) {
 	var sub, position, last any
 	if f.Subscription != "" {
 		sub = f.Subscription.UUID()
@@ -112,30 +112,14 @@ func DeadLetters(ctx context.Context, q Queryer, f DeadLetterFilter) (list []Del
 	if f.Before != nil {
 		position, last = f.Before.Position, f.Before.Subscription.UUID()
 	}
-	args := append([]any{f.Account, sub, position, last, f.Limit}, f.args()...)
-	rows, err := q.QueryContext(ctx, `
-		SELECT `+deliveryColumns+`
+	return readPage(ctx, q, "list dead letters", `
+		SELECT `+deliveryColumns+`, octet_length(coalesce(d.last_error, '')) + 512 AS page_size
 		FROM posthorn.deliveries d
 		JOIN posthorn.subscriptions s ON s.id = d.subscription_id AND s.account = $1
 		LEFT JOIN posthorn.outbox o ON o.position = d.position
 		WHERE ($2::uuid IS NULL OR d.subscription_id = $2)
-		  AND ($3::bigint IS NULL OR (d.position <= $3 AND (d.position, d.subscription_id) < ($3, $4::uuid))) AND `+deadConditions(6)+`
-		ORDER BY d.position DESC, d.subscription_id DESC LIMIT $5`, args...)
-	if err != nil {
-		return nil, Translate(fmt.Errorf("list dead letters: %w", err))
-	}
-	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
-	for rows.Next() {
-		d, err := scanDelivery(rows.Scan)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, d)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("list dead letters: %w", err)
-	}
-	return list, nil
+		  AND ($3::bigint IS NULL OR (d.position <= $3 AND (d.position, d.subscription_id) < ($3, $4::uuid))) AND `+deadConditions(5),
+		"position DESC, subscription_id DESC", f.Limit, append([]any{f.Account, sub, position, last}, f.args()...), scanDelivery)
 }
 
 // ErrCount is wrapped by PurgeDeadLetters when there are not as many as the
@@ -179,35 +163,19 @@ func PurgeDeadLetters(ctx context.Context, db *sql.DB, account string, id subscr
 }
 
 // DeliveryAttempts are the attempts of a delivery, of all its runs, the first
-// one first.
-func DeliveryAttempts(ctx context.Context, q Queryer, id DeliveryID) (list []LoggedAttempt, err error) {
-	rows, err := q.QueryContext(ctx, `
-		SELECT run, number, cause, started_at, (extract(epoch FROM duration) * 1000000)::bigint, coalesce(status, 0),
-		       error_class, error, request_headers, response_headers, response_body, next_step
-		FROM posthorn.attempts WHERE position = $1 AND subscription_id = $2
-		ORDER BY run, number, started_at LIMIT 1000`, id.Position, id.Subscription.UUID())
-	if err != nil {
-		return nil, Translate(fmt.Errorf("list attempts of delivery: %w", err))
-	}
-	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
-	for rows.Next() {
-		var (
-			a                 LoggedAttempt
-			micros            int64
-			request, response []byte
-		)
-		if err := rows.Scan(&a.Run, &a.Number, &a.Cause, &a.StartedAt, &micros, &a.HTTPStatus, &a.ErrorClass, &a.Error,
-			&request, &response, &a.ResponseBody, &a.Status); err != nil {
-			return nil, fmt.Errorf("read attempt: %w", err)
-		}
-		a.Position, a.Subscription, a.Duration = id.Position, id.Subscription, time.Duration(micros)*time.Microsecond
-		a.RequestHeaders, a.ResponseHeaders = decodeMetadata(request), decodeMetadata(response)
-		list = append(list, a)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("list attempts of delivery: %w", err)
-	}
-	return list, nil
+// one first. Where they are more than a page holds, it is the latest ones.
+func DeliveryAttempts(ctx context.Context, q Queryer, id DeliveryID) (Page[LoggedAttempt], error) {
+	page, err := readPage(ctx, q, "list attempts of delivery", `
+		SELECT `+attemptColumns+`, `+attemptSize+` AS page_size FROM posthorn.attempts a
+		WHERE a.position = $1 AND a.subscription_id = $2`,
+		"run DESC, number DESC, started_at DESC", 1000, []any{id.Position, id.Subscription.UUID()},
+		func(scan func(...any) error) (LoggedAttempt, error) {
+			a, err := readAttempt(scan)
+			a.Subscription = id.Subscription
+			return a, err
+		})
+	slices.Reverse(page.Items)
+	return page, err
 }
 
 // RedriveDelivery has one delivery that is finished, however it ended, made

@@ -29,7 +29,7 @@ type EventFilter struct {
 const clockSkew = 10 * time.Second
 
 // ListEvents is one page of the events of an account, test events included.
-func ListEvents(ctx context.Context, q Queryer, f EventFilter) (records []Record, err error) {
+func ListEvents(ctx context.Context, q Queryer, f EventFilter) (page Page[Record], err error) {
 	var (
 		where = []string{"account = $1", "kind <> 'subscription'"}
 		args  = []any{f.Account}
@@ -42,7 +42,7 @@ func ListEvents(ctx context.Context, q Queryer, f EventFilter) (records []Record
 	if f.Ascending {
 		horizon, err := Horizon(ctx, q)
 		if err != nil {
-			return nil, err
+			return page, err
 		}
 		if before == 0 || before > horizon+1 {
 			before = horizon + 1
@@ -54,7 +54,7 @@ func ListEvents(ctx context.Context, q Queryer, f EventFilter) (records []Record
 	if !f.Since.IsZero() {
 		from, err := positionSince(ctx, q, f.Since.Add(-clockSkew))
 		if err != nil {
-			return nil, err
+			return page, err
 		}
 		after = max(after, from-1)
 		and("recorded_at >= ?", f.Since)
@@ -62,7 +62,7 @@ func ListEvents(ctx context.Context, q Queryer, f EventFilter) (records []Record
 	if !f.Until.IsZero() {
 		to, err := positionSince(ctx, q, f.Until.Add(clockSkew))
 		if err != nil {
-			return nil, err
+			return page, err
 		}
 		if before == 0 || before > to {
 			before = to
@@ -85,10 +85,10 @@ func ListEvents(ctx context.Context, q Queryer, f EventFilter) (records []Record
 	if f.Ascending {
 		order = "ASC"
 	}
-	args = append(args, f.Limit)
-	return queryRecords(ctx, q, "list events", `SELECT `+recordColumns+` FROM posthorn.outbox
+	args = append(args, f.Limit+1)
+	return recordsOfPage(ctx, q, "list events", `SELECT position, `+recordSize+` FROM posthorn.outbox
 		WHERE `+strings.Join(where, " AND ")+`
-		ORDER BY position `+order+` LIMIT $`+strconv.Itoa(len(args)), args...)
+		ORDER BY position `+order+` LIMIT $`+strconv.Itoa(len(args)), f.Limit, args...)
 }
 
 func positionSince(ctx context.Context, q Queryer, at time.Time) (int64, error) {

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"time"
 
@@ -66,18 +65,19 @@ type EventDelivery struct {
 // ids, from after on. What a subscription was at the event's position is taken
 // from its last record before it, so the answer holds whatever it is now. With
 // owed, only those with a delivery are listed.
-func EventDeliveries(ctx context.Context, q Queryer, event Record, owed bool, after subscription.ID, limit int) (list []EventDelivery, err error) {
+func EventDeliveries(ctx context.Context, q Queryer, event Record, owed bool, after subscription.ID, limit int) (Page[EventDelivery], error) {
 	last := after.UUID()
 	if last == "" {
 		last = uuid.Nil.String()
 	}
 	// The relay's position is read in the same statement, so in the same
 	// snapshot, as the deliveries.
-	rows, err := q.QueryContext(ctx, `
+	return readPage(ctx, q, "list deliveries of event", `
 		SELECT s.id, d.status, coalesce(d.cause, ''), coalesce(d.attempts, 0), d.next_attempt_at, coalesce(d.last_status, 0),
 		       coalesce(d.last_error, ''), d.created_at, d.finished_at, r.data,
 		       (SELECT position >= $2 FROM posthorn.readers WHERE name = 'relay'),
-		       (SELECT status FROM posthorn.quarantine WHERE position = $2)
+		       (SELECT status FROM posthorn.quarantine WHERE position = $2),
+		       octet_length(coalesce(d.last_error, '')) + coalesce(octet_length(r.data), 0) + 256 AS page_size
 		FROM posthorn.subscriptions s
 		LEFT JOIN posthorn.deliveries d ON d.position = $2 AND d.subscription_id = s.id
 		LEFT JOIN LATERAL (
@@ -85,37 +85,31 @@ func EventDeliveries(ctx context.Context, q Queryer, event Record, owed bool, af
 			WHERE o.kind = 'subscription' AND o.subject = 'sub_' || s.id::text AND o.position < $2
 			ORDER BY o.position DESC LIMIT 1
 		) r ON d.status IS NULL
-		WHERE s.account = $1 AND s.id > $3 AND (d.status IS NOT NULL OR NOT $5)
-		ORDER BY s.id LIMIT $4`, event.Account, event.Position, last, limit, owed)
+		WHERE s.account = $1 AND s.id > $3 AND (d.status IS NOT NULL OR NOT $4)`,
+		"id", limit, []any{event.Account, event.Position, last, owed},
+		func(scan func(...any) error) (EventDelivery, error) { return readEventDelivery(event, scan) })
+}
+
+func readEventDelivery(event Record, scan func(...any) error) (EventDelivery, error) {
+	var (
+		d                       EventDelivery
+		id                      uuid.UUID
+		status                  sql.NullString
+		next, created, finished sql.NullTime
+		record                  []byte
+		relayed                 bool
+		aside                   sql.NullString
+	)
+	err := scan(&id, &status, &d.Cause, &d.Attempts, &next, &d.LastStatus, &d.LastError, &created, &finished, &record, &relayed, &aside)
 	if err != nil {
-		return nil, Translate(fmt.Errorf("list deliveries of event: %w", err))
+		return EventDelivery{}, fmt.Errorf("read delivery of event: %w", err)
 	}
-	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
-	for rows.Next() {
-		var (
-			d                       EventDelivery
-			id                      uuid.UUID
-			status                  sql.NullString
-			next, created, finished sql.NullTime
-			record                  []byte
-			relayed                 bool
-			aside                   sql.NullString
-		)
-		if err := rows.Scan(&id, &status, &d.Cause, &d.Attempts, &next, &d.LastStatus, &d.LastError,
-			&created, &finished, &record, &relayed, &aside); err != nil {
-			return nil, fmt.Errorf("read delivery of event: %w", err)
-		}
-		d.Subscription, d.Status = subscription.FromUUID(id), DeliveryStatus(status.String)
-		d.NextAttemptAt, d.CreatedAt, d.FinishedAt = next.Time, created.Time, finished.Time
-		if !status.Valid {
-			d.Reason = reason(event, d.Subscription, record, relayed, QuarantineStatus(aside.String))
-		}
-		list = append(list, d)
+	d.Subscription, d.Status = subscription.FromUUID(id), DeliveryStatus(status.String)
+	d.NextAttemptAt, d.CreatedAt, d.FinishedAt = next.Time, created.Time, finished.Time
+	if !status.Valid {
+		d.Reason = reason(event, d.Subscription, record, relayed, QuarantineStatus(aside.String))
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("list deliveries of event: %w", err)
-	}
-	return list, nil
+	return d, nil
 }
 
 func reason(event Record, id subscription.ID, record []byte, relayed bool, aside QuarantineStatus) Reason {

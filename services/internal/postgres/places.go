@@ -7,9 +7,11 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"posthorn/events"
 )
 
-// ErrBadPlace is returned by ParsePlace for text that names no place in the log.
+// ErrBadPlace is wrapped by ParsePlace for text that names no place in the log.
 var ErrBadPlace = errors.New(`want a position, a time such as 2026-01-31T08:00:00Z, "beginning" or "now"`)
 
 // Place is a place in the log, as people name it. The zero value is none.
@@ -36,8 +38,11 @@ func ParsePlace(text string) (Place, error) {
 		}
 		return Place{Position: position, Beginning: position == 0}, nil
 	}
-	at, err := time.Parse(time.RFC3339, text)
-	if err != nil || at.UTC().Year() < 1 || at.UTC().Year() > 9999 {
+	at, err := events.ParseTime(text)
+	if err != nil {
+		if len(text) > 10 && text[4] == '-' { // it is meant to be a time
+			return Place{}, fmt.Errorf("%w: %w", ErrBadPlace, err)
+		}
 		return Place{}, ErrBadPlace
 	}
 	return Place{Time: at}, nil

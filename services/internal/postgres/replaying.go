@@ -294,7 +294,8 @@ type Preview struct {
 	Replay // not stored
 	// Matched events; Skipped of them are being delivered anyhow.
 	Matched, Skipped int64
-	// First are the first ones of them.
+	// First are the first ones of them, as many as were asked for and fit into
+	// a page.
 	First []events.Event
 }
 
@@ -333,14 +334,15 @@ func PreviewReplay(ctx context.Context, q Queryer, s Selection, first int) (Prev
 	return p, err
 }
 
+// eventsAt are the first events at the positions, as many as fit into a page.
 func eventsAt(ctx context.Context, q Queryer, positions []int64) ([]events.Event, error) {
-	records, err := queryRecords(ctx, q, "read events", `
-		SELECT `+recordColumns+` FROM posthorn.outbox WHERE position = ANY ($1) ORDER BY position`, pq.Array(positions))
+	page, err := recordsOfPage(ctx, q, "read events", `
+		SELECT position, `+recordSize+` FROM posthorn.outbox WHERE position = ANY ($1) ORDER BY position`, len(positions), pq.Array(positions))
 	if err != nil {
 		return nil, err
 	}
-	list := make([]events.Event, len(records))
-	for i, r := range records {
+	list := make([]events.Event, len(page.Items))
+	for i, r := range page.Items {
 		list[i] = r.Event
 	}
 	return list, nil

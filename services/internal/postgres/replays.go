@@ -253,7 +253,7 @@ type ReplayFilter struct {
 }
 
 // ListReplays is one page of an account's replays, the latest first.
-func ListReplays(ctx context.Context, q Queryer, f ReplayFilter) ([]Replay, error) {
+func ListReplays(ctx context.Context, q Queryer, f ReplayFilter) (Page[Replay], error) {
 	var sub, before any
 	if f.Subscription != "" {
 		sub = f.Subscription.UUID()
@@ -261,10 +261,13 @@ func ListReplays(ctx context.Context, q Queryer, f ReplayFilter) ([]Replay, erro
 	if f.Before != "" {
 		before = f.Before.uuid()
 	}
-	return queryReplays(ctx, q, `
-		SELECT `+replayColumns+` FROM posthorn.replays
-		WHERE account = $1 AND ($2::uuid IS NULL OR subscription_id = $2) AND ($3 = '' OR status = $3) AND ($4::uuid IS NULL OR id < $4)
-		ORDER BY id DESC LIMIT $5`, f.Account, sub, string(f.Status), before, f.Limit)
+	return readPage(ctx, q, "list replays", `
+		SELECT `+replayColumns+`,
+		       octet_length(error) + coalesce(octet_length(event_types::text), 0) + coalesce(octet_length(subjects::text), 0)
+		       + coalesce(octet_length(event_ids::text), 0) + coalesce(octet_length(positions::text), 0) + 512 AS page_size
+		FROM posthorn.replays
+		WHERE account = $1 AND ($2::uuid IS NULL OR subscription_id = $2) AND ($3 = '' OR status = $3) AND ($4::uuid IS NULL OR id < $4)`,
+		"id DESC", f.Limit, []any{f.Account, sub, string(f.Status), before}, scanReplay)
 }
 
 // RunningReplays are those that the leading relay has to work at.

@@ -2,8 +2,8 @@ package postgres
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -92,40 +92,51 @@ func ReadSlice(ctx context.Context, q Queryer, s Slice, limit int) (records []Re
 	part := s
 	part.Through = reached
 	where, args := part.conditions()
-	args = append(args, limit)
-	rows, err := q.QueryContext(ctx, `SELECT `+recordColumns+` FROM posthorn.outbox
-		WHERE `+where+` ORDER BY position LIMIT $`+strconv.Itoa(len(args)), args...)
+	args = append(args, limit+1)
+	const what = "read slice of the log"
+	positions, more, err := fitting(ctx, q, what, `SELECT position, `+recordSize+` FROM posthorn.outbox
+		WHERE `+where+` ORDER BY position LIMIT $`+strconv.Itoa(len(args)), limit, sliceBytes, args...)
 	if err != nil {
-		return nil, s.After, Translate(fmt.Errorf("read slice of the log: %w", err))
+		return nil, s.After, err
 	}
-	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
-	for bytes := 0; rows.Next(); {
-		r, err := scanRecord(rows)
-		if err != nil {
-			return nil, s.After, err
-		}
-		if bytes += len(r.Data); bytes > sliceBytes && len(records) > 0 {
-			return records, records[len(records)-1].Position, nil
-		}
-		records = append(records, r)
+	if records, err = recordsAt(ctx, q, what, positions); err != nil {
+		return nil, s.After, err
 	}
-	if err := rows.Err(); err != nil {
-		return nil, s.After, fmt.Errorf("read slice of the log: %w", err)
-	}
-	if len(records) == limit {
-		reached = records[limit-1].Position
+	if more {
+		reached = positions[len(positions)-1]
 	}
 	return records, reached, nil
 }
 
-// EndOfSlice reads the last records of the slice, in the order of the log.
-func EndOfSlice(ctx context.Context, q Queryer, s Slice, limit int) ([]Record, error) {
+// EndOfSlice reads the last records of the slice, in the order of the log, and
+// hands them to each in parts of about sliceBytes.
+func EndOfSlice(ctx context.Context, q Queryer, s Slice, limit int, each func([]Record) error) error {
 	where, args := s.conditions()
 	args = append(args, limit)
-	records, err := queryRecords(ctx, q, "read end of the log", `SELECT `+recordColumns+` FROM posthorn.outbox
-		WHERE `+where+` ORDER BY position DESC LIMIT $`+strconv.Itoa(len(args)), args...)
-	slices.Reverse(records)
-	return records, err
+	const what = "read end of the log"
+	positions, _, err := fitting(ctx, q, what, `SELECT position, 0 FROM posthorn.outbox
+		WHERE `+where+` ORDER BY position DESC LIMIT $`+strconv.Itoa(len(args)), limit, math.MaxInt, args...)
+	if err != nil {
+		return err
+	}
+	slices.Reverse(positions)
+	for len(positions) > 0 {
+		ahead := positions[:min(len(positions), sliceRecords)]
+		part, _, err := fitting(ctx, q, what, `SELECT position, `+recordSize+` FROM posthorn.outbox
+			WHERE position = ANY ($1) ORDER BY position`, len(ahead), sliceBytes, pq.Array(ahead))
+		if err != nil {
+			return err
+		}
+		records, err := recordsAt(ctx, q, what, part)
+		if err != nil {
+			return err
+		}
+		if err := each(records); err != nil {
+			return err
+		}
+		positions = positions[max(len(part), 1):]
+	}
+	return nil
 }
 
 // CountSlice counts the records of the slice.

@@ -236,18 +236,20 @@ func Subscription(ctx context.Context, q Queryer, id subscription.ID) (subscript
 
 // ListSubscriptions is one page of an account's subscriptions, the oldest
 // first.
-func ListSubscriptions(ctx context.Context, q Queryer, f SubscriptionFilter) ([]subscription.Subscription, error) {
+func ListSubscriptions(ctx context.Context, q Queryer, f SubscriptionFilter) (Page[subscription.Subscription], error) {
 	after := f.After.UUID()
 	if after == "" {
 		after = uuid.Nil.String()
 	}
-	return querySubscriptions(ctx, q, `
-		SELECT `+subscriptionColumns+` FROM posthorn.subscriptions
+	return readPage(ctx, q, "list subscriptions", `
+		SELECT `+subscriptionColumns+`,
+		       octet_length(url) + octet_length(description) + octet_length(event_types::text) + octet_length(secret) + 512 AS page_size
+		FROM posthorn.subscriptions
 		WHERE account = $1 AND id > $2 AND status <> 'deleted'
 		  AND ($3 = '' OR status = $3) AND ($4 = '' OR url = $4)
 		  AND ($5 = '' OR $5 = ANY (event_types) OR EXISTS (
-			SELECT 1 FROM unnest(event_types) AS p WHERE posthorn.type_matches(p, $5)))
-		ORDER BY id LIMIT $6`, f.Account, after, string(f.Status), f.URL, f.EventType, f.Limit)
+			SELECT 1 FROM unnest(event_types) AS p WHERE posthorn.type_matches(p, $5)))`,
+		"id", f.Limit, []any{f.Account, after, string(f.Status), f.URL, f.EventType}, scanSubscription)
 }
 
 func querySubscriptions(ctx context.Context, q Queryer, query string, args ...any) (list []subscription.Subscription, err error) {

@@ -16,12 +16,19 @@ import (
 // drainRequests is how long requests in flight are given when stopping.
 const drainRequests = 20 * time.Second
 
+// writeTimeout is how long an answer may take, reading the request included. A
+// handler whose answer takes longer sets a deadline of its own.
+const writeTimeout = time.Minute
+
 // ErrPortTaken is returned by Listen when another process has the port; the
 // error says which one where the system tells.
 var ErrPortTaken = errors.New("port is taken")
 
 // Listen listens on a TCP address.
 func Listen(ctx context.Context, addr string) (net.Listener, error) {
+	if err := CheckAddr(addr); err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("listen on %s: %w%s", addr, ErrPortTaken, holder(ctx, addr))
@@ -65,6 +72,7 @@ func Serve(l net.Listener, handler http.Handler) func(ctx context.Context) error
 			Handler:           handler,
 			ReadHeaderTimeout: 10 * time.Second,
 			ReadTimeout:       30 * time.Second,
+			WriteTimeout:      writeTimeout,
 			IdleTimeout:       2 * time.Minute,
 			MaxHeaderBytes:    64 << 10,
 		}

@@ -1,0 +1,192 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"posthorn/events"
+	"posthorn/services/internal/postgres"
+)
+
+const (
+	keyHeader      = "Idempotency-Key"
+	replayedHeader = "Idempotency-Replayed"
+	maxKeyBytes    = 255
+	forgetEvery    = 15 * time.Minute
+)
+
+// keyParam describes the header for the routes of huma. Those that only append
+// have a meaning of their own for it: there it is the event's id.
+func keyParam() *huma.Param {
+	return &huma.Param{
+		Name: keyHeader, In: "header", Schema: &huma.Schema{Type: huma.TypeString},
+		Description: "A key of your own. For a day, the same request with the same key gets the answer of the first one, marked " +
+			replayedHeader + ": true, and changes nothing; another request with it is a 422, one while the first is in flight a 409. " +
+			"A request that fails leaves the key free.",
+	}
+}
+
+func changes(method string) bool {
+	return method != http.MethodGet && method != http.MethodHead && method != http.MethodOptions
+}
+
+// errFailed undoes a request whose answer says that it failed.
+var errFailed = errors.New("the request failed")
+
+// answerKept is an answer as it is kept.
+type answerKept struct {
+	Header http.Header `json:"header"`
+	Body   []byte      `json:"body"`
+}
+
+// idempotent does an unsafe request with an Idempotency-Key once. It stands
+// inside spooled, whose answer it keeps in the transaction of the request.
+func (a *API) idempotent(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer, spooled := w.(*spool)
+		if !spooled || !changes(r.Method) || len(r.Header.Values(keyHeader)) == 0 {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if err := a.once(answer, r, next); err != nil {
+			p := translate(err)
+			a.logFailure(r.Context(), p, err)
+			answer.reset()
+			p.write(answer)
+		}
+	})
+}
+
+func (a *API) once(answer *spool, r *http.Request, next http.Handler) error {
+	key, p := clientKey(r)
+	if p != nil {
+		return p
+	}
+	// The request holds a connection and its handler may take another: were
+	// there no bound, requests that hold one could wait for one another.
+	if err := a.keyedRequests.Acquire(r.Context(), 1); err != nil {
+		return fmt.Errorf("wait for a connection: %w", err)
+	}
+	defer a.keyedRequests.Release(1)
+	request, err := fingerprint(r, key)
+	if err != nil {
+		return err
+	}
+	associated := []byte("idempotent request " + request.Account + "/" + key)
+	done, replayed, err := postgres.Once(r.Context(), a.cfg.DB, request, func(ctx context.Context) (postgres.Answer, error) {
+		next.ServeHTTP(answer, r.WithContext(ctx))
+		if answer.status >= http.StatusBadRequest {
+			return postgres.Answer{}, errFailed
+		}
+		plain, err := json.Marshal(answerKept{Header: answer.header, Body: answer.body.Bytes()})
+		if err != nil {
+			return postgres.Answer{}, fmt.Errorf("keep answer: %w", err)
+		}
+		return postgres.Answer{Status: answer.status, Sealed: a.cfg.Keyring.Seal(plain, associated)}, nil
+	})
+	switch {
+	case errors.Is(err, errFailed):
+		return nil
+	case err != nil || !replayed:
+		return keyProblem(err)
+	}
+	var kept answerKept
+	plain, err := a.cfg.Keyring.Open(done.Sealed, associated)
+	if err == nil {
+		err = json.Unmarshal(plain, &kept)
+	}
+	if err != nil {
+		a.cfg.Logger.WarnContext(r.Context(), "answer of idempotent request cannot be read", slog.Any("error", err))
+		return problem(http.StatusConflict, "This request was carried out before, but its answer cannot be read with the present "+
+			"POSTHORN_SECRET_KEY. Look at what it changed instead of sending it again.")
+	}
+	answer.status = done.Status
+	answer.header = kept.Header
+	answer.header.Set(replayedHeader, "true")
+	_, _ = answer.body.Write(kept.Body) // never fails
+	return nil
+}
+
+func keyProblem(err error) error {
+	switch {
+	case errors.Is(err, postgres.ErrKeyBusy):
+		return problem(http.StatusConflict, "A request with this Idempotency-Key is in flight. Send it again when it is done.",
+			FieldIssue{Location: "header", Field: keyHeader, Message: "is in use by a request in flight"}).with("Retry-After", retryAfter)
+	case errors.Is(err, postgres.ErrKeyReused):
+		return invalid(FieldIssue{Location: "header", Field: keyHeader, Message: "was used with another request in the last 24 hours; want a new key"})
+	default:
+		return err
+	}
+}
+
+// fingerprint tells the request from any other. Both spellings of the path of
+// subscriptions are one.
+func fingerprint(r *http.Request, key string) (postgres.IdempotentRequest, error) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return postgres.IdempotentRequest{}, fmt.Errorf("read body: %w", err)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	path := r.URL.EscapedPath()
+	if rest, ok := strings.CutPrefix(path, "/subscriptions"); ok {
+		path = "/subscription" + rest
+	}
+	hash := sha256.New()
+	for _, part := range []string{r.Method, path, r.URL.RawQuery, r.Header.Get("If-Match"), string(body)} {
+		_, _ = fmt.Fprintf(hash, "%d %s\n", len(part), part) // never fails
+	}
+	return postgres.IdempotentRequest{Account: events.DefaultAccount, Key: key, Fingerprint: hash.Sum(nil)}, nil
+}
+
+// clientKey is the header's key, with or without the quotes of the IETF
+// draft: visible ASCII.
+func clientKey(r *http.Request) (string, *Problem) {
+	issue := func(message string) (string, *Problem) {
+		return "", invalid(FieldIssue{Location: "header", Field: keyHeader, Message: message})
+	}
+	values := r.Header.Values(keyHeader)
+	if len(values) > 1 {
+		return issue("is given twice")
+	}
+	key := values[0]
+	if len(key) >= 2 && key[0] == '"' && key[len(key)-1] == '"' {
+		key = key[1 : len(key)-1]
+	}
+	switch {
+	case key == "":
+		return issue("is empty")
+	case len(key) > maxKeyBytes:
+		return issue(fmt.Sprintf("is longer than %d bytes", maxKeyBytes))
+	case strings.ContainsFunc(key, func(c rune) bool { return c < '!' || c > '~' }):
+		return issue("has a character that is not visible ASCII")
+	}
+	return key, nil
+}
+
+// forgetRequests forgets old keys now and then until ctx ends. Any number of
+// processes may do so.
+func (a *API) forgetRequests(ctx context.Context) error {
+	ticker := time.NewTicker(forgetEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		if _, err := postgres.ForgetRequests(ctx, a.cfg.DB); err != nil && ctx.Err() == nil {
+			a.cfg.Logger.WarnContext(ctx, "old idempotency keys are not deleted", slog.Any("error", err))
+		}
+	}
+}

@@ -1,0 +1,128 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/lib/pq"
+)
+
+// PageBytes is about how much of what is stored one page of a list holds. A
+// page always has one item, however large that is.
+const PageBytes = 1 << 20
+
+// Page is one page of a list. More says that the list continues after it.
+type Page[T any] struct {
+	Items []T
+	More  bool
+}
+
+// pageQuery makes of a query one whose rows are those of the first page: at
+// most limit, and as many as fit into PageBytes by the column page_size. The
+// bound is the server's to keep: a driver that stops early still receives the
+// rest. Each row has its rank, the bytes so far and the number of rows found
+// behind the query's own columns; readPage reads them. The limit and the bytes
+// are the arguments after those of the query.
+func pageQuery(query, order string, args int) string {
+	most, bytes := "$"+strconv.Itoa(args+1), "$"+strconv.Itoa(args+2)
+	return `
+		SELECT * FROM (
+			SELECT found.*, row_number() OVER place AS page_rank, sum(page_size::bigint) OVER place AS page_bytes, count(*) OVER () AS page_found
+			FROM (` + query + ` ORDER BY ` + order + ` LIMIT ` + most + `::bigint + 1) found
+			WINDOW place AS (ORDER BY ` + order + ` ROWS UNBOUNDED PRECEDING)
+		) page
+		WHERE page_rank = 1 OR (page_rank <= ` + most + `::bigint AND page_bytes <= ` + bytes + `::bigint)
+		ORDER BY page_rank`
+}
+
+// readPage runs a query that is turned into pages by pageQuery. read reads one
+// row, page_size left out, which has to be the query's last column.
+func readPage[T any](ctx context.Context, q Queryer, what, query, order string, limit int, args []any,
+	read func(scan func(...any) error) (T, error),
+) (page Page[T], err error) {
+	rows, err := q.QueryContext(ctx, pageQuery(query, order, len(args)), append(slices.Clone(args), limit, PageBytes)...)
+	if err != nil {
+		return page, Translate(fmt.Errorf("%s: %w", what, err))
+	}
+	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
+	var (
+		rank, found int64
+		size, bytes any
+	)
+	for rows.Next() {
+		item, err := read(func(dest ...any) error {
+			return rows.Scan(append(dest, &size, &rank, &bytes, &found)...)
+		})
+		if err != nil {
+			return Page[T]{}, err
+		}
+		page.Items = append(page.Items, item)
+	}
+	if err := rows.Err(); err != nil {
+		return Page[T]{}, fmt.Errorf("%s: %w", what, err)
+	}
+	page.More = found > rank
+	return page, nil
+}
+
+// recordSize is about how much a record holds. The length of data is known
+// without reading it.
+const recordSize = `octet_length(data) + octet_length(metadata::text) + octet_length(subject) + 256`
+
+// recordsOfPage reads the records that a query of positions and sizes finds,
+// as far as they fit into a page: the query runs first, so that no data is
+// read that the page has no room for.
+func recordsOfPage(ctx context.Context, q Queryer, what, query string, limit int, args ...any) (page Page[Record], err error) {
+	positions, more, err := fitting(ctx, q, what, query, limit, PageBytes, args...)
+	if err != nil {
+		return page, err
+	}
+	if page.Items, err = recordsAt(ctx, q, what, positions); err != nil {
+		return Page[Record]{}, err
+	}
+	page.More = more
+	return page, nil
+}
+
+// fitting are the first of the positions that a query finds, with their sizes:
+// at most limit, and as many as fit into so many bytes. more says that there
+// are others.
+func fitting(ctx context.Context, q Queryer, what, query string, limit, maxBytes int, args ...any) (positions []int64, more bool, err error) {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, false, Translate(fmt.Errorf("%s: %w", what, err))
+	}
+	defer func() { err = Translate(errors.Join(err, rows.Close())) }()
+	for bytes := 0; rows.Next(); {
+		var (
+			position int64
+			size     int
+		)
+		if err := rows.Scan(&position, &size); err != nil {
+			return nil, false, fmt.Errorf("%s: %w", what, err)
+		}
+		if bytes += size; len(positions) == limit || bytes > maxBytes && len(positions) > 0 {
+			more = true
+			break
+		}
+		positions = append(positions, position)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, false, fmt.Errorf("%s: %w", what, err)
+	}
+	return positions, more, nil
+}
+
+// recordsAt are the records at the positions, in the order in which the
+// positions are given.
+func recordsAt(ctx context.Context, q Queryer, what string, positions []int64) ([]Record, error) {
+	if len(positions) == 0 {
+		return nil, nil
+	}
+	return queryRecords(ctx, q, what, `
+		SELECT `+recordColumns+` FROM posthorn.outbox JOIN unnest($1::bigint[]) WITH ORDINALITY AS page(position, place) USING (position)
+		ORDER BY place`, pq.Array(positions))
+}
