@@ -128,6 +128,9 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 	}
 	s.metrics.attempts.WithLabelValues(string(result.Class)).Inc()
 	s.metrics.duration.Observe(result.Duration.Seconds())
+	if result.Reconnected {
+		s.metrics.reconnects.Inc()
+	}
 	if result.OK() {
 		attempt.Status = postgres.Delivered
 	} else if delay, more := schedule.Next(attempt.Number, result.RetryAfter, rand.Float64); more {

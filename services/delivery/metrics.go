@@ -6,6 +6,7 @@ type metrics struct {
 	attempts                      *prometheus.CounterVec
 	duration                      prometheus.Histogram
 	copies, unsent, dead, foreign prometheus.Counter
+	reconnects                    prometheus.Counter
 	subscriptions                 prometheus.Gauge
 }
 
@@ -27,6 +28,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		unsent:  counter("unsent_retries_total", "Retries that the broker did not take and the sweeper will send."),
 		dead:    counter("dead_total", "Deliveries that died."),
 		foreign: counter("foreign_total", "Messages parked because Posthorn did not write them."),
+		reconnects: counter("reconnects_total", "Requests made again within their attempt because a kept connection ended before a response."),
 		subscriptions: prometheus.NewGauge(prometheus.GaugeOpts{
 			Namespace: "posthorn", Subsystem: "delivery", Name: "subscriptions", Help: "Subscriptions being served.",
 		}),
