@@ -323,18 +323,25 @@ func (b *batch) test(r *postgres.Record) {
 }
 
 func (b *batch) wait(r *postgres.Record, p broker.Publishing, cause envelope.Cause) {
-	b.waiting = append(b.waiting, message(p, r, envelope.Envelope{
+	b.waiting = append(b.waiting, b.message(p, r, envelope.Envelope{
 		Position: r.Position, Cause: cause, PublishedAt: time.Now(), Suspect: r.Position <= b.suspectThrough,
 	}))
 	b.positions = append(b.positions, r.Position)
 }
 
-// message completes a publishing with an event and its envelope.
-func message(p broker.Publishing, r *postgres.Record, e envelope.Envelope) broker.Publishing {
-	p.ID = r.ID
-	p.Headers = e.WithTrace(r.Metadata).Headers()
+// message completes a publishing with an event and its signed envelope.
+func (r *Relay) message(p broker.Publishing, record *postgres.Record, e envelope.Envelope) broker.Publishing {
+	e = e.WithTrace(record.Metadata)
+	p.ID = record.ID
 	p.ContentType = "application/json"
-	p.Body = r.AppendBody(make([]byte, 0, len(r.Data)+256))
+	p.Body = record.AppendBody(make([]byte, 0, len(record.Data)+256))
+	content := envelope.Content{ID: p.ID, ContentType: p.ContentType, Body: p.Body}
+	if p.Exchange == r.Names.Deliver() {
+		content.Subscription = p.Key
+	} else if e.Type = record.Type; record.Account != events.DefaultAccount {
+		e.Account = record.Account
+	}
+	p.Headers = r.Messages.Headers(e, content)
 	return p
 }
 
