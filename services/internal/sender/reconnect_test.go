@@ -56,7 +56,14 @@ func TestSendConnectsAgainWhereAKeptConnectionEnds(t *testing.T) {
 		for _, size := range []int{0, 20, 4 << 20} {
 			t.Run(name+" with "+strconv.Itoa(size)+" bytes", func(t *testing.T) {
 				t.Parallel()
-				k := newKeeper(t, func(k *keeper, conn net.Conn) { k.second(conn); end(conn) })
+				k := newKeeper(t, func(k *keeper, conn net.Conn) {
+					if k.connections.Load() > 1 {
+						untilClosed(conn)
+						return
+					}
+					k.second(conn)
+					end(conn)
+				})
 				s := newSender(t, Config{})
 				r := newRequestTo(k.url)
 				r.Body = []byte(strings.Repeat(" ", size))

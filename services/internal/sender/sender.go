@@ -135,6 +135,11 @@ func New(config Config) *Sender {
 		buf := make([]byte, s.maxBody+1)
 		return &buf
 	}
+	if config.RootCAs == nil {
+		// Read now and kept by package x509. Read while there are no files left,
+		// there would be none until the process ends.
+		_, _ = x509.SystemCertPool()
+	}
 	resolver := config.Resolver
 	if resolver == nil {
 		resolver = &net.Resolver{PreferGo: true}
