@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"posthorn/services/internal/broker"
+	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/postgres"
 )
 
@@ -66,8 +67,10 @@ type Parts struct {
 	Publisher *broker.Publisher
 	Topology  *broker.Topology
 	Names     broker.Names
-	Logger    *slog.Logger
-	Metrics   prometheus.Registerer
+	// Messages signs what is published.
+	Messages *envelope.Authenticator
+	Logger   *slog.Logger
+	Metrics  prometheus.Registerer
 }
 
 // Relay forwards the log.

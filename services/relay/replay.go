@@ -139,7 +139,7 @@ func (t *term) publishDue(ctx context.Context, id subscription.ID, due []postgre
 	messages := make([]broker.Publishing, len(due))
 	for i := range due {
 		d := &due[i]
-		messages[i] = message(
+		messages[i] = t.message(
 			broker.Publishing{Exchange: t.Names.Deliver(), Key: string(id), Mandatory: true}, &d.Record,
 			envelope.Envelope{
 				Position: d.Position, Run: d.Run, Attempts: d.Attempts, Cause: envelope.Cause(d.Cause),

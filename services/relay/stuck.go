@@ -85,7 +85,7 @@ func (b *batch) reroute(ctx context.Context, r *postgres.Record, to recipients, 
 	messages := []broker.Publishing{{Exchange: b.Names.Deliver(), Key: probeKey, ID: r.ID}}
 	ids := slices.Collect(to.all())
 	for _, id := range ids {
-		messages = append(messages, message(b.addressed(id), r, b.envelope(r, cause)))
+		messages = append(messages, b.message(b.addressed(id), r, b.envelope(r, cause)))
 	}
 	var outcomes []broker.Outcome
 	var err error

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"posthorn/events"
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/failpoint"
@@ -167,7 +168,7 @@ func (b *batch) addressed(id subscription.ID) broker.Publishing {
 }
 
 func (b *batch) wait(r *postgres.Record, p broker.Publishing, cause envelope.Cause) {
-	b.waiting = append(b.waiting, message(p, r, b.envelope(r, cause)))
+	b.waiting = append(b.waiting, b.message(p, r, b.envelope(r, cause)))
 	b.positions = append(b.positions, r.Position)
 }
 
@@ -177,12 +178,19 @@ func (b *batch) envelope(r *postgres.Record, cause envelope.Cause) envelope.Enve
 	}
 }
 
-// message completes a publishing with an event and its envelope.
-func message(p broker.Publishing, r *postgres.Record, e envelope.Envelope) broker.Publishing {
-	p.ID = r.ID
-	p.Headers = e.WithTrace(r.Metadata).Headers()
+// message completes a publishing with an event and its signed envelope.
+func (r *Relay) message(p broker.Publishing, record *postgres.Record, e envelope.Envelope) broker.Publishing {
+	e = e.WithTrace(record.Metadata)
+	p.ID = record.ID
 	p.ContentType = "application/json"
-	p.Body = r.AppendBody(make([]byte, 0, len(r.Data)+256))
+	p.Body = record.AppendBody(make([]byte, 0, len(record.Data)+256))
+	content := envelope.Content{ID: p.ID, ContentType: p.ContentType, Body: p.Body}
+	if p.Exchange == r.Names.Deliver() {
+		content.Subscription = p.Key
+	} else if e.Type = record.Type; record.Account != events.DefaultAccount {
+		e.Account = record.Account
+	}
+	p.Headers = r.Messages.Headers(e, content)
 	return p
 }
 
