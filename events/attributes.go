@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"strings"
 )
@@ -46,9 +47,7 @@ func (e Event) Attributes() map[string]any {
 		return nil
 	}
 	attributes := make(map[string]any, len(e.Extensions)+4)
-	for name, value := range e.Extensions {
-		attributes[name] = value
-	}
+	maps.Copy(attributes, e.Extensions)
 	for name, value := range map[string]string{
 		attributeSource: e.Source, attributeID: e.SourceID, attributeSchema: e.DataSchema, attributeMediaType: e.ContentType,
 	} {

@@ -187,7 +187,7 @@ func object[V any](m map[string]V) (string, error) {
 		return "{}", nil
 	}
 	b, err := json.Marshal(m)
-	return string(b), err 
+	return string(b), err
 }
 
 // array builds the text form of a one-dimensional Postgres array

@@ -232,7 +232,7 @@ func TestBadCloudEventsAreRefused(t *testing.T) {
 		"dataschema":  `{"specversion":"1.0","id":"1","source":"s","type":"A","dataschema":"x"}`,
 		"ratio":       `{"specversion":"1.0","id":"1","source":"s","type":"A","ratio":1.5}`,
 		"big":         `{"specversion":"1.0","id":"1","source":"s","type":"A","big":2147483648}`,
-		"extra": `{"specversion":"1.0","id":"1","source":"s","type":"A","extra":"` + strings.Repeat("x", 15<<10) + `"}`,
+		"extra":       `{"specversion":"1.0","id":"1","source":"s","type":"A","extra":"` + strings.Repeat("x", 15<<10) + `"}`,
 
 		"datacontenttype": `{"specversion":"1.0","id":"1","source":"s","type":"A","datacontenttype":"text"}`,
 	} {
