@@ -2,8 +2,8 @@
 // programs around it: what an event is, which types and patterns are well
 // formed and match, and the bytes that a subscriber receives.
 //
-// It promises that the JSON written by AppendBody carries an event's data as
-// the very bytes that were given, and that Pattern.Match agrees with a
+// It promises that the JSON written by AppendBody carries an event's data, if
+// that is JSON, as the very bytes that were given, and that Pattern.Match agrees with a
 // RabbitMQ topic exchange on every type. What is malformed is refused with an
 // error that names the field; nothing is repaired silently. It depends on the
 // standard library alone.
@@ -53,7 +53,7 @@ type Event struct {
 	// one subject are published in the order of the log. May be empty.
 	Subject string
 	// Data is one JSON value, unless ContentType says otherwise. Its bytes are
-	// kept as they are. No JSON value at all means null.
+	// kept as they are. Empty means null where it is JSON.
 	Data []byte
 	// ContentType is the media type of Data. Empty means JSON.
 	ContentType string
