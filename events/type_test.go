@@ -80,6 +80,59 @@ func TestMatchAgreesWithTheDefinition(t *testing.T) {
 	}
 }
 
+func TestParsePatternShortensRunsOfWildcards(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{
+		"#": "#", "#.#": "#", strings.TrimSuffix(strings.Repeat("#.", 64), "."): "#",
+		"#.*": "*.#", "*.#": "*.#", "#.*.#": "*.#", "*.#.*.#.*": "*.*.*.#",
+		"a.#.#.b": "a.#.b", "#.#.a.#.*": "#.a.*.#", "*.*": "*.*", "a.*.*.b": "a.*.*.b",
+	} {
+		if got, err := events.ParsePattern(given); err != nil || string(got) != want {
+			t.Errorf("%q: %q, %v, want %q", given, got, err, want)
+		}
+	}
+}
+
+func TestTheShortFormMatchesWhatTheLongOneDoes(t *testing.T) {
+	t.Parallel()
+	rnd := rand.New(rand.NewPCG(3, 4))
+	words := func(from []string, most int) string {
+		w := make([]string, 1+rnd.IntN(most))
+		for i := range w {
+			w[i] = from[rnd.IntN(len(from))]
+		}
+		return strings.Join(w, ".")
+	}
+	for range 100_000 {
+		long, eventType := words([]string{"a", "*", "#"}, 7), words([]string{"a", "b"}, 6)
+		short, err := events.ParsePattern(long)
+		if err != nil {
+			continue
+		}
+		if got, want := short.Match(eventType), events.Pattern(long).Match(eventType); got != want {
+			t.Fatalf("%q matches %q: %v, and its short form %q: %v", long, eventType, want, short, got)
+		}
+	}
+}
+
+func TestTypesAndPatternsAreBounded(t *testing.T) {
+	t.Parallel()
+	many := func(word string, n int) string { return strings.TrimSuffix(strings.Repeat(word+".", n), ".") }
+	for s, want := range map[string][2]bool{ // type, pattern
+		many("a", 16): {true, true}, many("a", 17): {}, many("a", 60): {},
+		many("*", 16): {false, true}, many("*", 17): {}, many("*.#", 15): {false, true}, many("*.#", 16): {},
+		"#.a.#": {false, true}, "#.a.#.b.#": {}, "#.a.#.a.#.a.#.a.#.z": {}, many("#", 64): {false, true},
+	} {
+		_, typeErr := events.ParseType(s)
+		_, patternErr := events.ParsePattern(s)
+		for i, err := range []error{typeErr, patternErr} {
+			if (err == nil) != want[i] || err != nil && !errors.Is(err, events.ErrInvalid) {
+				t.Errorf("%q as a %s: %v, want accepted %v", s, []string{"type", "pattern"}[i], err, want[i])
+			}
+		}
+	}
+}
+
 func TestAPatternOfManyHashesDoesNotTakeLong(t *testing.T) {
 	t.Parallel()
 	pattern := events.Pattern(strings.Repeat("#.a.", 30) + "b")

@@ -149,7 +149,7 @@ type EventDelivery struct {
 	DeliveryID     string     `json:"deliveryId,omitempty" doc:"Where there is a delivery"`
 	SubscriptionID string     `json:"subscriptionId"`
 	Matched        bool       `json:"matched" doc:"The event is owed to the subscription"`
-	Reason         string     `json:"reason,omitempty" enum:"type,disabled,deleted,createdLater,test,notRelayedYet,missing" doc:"Why there is no delivery: none of its event types matched (type); it was disabled or deleted; it was created later; the event is a test for another one; it is on its way (notRelayedYet); or there should be one (missing), which is a fault"`
+	Reason         string     `json:"reason,omitempty" enum:"type,disabled,deleted,createdLater,test,notRelayedYet,quarantined,dropped,unreadable,missing" doc:"Why there is no delivery: none of its event types matched (type); it was disabled or deleted; it was created later; the event is a test for another one; it is on its way (notRelayedYet); the event cannot be forwarded and waits for an operator (quarantined), who may have given it up (dropped); the record of what the subscription was cannot be read (unreadable); or there should be one (missing), which is a fault"`
 	Status         string     `json:"status,omitempty" enum:"pending,retrying,delivered,dead,cancelled"`
 	Cause          string     `json:"cause,omitempty" doc:"What it goes back to: live, retry, replay, redrive or test"`
 	Attempts       int        `json:"attempts" doc:"How many attempts were made"`
@@ -205,7 +205,7 @@ func (a *API) listEventDeliveries(ctx context.Context, in *struct {
 func showEventDelivery(position int64, d postgres.EventDelivery) EventDelivery {
 	v := EventDelivery{
 		SubscriptionID: string(d.Subscription),
-		Matched:        d.Reason == "" || d.Reason == postgres.NotRelayed || d.Reason == postgres.Unexplained,
+		Matched:        d.Reason == "" || d.Reason.Matched(),
 		Reason:         string(d.Reason), Status: string(d.Status), Cause: d.Cause, Attempts: d.Attempts,
 		NextAttemptAt: timeOrNil(d.NextAttemptAt), LastStatus: d.LastStatus, LastError: d.LastError,
 		CreatedAt: timeOrNil(d.CreatedAt), FinishedAt: timeOrNil(d.FinishedAt),

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -53,7 +54,7 @@ type NewReplay struct {
 	Subscription string   `json:"subscription" doc:"The subscription that gets the events, and nobody else" example:"sub_019a0000-0000-7000-8000-000000000000"`
 	From         Place    `json:"from,omitempty" doc:"The first event: its position, a time, or beginning, which is the default"`
 	To           Place    `json:"to,omitempty" doc:"The last event: its position, a time before which it was recorded, or now, which is the default"`
-	EventTypes   []string `json:"eventTypes,omitempty" maxItems:"50" doc:"Only those of these types; patterns as in a subscription"`
+	EventTypes   []string `json:"eventTypes,omitempty" maxItems:"250" doc:"Only those of these types; patterns as in a subscription"`
 	Subjects     []string `json:"subjects,omitempty" maxItems:"1000" doc:"Only those about these subjects"`
 	EventIDs     []string `json:"eventIds,omitempty" maxItems:"1000" doc:"Only these events"`
 	OnlyDead     bool     `json:"onlyDead,omitempty" doc:"Only those whose delivery is dead"`
@@ -80,7 +81,7 @@ func (in NewReplay) selection() (postgres.Selection, error) {
 	for i, t := range in.EventTypes {
 		p, err := events.ParsePattern(t)
 		if err != nil {
-			add(fmt.Sprintf("eventTypes[%d]", i), "is not an event type or pattern")
+			add(fmt.Sprintf("eventTypes[%d]", i), strings.TrimPrefix(err.Error(), events.ErrInvalid.Error()+": event type: "))
 		}
 		s.EventTypes = append(s.EventTypes, p)
 	}

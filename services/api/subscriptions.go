@@ -27,7 +27,7 @@ type RetrySettings struct {
 // SubscriptionSettings is what PUT sets.
 type SubscriptionSettings struct {
 	URL         string         `json:"url" maxLength:"2048" doc:"Where deliveries are posted: absolute, http or https" example:"https://example.com/hook"`
-	EventTypes  []string       `json:"eventTypes" minItems:"1" maxItems:"50" nullable:"false" doc:"The event types wanted. A pattern may have * for one word and # for any number of words" example:"[\"LIKED_PHOTO\",\"photo.*\"]"`
+	EventTypes  []string       `json:"eventTypes" minItems:"1" maxItems:"250" nullable:"false" doc:"The event types wanted, at most 50 of them with wildcards: * for one word, # for any number of words. At most 16 words and two #. A run of wildcards is kept in its shortest form" example:"[\"LIKED_PHOTO\",\"photo.*\"]"`
 	Description string         `json:"description,omitempty" maxLength:"1024" doc:"For people"`
 	Status      string         `json:"status,omitempty" enum:"active,paused,disabled" doc:"active: delivered; paused: deliveries wait; disabled: events are not owed" example:"active"`
 	Retry       *RetrySettings `json:"retry,omitempty" doc:"When a failed delivery is attempted again; left out for the default"`
@@ -94,7 +94,10 @@ func (in SubscriptionSettings) apply(s *subscription.Subscription) error {
 	s.URL, s.Description = in.URL, in.Description
 	s.EventTypes = make([]events.Pattern, len(in.EventTypes))
 	for i, t := range in.EventTypes {
-		s.EventTypes[i] = events.Pattern(t)
+		s.EventTypes[i] = events.Pattern(t) // Validate says what is wrong with it
+		if p, err := events.ParsePattern(t); err == nil {
+			s.EventTypes[i] = p
+		}
 	}
 	s.Status = subscription.Active
 	if in.Status != "" {

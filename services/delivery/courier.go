@@ -24,6 +24,13 @@ import (
 // paused, changed or stopped, and nothing was begun.
 var errGiveBack = errors.New("subscription is being stopped")
 
+const (
+	// enterLook and enterLooks are how often and how many times is looked for
+	// a delivery that the relay has yet to enter.
+	enterLook  = 100 * time.Millisecond
+	enterLooks = 20
+)
+
 // Headers that a dead letter has beside those of its message.
 const (
 	headerReason     = "posthorn-reason"
@@ -36,11 +43,14 @@ const (
 // deliver makes the attempt that a message asks for, records it, and sends
 // what is next. Nil acknowledges the message.
 func (s *Service) deliver(ctx context.Context, c *consumer, d broker.Delivery) error {
-	e, err := envelope.Parse(d.Headers)
+	e, err := s.open(c, d)
 	if err == nil {
 		err = events.Event{ID: d.ID, Type: "x"}.Validate()
 	}
-	if err != nil || d.ID == "" {
+	if err == nil && d.ID == "" {
+		err = fmt.Errorf("%w: no id", envelope.ErrForeign)
+	}
+	if err != nil {
 		return s.foreign(ctx, c, d, err)
 	}
 	if e.Wait > 0 {
@@ -61,6 +71,9 @@ func (s *Service) deliver(ctx context.Context, c *consumer, d broker.Delivery) e
 	}
 	attempt, err := s.attempt(ctx, c, d, e)
 	c.release()
+	if errors.Is(err, errMisrouted) {
+		return s.foreign(ctx, c, d, err)
+	}
 	if err != nil || attempt == nil {
 		return err
 	}
@@ -101,8 +114,8 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 	case sub.Status != subscription.Active:
 		return nil, errGiveBack
 	}
-	if !s.fresh(d, e) {
-		due, err := s.due(ctx, c, d, e, sub.Timeout)
+	if mine := wanted(sub, e); !mine || !s.fresh(d, e) {
+		due, err := s.due(ctx, c, d, e, postgres.Claim{For: sub.Timeout + 5*time.Second, Entered: !mine})
 		if err != nil || !due {
 			return nil, err
 		}
@@ -128,6 +141,9 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 	}
 	s.metrics.attempts.WithLabelValues(string(result.Class)).Inc()
 	s.metrics.duration.Observe(result.Duration.Seconds())
+	if result.Reconnected {
+		s.metrics.reconnects.Inc()
+	}
 	if result.OK() {
 		attempt.Status = postgres.Delivered
 	} else if delay, more := schedule.Next(attempt.Number, result.RetryAfter, rand.Float64); more {
@@ -147,16 +163,21 @@ func (s *Service) fresh(d broker.Delivery, e envelope.Envelope) bool {
 }
 
 // due asks the ledger for the right to make the attempt.
-func (s *Service) due(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope, timeout time.Duration) (bool, error) {
-	answer, err := s.claims.Do(ctx, postgres.Claim{
-		Position: e.Position, Subscription: c.id, EventID: d.ID, Cause: string(e.Cause), Run: e.Run, Attempts: e.Attempts,
-		For: timeout + 5*time.Second,
-	})
+func (s *Service) due(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope, claim postgres.Claim) (bool, error) {
+	claim.Position, claim.Subscription, claim.EventID, claim.Cause = e.Position, c.id, d.ID, string(e.Cause)
+	claim.Run, claim.Attempts = e.Run, e.Attempts
+	answer, err := s.claims.Do(ctx, claim)
+	if err == nil && answer.Absent {
+		answer, err = s.entered(ctx, c, claim, answer)
+	}
 	switch {
 	case err != nil:
 		return false, fmt.Errorf("claim attempt: %w", err)
 	case answer.OK:
 		return true, nil
+	case answer.Absent && answer.Relayed:
+		return false, errMisrouted
+	case answer.Absent: // the relay publishes it again, or enters it and the sweeper sends it
 	case answer.Run != e.Run: // a later run has begun, and has a message of its own
 	case answer.Status == postgres.Dead && d.Redelivered:
 		// We may have crashed between the ledger and the dead-letter queue.
@@ -172,6 +193,29 @@ func (s *Service) due(ctx context.Context, c *consumer, d broker.Delivery, e env
 	return false, nil
 }
 
+// entered waits for a delivery that the relay has yet to enter in the ledger,
+// which it does right after it has published.
+func (s *Service) entered(ctx context.Context, c *consumer, claim postgres.Claim, answer postgres.Claimed) (postgres.Claimed, error) {
+	var err error
+	for range enterLooks {
+		if err != nil || !answer.Absent || answer.Relayed {
+			break
+		}
+		timer := time.NewTimer(enterLook)
+		select {
+		case <-timer.C:
+		case <-c.stopping:
+			timer.Stop()
+			return answer, errGiveBack
+		case <-ctx.Done():
+			timer.Stop()
+			return answer, ctx.Err()
+		}
+		answer, err = s.claims.Do(ctx, claim)
+	}
+	return answer, err
+}
+
 // sendLater sends the message round through a retry queue; what that queue's
 // delay does not cover is waited for when it is back.
 func (s *Service) sendLater(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope, wait time.Duration) error {
@@ -182,10 +226,11 @@ func (s *Service) sendLater(ctx context.Context, c *consumer, d broker.Delivery,
 		e.Wait = 0
 	}
 	e.PublishedAt = time.Now()
+	e.Type, e.Account = "", "" // from here on it is for this subscription
 	defer failpoint.Hit("delivery.after_next")
 	outcome, err := s.messages.Do(ctx, broker.Publishing{
 		Exchange: s.names.Retry(rung), Key: string(c.id), Mandatory: true,
-		ID: d.ID, Headers: e.Headers(), ContentType: d.ContentType, Body: d.Body,
+		ID: d.ID, Headers: s.Messages.Headers(e, content(c.id, d)), ContentType: d.ContentType, Body: d.Body,
 	})
 	if err != nil || outcome != broker.Acked {
 		// The ledger has the time of the next attempt: the sweeper sends it.
@@ -214,33 +259,6 @@ func (s *Service) bury(ctx context.Context, c *consumer, d broker.Delivery, last
 	if err := s.park(ctx, c, d, headers); err != nil {
 		// The ledger says that it is dead; only the copy for the eye is missing.
 		s.Logger.Warn("dead letter is only in the ledger", "subscription", c.id, "event", d.ID, "error", err)
-	}
-	return nil
-}
-
-// foreign parks a message that Posthorn did not write, so that it neither
-// goes round nor reaches anybody, and can be looked at.
-func (s *Service) foreign(ctx context.Context, c *consumer, d broker.Delivery, why error) error {
-	if why == nil {
-		why = fmt.Errorf("%w: no id", envelope.ErrForeign)
-	}
-	s.metrics.foreign.Inc()
-	s.Logger.Warn("foreign message is parked", "subscription", c.id, "error", why)
-	headers := maps.Clone(d.Headers)
-	headers[headerReason] = why.Error()
-	return s.park(ctx, c, d, headers)
-}
-
-func (s *Service) park(ctx context.Context, c *consumer, d broker.Delivery, headers map[string]string) error {
-	outcome, err := s.messages.Do(ctx, broker.Publishing{
-		Key: s.names.DeadQueue(string(c.id)), Mandatory: true,
-		ID: d.ID, Headers: headers, ContentType: d.ContentType, Body: d.Body,
-	})
-	if err != nil {
-		return fmt.Errorf("park message: %w", err)
-	}
-	if outcome != broker.Acked {
-		return fmt.Errorf("park message: %s", outcome)
 	}
 	return nil
 }

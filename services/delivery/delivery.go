@@ -20,13 +20,13 @@ import (
 	"database/sql"
 	"errors"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"posthorn/services/internal/broker"
+	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/groupcommit"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/retry"
@@ -56,8 +56,10 @@ type Config struct {
 
 // Parts are what a Service works with. All are needed.
 type Parts struct {
-	DB        *sql.DB
-	Keys      opener
+	DB   *sql.DB
+	Keys opener
+	// Messages verifies what comes from the relays and signs what is sent round.
+	Messages  *envelope.Authenticator
 	Broker    broker.Config
 	Publisher *broker.Publisher
 	Consumers *broker.Consumers
@@ -84,8 +86,9 @@ type Service struct {
 	messages *groupcommit.Group[broker.Publishing, broker.Outcome]
 	working  working
 	// draining ends when no message is in hand any more.
-	draining context.Context //nolint:containedctx // its end is an event of the Service, not of a call
-	trouble  atomic.Pointer[string]
+	draining   context.Context //nolint:containedctx // its end is an event of the Service, not of a call
+	troubles   troubles
+	signatures signatures
 }
 
 // New returns a Service that does nothing until Run.
@@ -112,10 +115,7 @@ func New(cfg Config, parts Parts) *Service {
 
 // Ready reports what keeps the service from delivering.
 func (s *Service) Ready() error {
-	if trouble := s.trouble.Load(); trouble != nil {
-		return errors.New(*trouble)
-	}
-	return nil
+	return errors.Join(s.troubles.err(), s.signatures.err(time.Now()))
 }
 
 // Run delivers until ctx ends and what is in flight is finished and recorded.
@@ -148,7 +148,7 @@ func (s *Service) record(ctx context.Context, batch []postgres.Attempt) ([]error
 		err := postgres.RecordAttempts(ctx, s.ledger, batch)
 		switch {
 		case err == nil:
-			s.trouble.Store(nil)
+			s.troubles.clear(troubleLedger)
 			return results, nil
 		case !errors.Is(err, postgres.ErrUnavailable):
 			// One that the ledger will not have must not cost its neighbours.
@@ -160,8 +160,7 @@ func (s *Service) record(ctx context.Context, batch []postgres.Attempt) ([]error
 		case s.draining.Err() != nil:
 			return nil, err
 		}
-		text := err.Error()
-		if s.trouble.Swap(&text) == nil {
+		if s.troubles.set(troubleLedger, err) {
 			s.Logger.Warn("ledger cannot be written: deliveries wait", "error", err)
 		}
 		timer := time.NewTimer(wait)

@@ -6,6 +6,7 @@ type metrics struct {
 	attempts                      *prometheus.CounterVec
 	duration                      prometheus.Histogram
 	copies, unsent, dead, foreign prometheus.Counter
+	reconnects, unverified        prometheus.Counter
 	subscriptions                 prometheus.Gauge
 }
 
@@ -26,7 +27,10 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		copies:  counter("copies_total", "Messages dropped because the ledger had their attempt already."),
 		unsent:  counter("unsent_retries_total", "Retries that the broker did not take and the sweeper will send."),
 		dead:    counter("dead_total", "Deliveries that died."),
-		foreign: counter("foreign_total", "Messages parked because Posthorn did not write them."),
+		foreign: counter("foreign_total", "Messages parked or dropped because Posthorn did not write them, or not for that subscription."),
+		unverified: counter("unverified_total",
+			"Messages without a right signature: forged, from before messages were signed, or signed with another POSTHORN_SECRET_KEY."),
+		reconnects: counter("reconnects_total", "Requests made again within their attempt because a kept connection ended before a response."),
 		subscriptions: prometheus.NewGauge(prometheus.GaugeOpts{
 			Namespace: "posthorn", Subsystem: "delivery", Name: "subscriptions", Help: "Subscriptions being served.",
 		}),

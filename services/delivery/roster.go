@@ -38,6 +38,7 @@ type consumer struct {
 	settings atomic.Pointer[subscription.Subscription]
 	slots    chan struct{} // one for each request that may be in flight
 	stopping chan struct{}
+	parked   parking
 }
 
 func (c *consumer) acquire(ctx context.Context) error {
@@ -60,8 +61,7 @@ func (r *roster) follow(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		if err := r.look(ctx); err != nil && ctx.Err() == nil {
-			text := err.Error()
-			if r.trouble.Swap(&text) == nil {
+			if r.troubles.set(troubleSubscriptions, err) {
 				r.Logger.Warn("subscriptions cannot be read: the known ones are served", "error", err)
 			}
 		}
@@ -87,7 +87,7 @@ func (r *roster) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.trouble.Store(nil)
+	r.troubles.clear(troubleSubscriptions)
 	r.looked = now
 	if review {
 		r.reviewed = now

@@ -28,6 +28,7 @@ import (
 	"posthorn/services/api"
 	"posthorn/services/delivery"
 	"posthorn/services/internal/broker"
+	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/photo"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/retry"
@@ -82,10 +83,7 @@ func newSystem(t *testing.T, amqpURL string) *system {
 		URL: amqpURL, Namespace: "e2e-" + hex.EncodeToString(name[:]) + ".", Logger: s.logger,
 		RetryRungs: []time.Duration{200 * time.Millisecond, time.Second, 5 * time.Second},
 	}
-	var err error
-	if s.keys, err = signing.ParseKeyring(signing.GenerateKey()); err != nil {
-		t.Fatal(err)
-	}
+	s.setKeys(signing.GenerateKey())
 	s.db = s.pool("test", 4)
 	t.Cleanup(s.removeTopology)
 	return s
@@ -158,7 +156,7 @@ func (s *system) startRelay() (stop func()) {
 	s.t.Cleanup(func() { _, _ = publisher.Close(), topology.Close() })
 	r := relay.New(relay.Config{SweepEvery: time.Second}, relay.Parts{
 		DB: s.pool("relay", 4), Publisher: publisher, Topology: topology, Names: s.broker.Names(), Logger: s.logger,
-		Metrics: prometheus.NewRegistry(),
+		Messages: s.messages(), Metrics: prometheus.NewRegistry(),
 	})
 	return s.run("relay", r.Run)
 }
@@ -175,11 +173,26 @@ func (s *system) startDelivery(schedule retry.Schedule) (stop func()) {
 	}
 	s.t.Cleanup(func() { _ = publisher.Close() })
 	d := delivery.New(delivery.Config{Schedule: schedule}, delivery.Parts{
-		DB: s.pool("delivery", 6), Keys: s.keys, Broker: s.broker, Publisher: publisher, Consumers: consumers,
+		DB: s.pool("delivery", 6), Keys: s.keys, Messages: s.messages(), Broker: s.broker, Publisher: publisher, Consumers: consumers,
 		Sender: sender.New(sender.Config{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}),
 		Logger: s.logger, Metrics: prometheus.NewRegistry(),
 	})
 	return s.run("delivery", d.Run)
+}
+
+// setKeys gives POSTHORN_SECRET_KEY to what is started from now on.
+func (s *system) setKeys(text string) {
+	s.t.Helper()
+	keys, err := signing.ParseKeyring(text)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.keys = keys
+}
+
+// messages signs and verifies the messages of the system.
+func (s *system) messages() *envelope.Authenticator {
+	return envelope.NewAuthenticator(s.keys.Derive(envelope.Purpose))
 }
 
 // removeTopology leaves the shared broker as it was.
@@ -204,6 +217,13 @@ func (s *system) removeTopology() {
 // consume takes what is in a queue, and returns what has come so far.
 func (s *system) consume(queue string) (got func() []broker.Delivery) {
 	s.t.Helper()
+	got, _ = s.consumeUntil(queue)
+	return got
+}
+
+// consumeUntil is consume that can be stopped.
+func (s *system) consumeUntil(queue string) (got func() []broker.Delivery, stop func()) {
+	s.t.Helper()
 	consumers, err := broker.NewConsumers(s.broker)
 	if err != nil {
 		s.t.Fatal(err)
@@ -221,12 +241,11 @@ func (s *system) consume(queue string) (got func() []broker.Delivery) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.run("consume", consumers.Run)
 	return func() []broker.Delivery {
 		mu.Lock()
 		defer mu.Unlock()
 		return slices.Clone(deliveries)
-	}
+	}, s.run("consume", consumers.Run)
 }
 
 // do sends a request with a JSON body and decodes the JSON answer.

@@ -60,14 +60,16 @@ func foreign(ctx context.Context, c *Cluster) error {
 		{"properties": object{"message_id": "foreign", "headers": object{"n": 1}}, "payload": "{}"},
 		{"properties": object{"message_id": "foreign", "headers": object{"posthorn-position": object{"a": []int{1}}}}, "payload": "{}"},
 		{"properties": object{"message_id": "two\nlines", "headers": object{"posthorn-position": 7, "posthorn-cause": "live"}}, "payload": "{}"},
-	}
-	// Well made, of an event that never was: the ledger refuses it.
-	dropped := object{
-		"properties": object{"message_id": "forged", "headers": object{"posthorn-position": 5, "posthorn-cause": "retry", "posthorn-attempts": 1}},
-		"payload":    "{}",
+		// Well made, and not signed.
+		{"properties": object{"message_id": "forged", "headers": object{
+			"posthorn-position": 5, "posthorn-cause": "retry", "posthorn-attempts": 1,
+		}}, "payload": "{}"},
+		{"properties": object{"message_id": "forged", "headers": object{
+			"posthorn-position": 1 << 61, "posthorn-cause": "live", "posthorn-published-at": time.Now().UnixMilli(), "posthorn-mac": "AAAA",
+		}}, "payload": "{}"},
 	}
 	for range copies {
-		for _, message := range append(parked, dropped) {
+		for _, message := range parked {
 			message["routing_key"], message["payload_encoding"] = c.queue("victim"), "string"
 			var answer struct{ Routed bool }
 			if err := c.manage(ctx, http.MethodPost, "/exchanges/%2F/amq.default/publish", message, &answer); err != nil {

@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"posthorn/services/internal/broker"
+	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/postgres"
 )
 
@@ -66,8 +67,10 @@ type Parts struct {
 	Publisher *broker.Publisher
 	Topology  *broker.Topology
 	Names     broker.Names
-	Logger    *slog.Logger
-	Metrics   prometheus.Registerer
+	// Messages signs what is published.
+	Messages *envelope.Authenticator
+	Logger   *slog.Logger
+	Metrics  prometheus.Registerer
 }
 
 // Relay forwards the log.
@@ -77,6 +80,10 @@ type Relay struct {
 	metrics metrics
 	// trouble is what keeps the relay from forwarding, nil when nothing does.
 	trouble atomic.Pointer[string]
+	// stuck outlives the term that an event ended by not being confirmed.
+	stuck stuck
+	// quarantined is how many records an operator has yet to look at.
+	quarantined atomic.Int64
 }
 
 // New returns a Relay that does nothing until Run.

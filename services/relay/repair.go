@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"posthorn/services/internal/broker"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/subscription"
 )
@@ -14,6 +15,8 @@ const (
 	overdueGrace = 5 * time.Second
 	// sweepAgain is how long a message that the sweeper sent is given.
 	sweepAgain = time.Minute
+	// unfitAgain is how long a delivery waits whose record cannot be sent.
+	unfitAgain = time.Hour
 	// sweepAtOnce limits what is sent again in one go.
 	sweepAtOnce = 1000
 	// restoreAtOnce limits what is declared again in one go, for which changes
@@ -26,6 +29,12 @@ const (
 // between the ledger and the broker.
 func (t *term) sweep(ctx context.Context) error {
 	return every(ctx, t.cfg.SweepEvery, func() error {
+		waiting, err := postgres.CountQuarantined(ctx, t.DB)
+		if err != nil {
+			return err
+		}
+		t.quarantined.Store(waiting)
+		t.metrics.quarantined.Set(float64(waiting))
 		backlogs, err := postgres.Overdue(ctx, t.DB, overdueGrace)
 		if err != nil {
 			return err
@@ -62,24 +71,59 @@ func (t *term) sweepOne(ctx context.Context, b postgres.Backlog) error {
 		if err != nil || len(due) == 0 {
 			return err
 		}
+		lost -= len(due)
+		if due, err = t.fit(ctx, b.Subscription, due); err != nil {
+			return err
+		}
 		if err := t.resend(ctx, b.Subscription, due); err != nil {
 			return err
 		}
-		lost -= len(due)
 	}
 	return nil
 }
 
+// fit are the due deliveries whose records can be sent. A record that has been
+// spoilt since it was forwarded is set aside, and its delivery waits.
+func (t *term) fit(ctx context.Context, id subscription.ID, due []postgres.Due) ([]postgres.Due, error) {
+	var aside []postgres.Quarantined
+	var positions []int64
+	fit := due[:0]
+	for i := range due {
+		if err := due[i].Check(); err != nil {
+			aside = append(aside, postgres.NewQuarantined(&due[i].Record, postgres.Held, err))
+			positions = append(positions, due[i].Position)
+			continue
+		}
+		fit = append(fit, due[i])
+	}
+	if len(aside) == 0 {
+		return fit, nil
+	}
+	t.Logger.Error("overdue deliveries cannot be sent: see posthorn outbox quarantine", "subscription", id,
+		"count", len(aside), "position", aside[0].Position, "reason", aside[0].Reason)
+	if err := postgres.SetAside(ctx, t.DB, aside...); err != nil {
+		return nil, err
+	}
+	return fit, postgres.Postpone(ctx, t.DB, id, positions, unfitAgain)
+}
+
 func (t *term) resend(ctx context.Context, id subscription.ID, due []postgres.Due) error {
+	if len(due) == 0 {
+		return nil
+	}
 	positions := make([]int64, len(due))
 	for i := range due {
 		positions[i] = due[i].Position
 	}
 	returned, err := t.publishDue(ctx, id, due, true)
-	if err == nil && len(returned) > 0 {
+	switch {
+	case err == nil && len(returned) > 0:
 		return nil // the queue is gone again: the next round restores it
-	}
-	if err != nil {
+	case broker.Refused(err):
+		// Only this subscription is at fault. It is tried again later.
+		t.Logger.Warn("queue does not take overdue deliveries", "subscription", id, "count", len(due), "error", err)
+		return postgres.Postpone(ctx, t.DB, id, positions, sweepAgain)
+	case err != nil:
 		return fmt.Errorf("send overdue deliveries of %s again: %w", id, err)
 	}
 	t.metrics.swept.Add(float64(len(due)))

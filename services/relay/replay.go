@@ -113,10 +113,11 @@ func (t *term) replayStep(ctx context.Context, r postgres.Replay) (sent int, mor
 }
 
 func (t *term) sendReplayed(ctx context.Context, step postgres.Step) error {
-	if len(step.Due) == 0 {
-		return nil
+	due, err := t.fit(ctx, step.Subscription, step.Due)
+	if err != nil || len(due) == 0 {
+		return err
 	}
-	returned, err := t.publishDue(ctx, step.Subscription, step.Due, false)
+	returned, err := t.publishDue(ctx, step.Subscription, due, false)
 	if len(returned) > 0 {
 		// Its queue is missing. Declared again, it takes what came back.
 		if err := t.restore(ctx, step.Subscription); err != nil {
@@ -125,10 +126,10 @@ func (t *term) sendReplayed(ctx context.Context, step postgres.Step) error {
 		// What comes back once more is left to the sweeper.
 		_, err = t.publishDue(ctx, step.Subscription, returned, true)
 	}
-	if err != nil {
+	if err != nil && !broker.Refused(err) { // what the queue refuses is left to the sweeper
 		return fmt.Errorf("send replayed events of %s: %w", step.ID, err)
 	}
-	t.metrics.replayed.Add(float64(len(step.Due)))
+	t.metrics.replayed.Add(float64(len(due)))
 	return nil
 }
 
@@ -138,7 +139,7 @@ func (t *term) publishDue(ctx context.Context, id subscription.ID, due []postgre
 	messages := make([]broker.Publishing, len(due))
 	for i := range due {
 		d := &due[i]
-		messages[i] = message(
+		messages[i] = t.message(
 			broker.Publishing{Exchange: t.Names.Deliver(), Key: string(id), Mandatory: true}, &d.Record,
 			envelope.Envelope{
 				Position: d.Position, Run: d.Run, Attempts: d.Attempts, Cause: envelope.Cause(d.Cause),

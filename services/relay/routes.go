@@ -1,7 +1,9 @@
 package relay
 
 import (
+	"iter"
 	"slices"
+	"strings"
 	"sync"
 
 	"posthorn/events"
@@ -17,14 +19,36 @@ type routes struct {
 	// exact finds by type, wild holds the patterns with wildcards; answers
 	// keeps what both came to until a route changes.
 	exact   map[address][]subscription.ID
-	wild    []wildcard
-	answers map[address][]subscription.ID
+	wild    map[string][]wildcard // by account
+	answers map[address]recipients
+	// addressed are the subscriptions that the exchange of events is not to
+	// find: the relay sends to their queues itself.
+	addressed map[subscription.ID]bool
+	// perAccount counts the routes.
+	perAccount map[string]int
+}
+
+// recipients are the subscriptions that are owed an event: those that the
+// exchange finds by their bindings, and those that the relay addresses. They
+// are not to be changed.
+type recipients struct{ bound, addressed []subscription.ID }
+
+// all goes through both.
+func (r recipients) all() iter.Seq[subscription.ID] {
+	return func(yield func(subscription.ID) bool) {
+		for _, ids := range [][]subscription.ID{r.bound, r.addressed} {
+			for _, id := range ids {
+				if !yield(id) {
+					return
+				}
+			}
+		}
+	}
 }
 
 type address struct{ account, eventType string }
 
 type wildcard struct {
-	account string
 	pattern events.Pattern
 	id      subscription.ID
 }
@@ -34,7 +58,8 @@ const maxAnswers = 10_000
 
 func newRoutes(known []postgres.Route) *routes {
 	r := &routes{byID: make(map[subscription.ID]postgres.Route, len(known))}
-	r.exact, r.answers = map[address][]subscription.ID{}, map[address][]subscription.ID{}
+	r.exact, r.wild, r.answers = map[address][]subscription.ID{}, map[string][]wildcard{}, map[address]recipients{}
+	r.addressed, r.perAccount = map[subscription.ID]bool{}, map[string]int{}
 	for _, route := range known {
 		r.add(route)
 	}
@@ -43,15 +68,19 @@ func newRoutes(known []postgres.Route) *routes {
 
 func (r *routes) add(route postgres.Route) {
 	r.byID[route.ID] = route
+	r.perAccount[route.Account]++
 	if !route.Status.Owed() {
 		return
+	}
+	if !bindable(route.EventTypes) {
+		r.addressed[route.ID] = true
 	}
 	for _, p := range route.EventTypes {
 		if p.Exact() {
 			at := address{route.Account, string(p)}
 			r.exact[at] = append(r.exact[at], route.ID)
 		} else {
-			r.wild = append(r.wild, wildcard{route.Account, p, route.ID})
+			r.wild[route.Account] = append(r.wild[route.Account], wildcard{p, route.ID})
 		}
 	}
 }
@@ -62,6 +91,10 @@ func (r *routes) remove(id subscription.ID) {
 		return
 	}
 	delete(r.byID, id)
+	delete(r.addressed, id)
+	if r.perAccount[route.Account]--; r.perAccount[route.Account] == 0 {
+		delete(r.perAccount, route.Account)
+	}
 	for _, p := range route.EventTypes {
 		at := address{route.Account, string(p)}
 		ids := slices.DeleteFunc(r.exact[at], func(other subscription.ID) bool { return other == id })
@@ -69,30 +102,40 @@ func (r *routes) remove(id subscription.ID) {
 			delete(r.exact, at)
 		}
 	}
-	r.wild = slices.DeleteFunc(r.wild, func(w wildcard) bool { return w.id == id })
+	wild := slices.DeleteFunc(r.wild[route.Account], func(w wildcard) bool { return w.id == id })
+	if r.wild[route.Account] = wild; len(wild) == 0 {
+		delete(r.wild, route.Account)
+	}
 }
 
 // match returns the subscriptions that are owed an event, each once.
-func (r *routes) match(account, eventType string) []subscription.ID {
+func (r *routes) match(account, eventType string) recipients {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	at := address{account, eventType}
-	if ids, ok := r.answers[at]; ok {
-		return ids
+	if known, ok := r.answers[at]; ok {
+		return known
 	}
 	ids := slices.Clone(r.exact[at])
-	for _, w := range r.wild {
-		if w.account == account && w.pattern.Match(eventType) {
+	for _, w := range r.wild[account] {
+		if w.pattern.Match(eventType) {
 			ids = append(ids, w.id)
 		}
 	}
 	slices.Sort(ids)
-	ids = slices.Compact(ids)
+	var to recipients
+	for _, id := range slices.Compact(ids) {
+		if r.addressed[id] {
+			to.addressed = append(to.addressed, id)
+		} else {
+			to.bound = append(to.bound, id)
+		}
+	}
 	if len(r.answers) >= maxAnswers {
 		clear(r.answers)
 	}
-	r.answers[at] = ids
-	return ids
+	r.answers[at] = to
+	return to
 }
 
 func (r *routes) set(route postgres.Route) {
@@ -118,6 +161,24 @@ func (r *routes) len() int {
 	return len(r.byID)
 }
 
+// address has a subscription addressed by the relay, whatever its patterns.
+func (r *routes) address(id subscription.ID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.addressed[id] = true
+	clear(r.answers)
+}
+
+// bound are the patterns that a known route's queue is to be bound with.
+func (r *routes) bound(route postgres.Route) []string {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.addressed[route.ID] {
+		return nil
+	}
+	return bound(route)
+}
+
 // ids in a fixed order, for going round them.
 func (r *routes) ids() []subscription.ID {
 	r.mu.RLock()
@@ -130,12 +191,19 @@ func (r *routes) ids() []subscription.ID {
 	return ids
 }
 
+// hasExchange reports whether the account's exchange is declared.
+func (r *routes) hasExchange(account string) bool {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return account == events.DefaultAccount || r.perAccount[account] > 0
+}
+
 func (r *routes) accounts() []string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	accounts := []string{events.DefaultAccount}
-	for _, route := range r.byID {
-		accounts = append(accounts, route.Account)
+	for account := range r.perAccount {
+		accounts = append(accounts, account)
 	}
 	slices.Sort(accounts)
 	return slices.Compact(accounts)
@@ -143,11 +211,60 @@ func (r *routes) accounts() []string {
 
 // bound are the patterns that a route's queue is to be bound with.
 func bound(route postgres.Route) []string {
-	if !route.Status.Owed() {
+	if !route.Status.Owed() || !bindable(route.EventTypes) {
 		return nil
 	}
 	return patterns(route.EventTypes)
 }
+
+// bindable reports whether a topic exchange may be given all of the patterns.
+// One alone is cheap within the limits of events.ParsePattern, but an exchange
+// follows all that begin alike at once, and one account could bind so many
+// that each of its events takes RabbitMQ tenths of a second. Of the patterns
+// that are admitted here, all there can be cost RabbitMQ 3.10 five milliseconds
+// together: plain types, two "*", one "#", and a "#" at the end behind one "*".
+func bindable(patterns []events.Pattern) bool {
+	return !slices.ContainsFunc(patterns, func(p events.Pattern) bool {
+		short, err := events.ParsePattern(string(p))
+		if err != nil || short != p { // of an older version, or forged
+			return true
+		}
+		stars, hashes := 0, 0
+		for word := range strings.SplitSeq(string(p), ".") {
+			switch word {
+			case "*":
+				stars++
+			case "#":
+				hashes++
+			}
+		}
+		switch hashes {
+		case 0:
+			return stars > 2
+		case 1:
+			return stars > 1 || stars == 1 && !strings.HasSuffix(string(p), ".#")
+		}
+		return true
+	})
+}
+
+// stale are patterns that an older version may have bound the route's queue
+// with, though they are not to be bound.
+func stale(route postgres.Route) []string {
+	if bindable(route.EventTypes) {
+		return nil
+	}
+	return nameable(patterns(route.EventTypes))
+}
+
+// nameable are the patterns that can have been bound: AMQP has no names for
+// the others.
+func nameable(patterns []string) []string {
+	return slices.DeleteFunc(patterns, func(p string) bool { return len(p) > maxBindingKey })
+}
+
+// maxBindingKey is the length that AMQP gives to a binding key, in bytes.
+const maxBindingKey = 255
 
 func patterns(types []events.Pattern) []string {
 	words := make([]string, len(types))

@@ -30,7 +30,7 @@ func TestRoutesMatchEachSubscriptionOnceAndFollowChanges(t *testing.T) {
 			ids[route.ID]++
 		}
 		got := map[subscription.ID]int{}
-		for _, id := range r.match(account, eventType) {
+		for id := range r.match(account, eventType).all() {
 			got[id]++
 		}
 		if diff := cmp.Diff(ids, got); diff != "" {
@@ -68,6 +68,24 @@ func TestBoundPatternsAreThoseOfWhoIsOwed(t *testing.T) {
 	} {
 		if diff := cmp.Diff(want, bound(route("default", status, "a", "b.#"))); diff != "" {
 			t.Errorf("bound of %s (-want +got):\n%s", status, diff)
+		}
+	}
+	// What an exchange should not be given is addressed.
+	for pattern, want := range map[events.Pattern]bool{
+		"a.b.c": true, "#": true, "a.#": true, "#.a": true, "a.#.b": true, "*.*": true, "a.*.b.*": true, "*.a.#": true,
+		"*.*.*": false, "#.*": false, "*.#.a": false, "#.a.#": false, "a.*.*.#": false,
+		"#.#": false, "#.a.#.b.#": false, "a..b": false, "": false,
+	} {
+		if got := bindable([]events.Pattern{"x", pattern}); got != want {
+			t.Errorf("bindable(%q) = %v, want %v", pattern, got, want)
+		}
+		addressed := route("default", subscription.Active, "x", pattern)
+		to := newRoutes([]postgres.Route{addressed}).match("default", "x")
+		if len(to.bound) != 0 != want || len(to.bound)+len(to.addressed) != 1 {
+			t.Errorf("%q: bound %v, addressed %v", pattern, to.bound, to.addressed)
+		}
+		if got := stale(addressed); (len(got) == 0) != want {
+			t.Errorf("%q: stale %v", pattern, got)
 		}
 	}
 	if diff := cmp.Diff([]string{"b"}, without([]string{"a", "b"}, []string{"a", "c"})); diff != "" {

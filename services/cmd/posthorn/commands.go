@@ -36,7 +36,7 @@ func (c *runCmd) assemble(ctx context.Context, p *program) error {
 	if err := p.addAPI(ctx, c.databaseFlags, c.httpFlags, c.keyFlags); err != nil {
 		return err
 	}
-	if err := p.addRelay(c.databaseFlags, c.brokerFlags); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
+	if err := p.addRelay(c.databaseFlags, c.brokerFlags, c.keyFlags, c.AdminKey == "" && !c.Open); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
 		return err
 	}
 	if err := p.addDelivery(c.databaseFlags, c.brokerFlags, c.keyFlags, c.AdminKey == "" && !c.Open, c.deliveryFlags); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
@@ -63,12 +63,15 @@ func (c *apiCmd) Run(ctx context.Context, e *env) error {
 type relayCmd struct {
 	databaseFlags
 	brokerFlags
+	keyFlags
 	metricsFlags
+	AdminKey string `hidden:"" env:"POSTHORN_ADMIN_KEY"`
+	Open     bool   `hidden:"" env:"POSTHORN_OPEN"`
 }
 
 func (c *relayCmd) Run(ctx context.Context, e *env) error {
 	p := newProgram(e)
-	if err := p.addRelay(c.databaseFlags, c.brokerFlags); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
+	if err := p.addRelay(c.databaseFlags, c.brokerFlags, c.keyFlags, c.AdminKey == "" && !c.Open); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
 		return err
 	}
 	if err := p.addMetrics(ctx, c.metricsFlags); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -44,6 +45,10 @@ func (c *explainCmd) Run(ctx context.Context, e *env) error {
 	if event.Kind == postgres.KindSubscription {
 		return fmt.Errorf("position %d is no event but a change of subscription %s", event.Position, event.Subject)
 	}
+	aside, err := postgres.QuarantinedAt(ctx, pool, event.Position)
+	if err != nil && !errors.Is(err, postgres.ErrNotFound) {
+		return err
+	}
 	list := []explained{}
 	for after := subscription.ID(""); ; {
 		const page = 200
@@ -64,15 +69,21 @@ func (c *explainCmd) Run(ctx context.Context, e *env) error {
 	}
 	if c.JSON {
 		err := json.NewEncoder(e.out).Encode(struct {
-			Event         string        `json:"event"`
-			Position      int64         `json:"position"`
-			Kind          postgres.Kind `json:"kind"`
-			Account       string        `json:"account"`
-			Type          string        `json:"type"`
-			Subject       string        `json:"subject"`
-			RecordedAt    time.Time     `json:"recordedAt"`
-			Subscriptions []explained   `json:"subscriptions"`
-		}{event.ID, event.Position, event.Kind, event.Account, event.Type, event.Subject, event.RecordedAt.UTC(), list})
+			Event      string        `json:"event"`
+			Position   int64         `json:"position"`
+			Kind       postgres.Kind `json:"kind"`
+			Account    string        `json:"account"`
+			Type       string        `json:"type"`
+			Subject    string        `json:"subject"`
+			RecordedAt time.Time     `json:"recordedAt"`
+			// Quarantine says whether, and why, the event was set aside.
+			Quarantine       postgres.QuarantineStatus `json:"quarantine,omitempty"`
+			QuarantineReason string                    `json:"quarantineReason,omitempty"`
+			Subscriptions    []explained               `json:"subscriptions"`
+		}{
+			event.ID, event.Position, event.Kind, event.Account, event.Type, event.Subject, event.RecordedAt.UTC(),
+			aside.Status, aside.Reason, list,
+		})
 		if err != nil {
 			return fmt.Errorf("print explanation: %w", err)
 		}
@@ -81,6 +92,9 @@ func (c *explainCmd) Run(ctx context.Context, e *env) error {
 	p := printer{w: e.out}
 	p.printf("%s %s at position %d of account %s: type %s, subject %+q, recorded %s\n", event.Kind, event.ID, event.Position,
 		event.Account, event.Type, event.Subject, event.RecordedAt.UTC().Format(time.RFC3339))
+	if aside.Status != "" {
+		p.printf("set aside, %s: %+q\n", aside.Status, aside.Reason)
+	}
 	for _, x := range list {
 		p.printf("%s: %s\n", x.Subscription, x.words())
 	}
@@ -125,6 +139,12 @@ func reasonWords(r postgres.Reason) string {
 		return "the test event is for another subscription"
 	case postgres.NotRelayed:
 		return "the relay has not come to the event yet"
+	case postgres.InQuarantine:
+		return "the relay could not forward the event; see posthorn outbox quarantine list"
+	case postgres.GivenUp:
+		return "the event could not be forwarded and was given up"
+	case postgres.Unreadable:
+		return "the record of what it was cannot be read"
 	case postgres.Unexplained:
 		return "there should be one; this is a fault: posthorn audit --repair enters it"
 	default:

@@ -73,7 +73,7 @@ type httpFlags struct {
 }
 
 type keyFlags struct {
-	SecretKey string `help:"32 bytes in base64 that encrypt signing secrets at rest; several, separated by commas, to rotate (the first encrypts)." env:"POSTHORN_SECRET_KEY"`
+	SecretKey string `help:"32 bytes in base64 that encrypt signing secrets at rest and sign the messages between relay and delivery; several, separated by commas, to rotate (the first encrypts)." env:"POSTHORN_SECRET_KEY"`
 	DataDir   string `help:"Where a key is generated and kept when none is set, in open mode." default:".posthorn" env:"POSTHORN_DATA_DIR"`
 }
 
@@ -87,7 +87,7 @@ func (f keyFlags) keyring(openMode bool) (*signing.Keyring, error) {
 		return keys, nil
 	}
 	if !openMode {
-		return nil, errors.New("POSTHORN_SECRET_KEY is not set: it encrypts signing secrets; make one with: head -c 32 /dev/urandom | base64")
+		return nil, errors.New("POSTHORN_SECRET_KEY is not set: it encrypts signing secrets and signs messages, the same for api, relay and delivery; make one with: head -c 32 /dev/urandom | base64")
 	}
 	if err := os.MkdirAll(f.DataDir, 0o711); err != nil { //nolint:gosec // private servers of other users may live below
 		return nil, fmt.Errorf("make data folder: %w", err)

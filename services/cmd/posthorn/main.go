@@ -63,6 +63,14 @@ type env struct {
 }
 
 func run(ctx context.Context, args []string, out, errOut io.Writer) int {
+	shown, told := &terminal{w: out}, &terminal{w: errOut}
+	defer shown.flush()
+	defer told.flush()
+	return runOn(ctx, args, shown, told)
+}
+
+// runOn is run with writers that are safe to show.
+func runOn(ctx context.Context, args []string, out, errOut io.Writer) int {
 	var c cli
 	exit := -1
 	parser, err := kong.New(&c,

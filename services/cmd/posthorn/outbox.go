@@ -19,6 +19,8 @@ type outboxCmd struct {
 	Show   showCmd   `cmd:"" help:"Print one record of the log."`
 	Export exportCmd `cmd:"" help:"Write a part of the log as JSON lines that import reads."`
 	Import importCmd `cmd:"" help:"Append the events of an exported part to the log."`
+
+	Quarantine quarantineCmd `cmd:"" help:"Deal with records that could not be forwarded."`
 }
 
 // sliceFlags select a part of the log.

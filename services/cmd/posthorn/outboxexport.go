@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -74,11 +75,13 @@ func (c *exportCmd) write(ctx context.Context, pool *sql.DB, slice postgres.Slic
 // wholeFile writes a file that has its name only when it is complete. What is
 // in it is for its owner alone, as the log is.
 func wholeFile(name string, write func(io.Writer) error) (err error) {
-	part := name + ".part"
-	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // the operator names the file
+	// A name of its own: what lies there under a name that can be guessed may
+	// be somebody's link to another file, or readable by others.
+	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.part")
 	if err != nil {
 		return fmt.Errorf("open file: %w", err)
 	}
+	part := f.Name()
 	defer func() {
 		if err != nil {
 			_ = os.Remove(part) // the error that is there says more

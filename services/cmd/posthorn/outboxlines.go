@@ -80,23 +80,22 @@ func orEmpty(m map[string]string) map[string]string {
 // hide: line breaks between its parts become spaces, control and direction
 // characters in its strings escapes. same says that nothing had to be changed.
 // What is no JSON becomes null.
-func printableJSON(data []byte) (printable []byte, same bool) {
+func printableJSON(data []byte) (clean []byte, same bool) {
 	if !utf8.Valid(data) || !json.Valid(data) {
 		return []byte("null"), false
 	}
 	same = true
-	printable = make([]byte, 0, len(data))
+	clean = make([]byte, 0, len(data))
 	for _, r := range string(data) {
 		switch {
 		case r == '\n' || r == '\r' || r == '\t':
-			printable, same = append(printable, ' '), false
-		case r >= 0x7f && r <= 0x9f, r == 0x061c, r >= 0x200e && r <= 0x200f,
-			r >= 0x2028 && r <= 0x202e, r >= 0x2066 && r <= 0x2069:
+			clean, same = append(clean, ' '), false
+		case !printable(r):
 			// In valid JSON these are inside strings only.
-			printable, same = fmt.Appendf(printable, `\u%04x`, r), false
+			clean, same = appendEscaped(clean, r), false
 		default:
-			printable = utf8.AppendRune(printable, r)
+			clean = utf8.AppendRune(clean, r)
 		}
 	}
-	return printable, same
+	return clean, same
 }

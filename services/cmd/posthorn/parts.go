@@ -19,10 +19,12 @@ import (
 	"posthorn/services/delivery"
 	"posthorn/services/inbox"
 	"posthorn/services/internal/broker"
+	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/photo"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/process"
 	"posthorn/services/internal/sender"
+	"posthorn/services/internal/signing"
 	"posthorn/services/relay"
 )
 
@@ -81,7 +83,11 @@ func (p *program) addAPI(ctx context.Context, db databaseFlags, web httpFlags, k
 	return nil
 }
 
-func (p *program) addRelay(db databaseFlags, mq brokerFlags) error {
+func (p *program) addRelay(db databaseFlags, mq brokerFlags, keys keyFlags, openMode bool) error {
+	keyring, err := keys.keyring(openMode)
+	if err != nil {
+		return err
+	}
 	pool, err := db.open("relay", 6)
 	if err != nil {
 		return err
@@ -96,7 +102,8 @@ func (p *program) addRelay(db databaseFlags, mq brokerFlags) error {
 		return errors.Join(err, publisher.Close())
 	}
 	r := relay.New(relay.Config{}, relay.Parts{
-		DB: pool, Publisher: publisher, Topology: topology, Names: config.Names(), Logger: p.logger, Metrics: p.metrics,
+		DB: pool, Publisher: publisher, Topology: topology, Names: config.Names(), Messages: authenticator(keyring),
+		Logger: p.logger, Metrics: p.metrics,
 	})
 	p.ready = append(p.ready, r.Ready)
 	p.group.Add("relay", r.Run)
@@ -132,7 +139,7 @@ func (p *program) addDelivery(db databaseFlags, mq brokerFlags, keys keyFlags, o
 		return err
 	}
 	s := delivery.New(delivery.Config{Schedule: schedule}, delivery.Parts{
-		DB: pool, Keys: keyring, Broker: config, Publisher: publisher, Consumers: consumers,
+		DB: pool, Keys: keyring, Messages: authenticator(keyring), Broker: config, Publisher: publisher, Consumers: consumers,
 		Sender: sender.New(sender.Config{AllowNetworks: networks, Logger: p.logger, UserAgent: "Posthorn/" + versionText()}),
 		Logger: p.logger, Metrics: p.metrics,
 	})
@@ -141,6 +148,11 @@ func (p *program) addDelivery(db databaseFlags, mq brokerFlags, keys keyFlags, o
 	p.group.Close("delivery broker", publisher.Close)
 	p.group.Close("delivery database", pool.Close)
 	return nil
+}
+
+// authenticator signs and verifies the messages between relay and delivery.
+func authenticator(keys *signing.Keyring) *envelope.Authenticator {
+	return envelope.NewAuthenticator(keys.Derive(envelope.Purpose))
 }
 
 func (p *program) addInbox(ctx context.Context, addr string) error {

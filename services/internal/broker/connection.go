@@ -129,14 +129,13 @@ func (s *session) kill() { _ = s.wire.Close() }
 
 // killIfSilent ends the connection if the broker has said nothing since a time at which it owed an answer: the line is
 // dead then, or as good as dead. A moment proves nothing.
-func (s *session) killIfSilent(ctx context.Context, since time.Time) {
-	if time.Since(since) < time.Second {
-		return
+func (s *session) killIfSilent(ctx context.Context, since time.Time) (killed bool) {
+	if time.Since(since) < time.Second || s.wire.lastRead.Load() >= since.UnixNano() {
+		return false
 	}
-	if s.wire.lastRead.Load() < since.UnixNano() {
-		s.log.WarnContext(ctx, "broker does not answer, giving up the connection")
-		s.kill()
-	}
+	s.log.WarnContext(ctx, "broker does not answer, giving up the connection")
+	s.kill()
+	return true
 }
 
 // close ends the connection in order.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -19,6 +20,9 @@ var (
 	// ErrForeign is returned by Topology when an exchange or queue exists with other properties than ours. Nothing
 	// but deleting it helps.
 	ErrForeign = errors.New("exists with other properties")
+	// ErrNoConfirm is returned by PublishAll, with ErrUnavailable, where the broker is there and does not confirm: it is
+	// busy with the message, or with one before it.
+	ErrNoConfirm = errors.New("no confirm in time")
 	// ErrReturned is returned by PublishAll when a mandatory message reached no queue.
 	ErrReturned = errors.New("message reached no queue")
 	// ErrNacked is returned by PublishAll when the broker refused a message.
@@ -30,6 +34,18 @@ var (
 	// ErrAdded is returned by Consumers.Add for a queue that it has already, or that is still being removed.
 	ErrAdded = errors.New("queue is already consumed")
 )
+
+// Refused reports whether an error of PublishAll is about what was published: the broker was there and did not take it.
+// Anything else passes by itself.
+func Refused(err error) bool {
+	switch {
+	case err == nil, errors.Is(err, ErrBlocked), errors.Is(err, ErrClosed):
+		return false
+	case errors.Is(err, ErrNoConfirm):
+		return true
+	}
+	return !errors.Is(err, ErrUnavailable) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
+}
 
 // translate turns an error of the AMQP library into one of this package. Anything that is not a channel's exception
 // is the connection's trouble.

@@ -124,7 +124,11 @@ func (p *Publisher) PublishAll(ctx context.Context, batch []Publishing) ([]Outco
 	if err := c.await(wait, outcomes); err != nil {
 		switch {
 		case wait.late:
-			s.killIfSilent(ctx, time.Now().Add(-limit))
+			if !s.killIfSilent(ctx, time.Now().Add(-limit)) {
+				// The broker is there, and this channel's process is busy. What is published next must not wait for it.
+				err = fmt.Errorf("%w: %w", ErrNoConfirm, err)
+				c.abandon()
+			}
 		case errors.Is(ctx.Err(), context.DeadlineExceeded):
 			s.killIfSilent(ctx, start)
 		}
@@ -197,7 +201,7 @@ func (p *Publisher) write(ctx context.Context, s *session, c *publishCall) error
 	case <-ctx.Done():
 		return unavailable(ctx, errors.New("waited for other messages to be written"))
 	}
-	if p.channel == nil || p.channel.session != s || p.channel.ch.IsClosed() {
+	if p.channel == nil || p.channel.session != s || p.channel.ch.IsClosed() || p.channel.abandoned.Load() {
 		ch, err := openPublishChannel(s)
 		if err != nil {
 			return translate(fmt.Errorf("open channel: %w", err))
@@ -236,6 +240,18 @@ func (c *publishCall) writeAll() error {
 		c.progress.Store(time.Now().UnixNano())
 	}
 	return nil
+}
+
+// abandon gives up the channel, which closes when the broker comes to it.
+func (c *publishCall) abandon() {
+	select {
+	case <-c.written:
+	default:
+		return // the writer hangs, and the wire's deadline ends the connection
+	}
+	if ch := c.channel; ch != nil && !ch.abandoned.Swap(true) {
+		go func() { _ = ch.ch.Close() }() // it waits for the broker, at most until the connection ends
+	}
 }
 
 // await fills in the outcomes. Its error is nil only if all are Acked.
@@ -338,6 +354,8 @@ type publishChannel struct {
 	ch      *amqp.Channel
 	closed  chan struct{}
 	err     error // set before closed is
+
+	abandoned atomic.Bool // no confirm came in time
 
 	mu      sync.Mutex
 	next    uint64

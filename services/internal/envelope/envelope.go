@@ -3,8 +3,9 @@
 // delivery has come.
 //
 // A message is no more than a token for the next attempt of a delivery; the
-// ledger is the truth. Parse is total: what was not written by Headers is
-// refused with ErrForeign and must be parked, not delivered.
+// ledger is the truth. An Authenticator signs messages, and opens those that
+// are signed. What was not written by Posthorn is refused with ErrForeign or
+// ErrUnverified and must be parked, not delivered.
 package envelope
 
 import (
@@ -39,6 +40,8 @@ const (
 	headerWait        = "posthorn-wait-ms"
 	headerPublishedAt = "posthorn-published-at"
 	headerSuspect     = "posthorn-suspect"
+	headerType        = "posthorn-type"
+	headerAccount     = "posthorn-account"
 
 	headerTraceParent = "traceparent"
 	headerTraceState  = "tracestate"
@@ -59,6 +62,10 @@ type Envelope struct {
 	Wait time.Duration
 	// PublishedAt is when it was handed to the broker, to the millisecond.
 	PublishedAt time.Time
+	// Type of the event, and Account that it belongs to (empty for the default
+	// one), where the message is for all subscriptions that want it; without
+	// them it is for one.
+	Type, Account string
 	// Suspect: the same message may have been sent before.
 	Suspect bool
 	// Trace context (W3C) of the event; may be empty.
@@ -67,7 +74,7 @@ type Envelope struct {
 
 // Headers of a message with this envelope.
 func (e Envelope) Headers() map[string]string {
-	h := make(map[string]string, 5)
+	h := make(map[string]string, 7)
 	h[headerPosition] = strconv.FormatInt(e.Position, 10)
 	h[headerCause] = string(e.Cause)
 	h[headerPublishedAt] = strconv.FormatInt(e.PublishedAt.UnixMilli(), 10)
@@ -82,6 +89,12 @@ func (e Envelope) Headers() map[string]string {
 	}
 	if e.Suspect {
 		h[headerSuspect] = "true"
+	}
+	if e.Type != "" {
+		h[headerType] = e.Type
+		if e.Account != "" {
+			h[headerAccount] = e.Account
+		}
 	}
 	if e.TraceParent != "" {
 		h[headerTraceParent] = e.TraceParent
@@ -127,6 +140,7 @@ func Parse(headers map[string]string) (Envelope, error) {
 	}
 	e := Envelope{
 		Position: position, Cause: Cause(headers[headerCause]), Suspect: headers[headerSuspect] == "true",
+		Type: headers[headerType], Account: headers[headerAccount],
 		TraceParent: headers[headerTraceParent], TraceState: headers[headerTraceState],
 	}
 	switch e.Cause {

@@ -30,6 +30,8 @@ const (
 	Unexpected Problem = "unexpected"
 	// Misrouted: the subscription is of another account than the event.
 	Misrouted Problem = "misrouted"
+	// Quarantine: set aside, and forwarded to nobody until an operator deals with it.
+	Quarantine Problem = "quarantined"
 	// Duplicated: answered with 2xx more than once within a run. A crash can
 	// cause it; it is no breach of what is promised.
 	Duplicated Problem = "duplicated"
@@ -37,7 +39,7 @@ const (
 
 // Problems are all of them, the gravest first.
 func Problems() []Problem {
-	return []Problem{Lost, Misrouted, Unexpected, Unproven, Stuck, Duplicated}
+	return []Problem{Lost, Misrouted, Unexpected, Unproven, Stuck, Quarantine, Duplicated}
 }
 
 // Finding is one delivery with a problem.
@@ -197,7 +199,7 @@ func auditRecords(ctx context.Context, conn *sql.Conn, after, through int64) (la
 		ids, accounts, types, statuses []string
 	)
 	rows, err := conn.QueryContext(ctx, `
-		SELECT position, data FROM posthorn.outbox
+		SELECT position, kind, account, subject, data FROM posthorn.outbox
 		WHERE kind = 'subscription' AND kind <> 'event' AND position > $1 AND position <= $2 ORDER BY position LIMIT $3`,
 		after, through, page)
 	if err != nil {
@@ -206,11 +208,11 @@ func auditRecords(ctx context.Context, conn *sql.Conn, after, through int64) (la
 	defer func() { err = errors.Join(err, rows.Close()) }()
 	n := 0
 	for ; rows.Next(); n++ {
-		var data []byte
-		if err := rows.Scan(&last, &data); err != nil {
+		var r Record
+		if err := rows.Scan(&last, &r.Kind, &r.Account, &r.Subject, &r.Data); err != nil {
 			return 0, false, fmt.Errorf("read subscription record: %w", err)
 		}
-		record, err := subscription.ParseRecord(data)
+		record, err := r.Change()
 		if err != nil {
 			continue
 		}
@@ -241,6 +243,9 @@ const auditStatement = `
 	WITH happened AS MATERIALIZED (
 		SELECT position, kind, id, account, type, CASE WHEN kind = 'test' THEN metadata ->> '` + subscription.TestTarget + `' END AS target
 		FROM posthorn.outbox WHERE position > $1 AND position <= $2 AND kind <> 'subscription'
+	), aside AS MATERIALIZED (
+		SELECT position, event_id, status FROM posthorn.quarantine
+		WHERE position > $1 AND position <= $2 AND status IN ('held', 'dropped')
 	), types AS (
 		SELECT DISTINCT account, type FROM happened WHERE kind = 'event'
 	), wanted AS MATERIALIZED (
@@ -251,12 +256,12 @@ const auditStatement = `
 	), owed AS MATERIALIZED (
 		SELECT h.position, w.subscription_id, 'live' AS cause
 		FROM happened h JOIN wanted w ON w.account = h.account AND w.type = h.type AND h.position > w.above AND h.position < w.before
-		WHERE h.kind = 'event'
+		WHERE h.kind = 'event' AND NOT EXISTS (SELECT FROM aside a WHERE a.position = h.position)
 		UNION ALL
 		SELECT h.position, s.subscription_id, 'test'
 		FROM happened h JOIN pg_temp.audit_states s
 		  ON h.target = 'sub_' || s.subscription_id::text AND h.position > s.above AND h.position < s.before
-		WHERE h.kind = 'test' AND s.status <> 'deleted'
+		WHERE h.kind = 'test' AND s.status <> 'deleted' AND NOT EXISTS (SELECT FROM aside a WHERE a.position = h.position)
 	), entered AS MATERIALIZED (
 		SELECT position, subscription_id, event_id, status, cause, run, next_attempt_at, claimed_until, created_at
 		FROM posthorn.deliveries WHERE position > $1 AND position <= $2
@@ -290,6 +295,8 @@ const auditStatement = `
 		UNION ALL
 		SELECT position, subscription_id, coalesce(d.status, ''), coalesce(d.cause, ''), t.run, 'duplicated'
 		FROM tried t LEFT JOIN entered d USING (position, subscription_id) WHERE t.ok > 1
+		UNION ALL
+		SELECT position, NULL, '', '', 0, 'quarantined' FROM aside WHERE status = 'held'
 	), totals AS (
 		SELECT (SELECT count(*) FROM happened) AS events, (SELECT count(*) FROM owed) AS owed,
 		       count(*) FILTER (WHERE status = 'pending') AS pending, count(*) FILTER (WHERE status = 'retrying') AS retrying,
@@ -298,9 +305,10 @@ const auditStatement = `
 		FROM entered
 	)
 	SELECT t.events, t.owed, t.pending, t.retrying, t.delivered, t.dead, t.cancelled,
-	       coalesce(f.problem, ''), coalesce(f.position, 0), coalesce(h.id, ''),
+	       coalesce(f.problem, ''), coalesce(f.position, 0), coalesce(h.id, a.event_id, ''),
 	       coalesce(f.subscription_id, '00000000-0000-0000-0000-000000000000'), f.status, f.cause, coalesce(f.run, 0)
 	FROM totals t LEFT JOIN found f ON true LEFT JOIN happened h ON h.position = f.position
+	LEFT JOIN aside a ON a.position = f.position
 	ORDER BY f.position, f.subscription_id, f.problem`
 
 func auditWindow(ctx context.Context, conn *sql.Conn, o AuditOptions, after, through int64, report *AuditReport) error {
@@ -373,7 +381,10 @@ func compareWindow(ctx context.Context, tx *sql.Tx, o AuditOptions, after, throu
 		if f.Problem == "" {
 			continue // the row of a window without findings
 		}
-		f.Subscription, f.Status, f.Cause = subscription.FromUUID(id), DeliveryStatus(status.String), cause.String
+		f.Status, f.Cause = DeliveryStatus(status.String), cause.String
+		if id != uuid.Nil {
+			f.Subscription = subscription.FromUUID(id)
+		}
 		findings = append(findings, f)
 	}
 	if err := rows.Err(); err != nil {

@@ -21,11 +21,28 @@ const (
 	WasDeleted   Reason = "deleted"      // it was deleted
 	CreatedLater Reason = "createdLater" // it was created after the event
 	TestOfOther  Reason = "test"         // it is a test event for another one
+	// InQuarantine: the relay could not forward the event, and an operator has
+	// to deal with it. GivenUp: one has given it up.
+	InQuarantine Reason = "quarantined"
+	GivenUp      Reason = "dropped"
+	// Unreadable: the record of what the subscription was cannot be read.
+	Unreadable Reason = "unreadable"
 	// NotRelayed: there will be one; the relay has not come to the event yet.
 	NotRelayed Reason = "notRelayedYet"
 	// Unexplained: there should be one. This is a fault.
 	Unexplained Reason = "missing"
 )
+
+// Matched reports whether the event is of a type that the subscription wants,
+// and something else keeps it from being delivered.
+func (r Reason) Matched() bool {
+	switch r {
+	case NotRelayed, InQuarantine, GivenUp, Unexplained:
+		return true
+	case NoMatch, WasDisabled, WasDeleted, CreatedLater, TestOfOther, Unreadable:
+	}
+	return false
+}
 
 // EventDelivery is what became of an event for one subscription: a delivery,
 // or the reason why there is none.
@@ -59,6 +76,7 @@ func EventDeliveries(ctx context.Context, q Queryer, event Record, owed bool, af
 		SELECT s.id, d.status, coalesce(d.cause, ''), coalesce(d.attempts, 0), d.next_attempt_at, coalesce(d.last_status, 0),
 		       coalesce(d.last_error, ''), d.created_at, d.finished_at, r.data,
 		       (SELECT position >= $2 FROM posthorn.readers WHERE name = 'relay'),
+		       (SELECT status FROM posthorn.quarantine WHERE position = $2),
 		       octet_length(coalesce(d.last_error, '')) + coalesce(octet_length(r.data), 0) + 256 AS page_size
 		FROM posthorn.subscriptions s
 		LEFT JOIN posthorn.deliveries d ON d.position = $2 AND d.subscription_id = s.id
@@ -80,40 +98,44 @@ func readEventDelivery(event Record, scan func(...any) error) (EventDelivery, er
 		next, created, finished sql.NullTime
 		record                  []byte
 		relayed                 bool
+		aside                   sql.NullString
 	)
-	err := scan(&id, &status, &d.Cause, &d.Attempts, &next, &d.LastStatus, &d.LastError, &created, &finished, &record, &relayed)
+	err := scan(&id, &status, &d.Cause, &d.Attempts, &next, &d.LastStatus, &d.LastError, &created, &finished, &record, &relayed, &aside)
 	if err != nil {
 		return EventDelivery{}, fmt.Errorf("read delivery of event: %w", err)
 	}
 	d.Subscription, d.Status = subscription.FromUUID(id), DeliveryStatus(status.String)
 	d.NextAttemptAt, d.CreatedAt, d.FinishedAt = next.Time, created.Time, finished.Time
 	if !status.Valid {
-		d.Reason, err = reason(event, d.Subscription, record, relayed)
+		d.Reason = reason(event, d.Subscription, record, relayed, QuarantineStatus(aside.String))
 	}
-	return d, err
+	return d, nil
 }
 
-func reason(event Record, id subscription.ID, record []byte, relayed bool) (Reason, error) {
-	if event.Kind == KindTest && event.Metadata["subscription"] != string(id) {
-		return TestOfOther, nil
+func reason(event Record, id subscription.ID, record []byte, relayed bool, aside QuarantineStatus) Reason {
+	if event.Kind == KindTest && event.Metadata[subscription.TestTarget] != string(id) {
+		return TestOfOther
 	}
 	if record == nil {
-		return CreatedLater, nil
+		return CreatedLater
 	}
 	was, err := subscription.ParseRecord(record)
-	if err != nil {
-		return "", fmt.Errorf("explain %s: %w", id, err)
-	}
 	switch {
+	case err != nil:
+		return Unreadable
 	case was.Status == subscription.Deleted:
-		return WasDeleted, nil
+		return WasDeleted
 	case was.Status == subscription.Disabled:
-		return WasDisabled, nil
+		return WasDisabled
 	case event.Kind != KindTest && !was.Matches(event.Type):
-		return NoMatch, nil
+		return NoMatch
+	case aside == Held:
+		return InQuarantine
+	case aside == Dropped:
+		return GivenUp
 	case !relayed:
-		return NotRelayed, nil
+		return NotRelayed
 	default:
-		return Unexplained, nil
+		return Unexplained
 	}
 }

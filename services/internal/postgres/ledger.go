@@ -140,6 +140,8 @@ type Claim struct {
 	Run, Attempts int
 	// For is how long the claim lasts if nothing is recorded.
 	For time.Duration
+	// Entered: the delivery has to be in the ledger already.
+	Entered bool
 }
 
 // Claimed answers a Claim.
@@ -151,6 +153,9 @@ type Claimed struct {
 	Run, Attempts int
 	// Busy is how long another's claim on this same attempt still lasts.
 	Busy time.Duration
+	// Absent: the delivery is not in the ledger, and the claim wants it to be.
+	// Relayed: the relay has been past its event, and so does not owe it.
+	Absent, Relayed bool
 }
 
 // ClaimAttempts grants each claim whose delivery is not finished, has had just
@@ -164,23 +169,24 @@ func ClaimAttempts(ctx context.Context, q Queryer, claims []Claim) (answers []Cl
 		positions, attempts, micros = make([]int64, n), make([]int64, n), make([]int64, n)
 		runs                        = make([]int64, n)
 		ids, eventIDs, causes       = make([]string, n), make([]string, n), make([]string, n)
+		entered                     = make([]bool, n)
 	)
 	for i, c := range claims {
 		positions[i], attempts[i], micros[i] = c.Position, int64(c.Attempts), c.For.Microseconds()
-		runs[i] = int64(c.Run)
+		runs[i], entered[i] = int64(c.Run), c.Entered
 		ids[i], eventIDs[i], causes[i] = c.Subscription.UUID(), c.EventID, c.Cause
 	}
 	rows, err := q.QueryContext(ctx, `
 		WITH given AS MATERIALIZED (
-			SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $8::bigint[])
-			WITH ORDINALITY AS g(position, subscription_id, event_id, cause, attempts, micros, run, ordinal)
+			SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $8::bigint[], $9::boolean[])
+			WITH ORDINALITY AS g(position, subscription_id, event_id, cause, attempts, micros, run, entered, ordinal)
 		), claimed AS (
 			INSERT INTO posthorn.deliveries AS d (position, subscription_id, event_id, cause, status, run, attempts, next_attempt_at, claimed_until)
 			SELECT position, subscription_id, event_id, cause, 'pending', run, attempts, clock_timestamp() + $7::interval,
 			       clock_timestamp() + micros * interval '1 microsecond'
 			FROM given g
 			WHERE EXISTS (SELECT FROM posthorn.deliveries k WHERE k.position = g.position AND k.subscription_id = g.subscription_id)
-			   OR EXISTS (SELECT FROM posthorn.outbox o WHERE o.position = g.position AND o.id = g.event_id)
+			   OR NOT g.entered AND EXISTS (SELECT FROM posthorn.outbox o WHERE o.position = g.position AND o.id = g.event_id)
 			ORDER BY position, subscription_id
 			ON CONFLICT (position, subscription_id) DO UPDATE SET claimed_until = excluded.claimed_until
 			WHERE d.status IN ('pending', 'retrying') AND d.run = excluded.run AND d.attempts <= excluded.attempts
@@ -188,12 +194,13 @@ func ClaimAttempts(ctx context.Context, q Queryer, claims []Claim) (answers []Cl
 			RETURNING d.position, d.subscription_id
 		)
 		SELECT g.ordinal, c.position IS NOT NULL, coalesce(d.status, 'pending'), coalesce(d.run, 0), coalesce(d.attempts, 0),
-		       coalesce(extract(epoch FROM d.claimed_until - clock_timestamp()) * 1000000, 0)::bigint
+		       coalesce(extract(epoch FROM d.claimed_until - clock_timestamp()) * 1000000, 0)::bigint,
+		       g.entered AND d.position IS NULL, g.position <= (SELECT position FROM posthorn.readers WHERE name = 'relay')
 		FROM given g
 		LEFT JOIN claimed c ON c.position = g.position AND c.subscription_id = g.subscription_id
 		LEFT JOIN posthorn.deliveries d ON d.position = g.position AND d.subscription_id = g.subscription_id`,
 		pq.Array(positions), pq.Array(ids), pq.Array(eventIDs), pq.Array(causes), pq.Array(attempts), pq.Array(micros),
-		interval(SweepGrace), pq.Array(runs))
+		interval(SweepGrace), pq.Array(runs), pq.Array(entered))
 	if err != nil {
 		return nil, Translate(fmt.Errorf("claim attempts: %w", err))
 	}
@@ -205,7 +212,7 @@ func ClaimAttempts(ctx context.Context, q Queryer, claims []Claim) (answers []Cl
 			busy    int64
 			c       Claimed
 		)
-		if err := rows.Scan(&ordinal, &c.OK, &c.Status, &c.Run, &c.Attempts, &busy); err != nil {
+		if err := rows.Scan(&ordinal, &c.OK, &c.Status, &c.Run, &c.Attempts, &busy, &c.Absent, &c.Relayed); err != nil {
 			return nil, fmt.Errorf("read claim: %w", err)
 		}
 		c.Busy = max(0, time.Duration(busy)*time.Microsecond)
@@ -280,14 +287,13 @@ func OverdueDeliveries(ctx context.Context, q Queryer, id subscription.ID, grace
 func scanDue(rows *sql.Rows) (due []Due, err error) {
 	for rows.Next() {
 		var (
-			d        Due
-			metadata []byte
+			d Due
+			f recordFields
 		)
-		if err := rows.Scan(&d.Position, &d.Kind, &d.ID, &d.Account, &d.Type, &d.Subject, &d.Data, &metadata,
-			&d.OccurredAt, &d.RecordedAt, &d.Run, &d.Attempts, &d.Cause); err != nil {
+		if err := rows.Scan(f.columns(&d.Run, &d.Attempts, &d.Cause)...); err != nil {
 			return nil, fmt.Errorf("read due delivery: %w", err)
 		}
-		d.Metadata = decodeMetadata(metadata)
+		d.Record = f.record()
 		due = append(due, d)
 	}
 	if err := rows.Err(); err != nil {

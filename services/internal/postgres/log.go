@@ -28,6 +28,10 @@ const (
 type Record struct {
 	Kind Kind
 	events.Event
+	// Unreadable says which field could not be read as it is, and why; the
+	// field has the nearest value that can be shown. Such a record is listed
+	// like any other, and is not forwarded.
+	Unreadable string
 }
 
 // Horizon is the highest position up to which the log is settled: what a
@@ -132,16 +136,38 @@ func queryRecords(ctx context.Context, q Queryer, what, query string, args ...an
 }
 
 func scanRecord(rows *sql.Rows) (Record, error) {
-	var (
-		r        Record
-		metadata []byte
-	)
-	if err := rows.Scan(&r.Position, &r.Kind, &r.ID, &r.Account, &r.Type, &r.Subject, &r.Data, &metadata,
-		&r.OccurredAt, &r.RecordedAt); err != nil {
+	var f recordFields
+	if err := rows.Scan(f.columns()...); err != nil {
 		return Record{}, fmt.Errorf("read record: %w", err)
 	}
-	r.Metadata = decodeMetadata(metadata)
-	return r, nil
+	return f.record(), nil
+}
+
+// recordFields are the recordColumns of a row. They can hold whatever Postgres
+// can, so that no row keeps those behind it from being read.
+type recordFields struct {
+	Record
+	metadata           []byte
+	occurred, recorded instant
+}
+
+// columns are the destinations of the recordColumns, and of further ones.
+func (f *recordFields) columns(further ...any) []any {
+	return append([]any{
+		&f.Position, &f.Kind, &f.ID, &f.Account, &f.Type, &f.Subject, &f.Data, &f.metadata, &f.occurred, &f.recorded,
+	}, further...)
+}
+
+func (f *recordFields) record() Record {
+	f.Metadata = decodeMetadata(f.metadata)
+	f.OccurredAt, f.RecordedAt = f.occurred.Time, f.recorded.Time
+	switch {
+	case f.occurred.problem != "":
+		f.Unreadable = "occurred_at " + f.occurred.problem
+	case f.recorded.problem != "":
+		f.Unreadable = "recorded_at " + f.recorded.problem
+	}
+	return f.Record
 }
 
 // decodeMetadata is total: a producer that wrote something other than text

@@ -46,6 +46,8 @@ type Progress struct {
 	Owed          []Owed
 	// Changed routes, as they are now; those with the status deleted go.
 	Changed []Route
+	// SetAside are records that could not be forwarded as they should.
+	SetAside []Quarantined
 }
 
 // RelayPosition is the position up to which the log has been forwarded.
@@ -99,7 +101,7 @@ func ControlRecords(ctx context.Context, q Queryer, after, horizon int64) ([]Rec
 // in one transaction, and only if the position is still where it was.
 // A delivery that was finished before this commits is left as it is.
 func Advance(ctx context.Context, conn *sql.Conn, p Progress) error {
-	if len(p.Changed) == 0 {
+	if len(p.Changed) == 0 && len(p.SetAside) == 0 {
 		return advanceAlone(ctx, conn, p)
 	}
 	tx, err := conn.BeginTx(ctx, nil)
@@ -137,6 +139,9 @@ func advanceAlone(ctx context.Context, q Queryer, p Progress) error {
 func advanceTx(ctx context.Context, tx *sql.Tx, p Progress) error {
 	// In this order: what is owed is entered by the routes as they are changed.
 	if err := advanceAlone(ctx, tx, Progress{From: p.From, Through: p.Through}); err != nil {
+		return err
+	}
+	if err := SetAside(ctx, tx, p.SetAside...); err != nil {
 		return err
 	}
 	for _, r := range p.Changed {

@@ -56,7 +56,7 @@ func scanSubscription(scan func(...any) error) (subscription.Subscription, error
 	}
 	s.ID = subscription.FromUUID(id)
 	for _, t := range types {
-		s.EventTypes = append(s.EventTypes, events.Pattern(t))
+		s.EventTypes = append(s.EventTypes, storedPattern(t))
 	}
 	if schedule != nil {
 		s.Schedule = make(retry.Schedule, 0, len(schedule))
@@ -67,6 +67,15 @@ func scanSubscription(scan func(...any) error) (subscription.Subscription, error
 	s.Timeout = time.Duration(timeout) * time.Microsecond
 	s.PreviousSecretUntil, s.DeletedAt = until.Time, deletedAt.Time
 	return s, nil
+}
+
+// storedPattern is a pattern from the database in its short form. One that was
+// stored before there were limits, and is beyond them, stays as it is.
+func storedPattern(text string) events.Pattern {
+	if p, err := events.ParsePattern(text); err == nil {
+		return p
+	}
+	return events.Pattern(text)
 }
 
 // storedColumns are the arguments for what a change may touch, $2 on.

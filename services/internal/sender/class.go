@@ -18,7 +18,7 @@ import (
 // Class is the kind of end that an attempt came to. It is stored.
 type Class string
 
-// The classes. All but the last speak about the subscriber's server.
+// The classes. All but the last two speak about the subscriber's server.
 const (
 	ClassOK        Class = "ok"        // a complete 2xx response
 	ClassStatus    Class = "status"    // a complete response that is not 2xx
@@ -28,6 +28,7 @@ const (
 	ClassTLS       Class = "tls"       // no trusted connection
 	ClassBlocked   Class = "blocked"   // refused by the Guard
 	ClassProtocol  Class = "protocol"  // not HTTP, too large a header, or a request that cannot be made
+	ClassShortage  Class = "shortage"  // we are short of files, ports or memory: not the subscriber's failure, and not to be counted
 	ClassCancelled Class = "cancelled" // we stopped it: not the subscriber's failure, and not to be counted
 )
 
@@ -41,6 +42,8 @@ func (s *Sender) fail(ctx, attempt context.Context, err error, timeout time.Dura
 	switch {
 	case errors.Is(err, ErrBlocked):
 		// Before anything else, so that the text does not depend on timing.
+	case result.Class == ClassShortage && result.Status == 0:
+		// Ours, also if the time is over meanwhile.
 	case ctx.Err() != nil:
 		result.Class, result.Error = ClassCancelled, "stopped before there was a response"
 	case attempt.Err() != nil:
@@ -64,9 +67,13 @@ func classify(err error) (Class, string) {
 		netErr    net.Error
 	)
 	dialing := errors.As(err, &opErr) && opErr.Op == "dial"
-	switch {
-	case errors.Is(err, ErrBlocked):
+	if errors.Is(err, ErrBlocked) {
 		return ClassBlocked, "the address of this host is not allowed"
+	}
+	if text, ok := shortage(err); ok {
+		return ClassShortage, text
+	}
+	switch {
 	case errors.As(err, &dnsErr):
 		switch {
 		case dnsErr.IsTimeout:
@@ -112,11 +119,9 @@ func connectError(err error) (string, bool) {
 		return "the connection was refused", true
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNABORTED):
 		return "the server reset the connection", true
-	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.ENETDOWN):
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.ENETDOWN),
+		errors.Is(err, syscall.EADDRNOTAVAIL): // from no address of ours, see shortage
 		return "the host cannot be reached", true
-	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE),
-		errors.Is(err, syscall.EADDRNOTAVAIL), errors.Is(err, syscall.ENOBUFS):
-		return "this machine has no connections left to make", true
 	}
 	return "", false
 }

@@ -95,6 +95,9 @@ type Result struct {
 	// says that there was more.
 	ResponseBody      []byte
 	ResponseTruncated bool
+	// Reconnected: a connection that was kept open ended before there was a
+	// response, and the request was made again on a new one.
+	Reconnected bool
 	// RetryAfter is what a response that is not 2xx asked for, at most 24 h.
 	RetryAfter time.Duration
 }
@@ -105,7 +108,9 @@ func (r Result) OK() bool { return r.Class == ClassOK }
 // Sender makes attempts. It is safe for concurrent use and keeps connections
 // open between attempts.
 type Sender struct {
-	transport  *http.Transport
+	transport *http.Transport
+	// fresh is like transport and keeps no connection.
+	fresh      *http.Transport
 	guard      *Guard
 	logger     *slog.Logger
 	userAgent  []string
@@ -129,6 +134,11 @@ func New(config Config) *Sender {
 	s.buffers.New = func() any {
 		buf := make([]byte, s.maxBody+1)
 		return &buf
+	}
+	if config.RootCAs == nil {
+		// Read now and kept by package x509. Read while there are no files left,
+		// there would be none until the process ends.
+		_, _ = x509.SystemCertPool()
 	}
 	resolver := config.Resolver
 	if resolver == nil {
@@ -159,6 +169,10 @@ func New(config Config) *Sender {
 		MaxResponseHeaderBytes: maxResponseHeader,
 		Protocols:              protocols,
 	}
+	s.fresh = s.transport.Clone()
+	// Unlike DisableKeepAlives it does not tell the server so: the two
+	// requests are the same.
+	s.fresh.MaxIdleConnsPerHost = -1
 	return s
 }
 
@@ -222,7 +236,10 @@ func (s *Sender) send(ctx context.Context, r Request, result *Result) {
 	defer cancel()
 
 	// RoundTrip, not Client.Do: no redirects, no cookies, no second timer.
-	response, err := s.transport.RoundTrip(newRequest(attempt, target, header, r.Body))
+	response, again, err := s.roundTrip(attempt, func(ctx context.Context) *http.Request {
+		return newRequest(ctx, target, header, r.Body)
+	})
+	result.Reconnected = again
 	if err != nil {
 		s.fail(ctx, attempt, err, timeout, result)
 		if result.Class == ClassBlocked {

@@ -408,26 +408,6 @@ func TestSendToAClosedPort(t *testing.T) {
 	wantClass(t, newSender(t, Config{}).Send(t.Context(), newRequestTo("http://"+address)), ClassConnect, "refused")
 }
 
-// A connection that the server closes as we write to it must cost a failed
-// attempt, not a second request that nobody knows of.
-func TestSendDoesNotRepeatARequestThatMayHaveBeenRead(t *testing.T) {
-	t.Parallel()
-	var requests atomic.Int32
-	url := serve(t, func(_ http.ResponseWriter, _ *http.Request) {
-		if requests.Add(1) == 2 {
-			panic(http.ErrAbortHandler)
-		}
-	})
-	s := newSender(t, Config{})
-	r := newRequestTo(url)
-	r.Headers = http.Header{"X-Idempotency-Key": {"a"}} // net/http would repeat for it
-	wantClass(t, s.Send(t.Context(), r), ClassOK, "")
-	wantClass(t, s.Send(t.Context(), r), ClassConnect, "closed")
-	if n := requests.Load(); n != 2 {
-		t.Errorf("%d requests for two attempts", n)
-	}
-}
-
 func TestSendKeepsABoundedPartOfTheBody(t *testing.T) {
 	t.Parallel()
 	const limit = 1000

@@ -55,6 +55,7 @@ type Keyring struct {
 type key struct {
 	id   [idSize]byte
 	aead cipher.AEAD
+	raw  []byte // what Derive starts from
 }
 
 // ParseKeyring reads one or more keys of 32 bytes in base64, separated by
@@ -103,7 +104,7 @@ func newKey(raw []byte) (key, error) {
 	if err != nil {
 		return key{}, fmt.Errorf("make cipher: %w", err)
 	}
-	k := key{aead: aead}
+	k := key{aead: aead, raw: raw}
 	sum := sha256.Sum256(append([]byte("posthorn key id\x00"), raw...))
 	copy(k.id[:], sum[:])
 	return k, nil

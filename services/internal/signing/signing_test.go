@@ -232,3 +232,36 @@ func TestKeyFileIsRefused(t *testing.T) {
 		}
 	})
 }
+
+func TestDerivedKeysDifferByPurposeAndKey(t *testing.T) {
+	t.Parallel()
+	a, b := GenerateKey(), GenerateKey()
+	both := ring(t, a, b).Derive("messages")
+	if len(both) != 2 || len(both[0]) != keySize || bytes.Equal(both[0], both[1]) {
+		t.Fatalf("derived %x", both)
+	}
+	if !bytes.Equal(both[1], ring(t, b).Derive("messages")[0]) {
+		t.Error("a derived key depends on the other keys of the ring")
+	}
+	if bytes.Equal(both[0], ring(t, a).Derive("cookies")[0]) {
+		t.Error("two purposes have one key")
+	}
+	if raw, err := base64.StdEncoding.DecodeString(a); err != nil || bytes.Equal(raw, both[0]) {
+		t.Errorf("the derived key is the ring's own: %v", err)
+	}
+}
+
+// Messages signed by an earlier release must verify. The value was computed
+// with another implementation (Python's hmac, by RFC 5869).
+func TestDerivationIsStable(t *testing.T) {
+	t.Parallel()
+	raw := make([]byte, keySize)
+	for i := range raw {
+		raw[i] = byte(i)
+	}
+	const golden = "czIgUB94d3iufHGbSrsUyfHbWiIazeqzwP0IsBNrkHM="
+	got := ring(t, base64.StdEncoding.EncodeToString(raw)).Derive("envelope v1")
+	if text := base64.StdEncoding.EncodeToString(got[0]); text != golden {
+		t.Errorf("derived %s, want %s", text, golden)
+	}
+}

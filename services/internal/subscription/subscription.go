@@ -22,7 +22,10 @@ import (
 
 // Limits and defaults.
 const (
-	MaxEventTypes       = 50
+	MaxEventTypes = 250
+	// MaxWildcards limits the event types with wildcards, each of which is
+	// tried for every new type of the account.
+	MaxWildcards        = 50
 	MaxDescriptionBytes = 1024
 	MinTimeout          = time.Second
 	MaxTimeout          = 30 * time.Second
@@ -135,13 +138,20 @@ func (s Subscription) Validate() error {
 		add("eventTypes", "at most %d event types, not %d", MaxEventTypes, n)
 	}
 	seen := make(map[events.Pattern]bool, len(s.EventTypes))
+	wildcards := 0
 	for i, p := range s.EventTypes[:min(len(s.EventTypes), MaxEventTypes)] {
+		if !p.Exact() {
+			wildcards++
+		}
 		if _, err := events.ParsePattern(string(p)); err != nil {
 			add(fmt.Sprintf("eventTypes[%d]", i), "%s", message(err))
 		} else if seen[p] {
 			add(fmt.Sprintf("eventTypes[%d]", i), "is listed twice")
 		}
 		seen[p] = true
+	}
+	if wildcards > MaxWildcards {
+		add("eventTypes", "at most %d event types with wildcards, not %d", MaxWildcards, wildcards)
 	}
 	if len(s.Description) > MaxDescriptionBytes {
 		add("description", "longer than %d bytes", MaxDescriptionBytes)

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"posthorn/services/internal/postgres"
+)
+
+type quarantineCmd struct {
+	List  quarantineListCmd  `cmd:"" help:"List the records that the relay could not forward as it should."`
+	Retry quarantineRetryCmd `cmd:"" help:"Take records up again: what is held is sent, if it can be by now."`
+	Drop  quarantineDropCmd  `cmd:"" help:"Give up records that are held. Nobody gets them."`
+}
+
+type quarantineListCmd struct {
+	databaseFlags
+	All  bool `help:"Also those that were released or dropped."`
+	JSON bool `name:"json" help:"Print a JSON object per line."`
+}
+
+// quarantined is a record in quarantine, in JSON.
+type quarantined struct {
+	Position   int64                     `json:"position"`
+	Kind       postgres.Kind             `json:"kind"`
+	Account    string                    `json:"account"`
+	Event      string                    `json:"event"`
+	Status     postgres.QuarantineStatus `json:"status"`
+	Reason     string                    `json:"reason"`
+	SetAsideAt time.Time                 `json:"setAsideAt"`
+	UpdatedAt  time.Time                 `json:"updatedAt"`
+}
+
+func (c *quarantineListCmd) Run(ctx context.Context, e *env) error {
+	pool, err := c.open("quarantine", 1)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pool.Close() }()
+	p := printer{w: e.out}
+	const page = 500
+	shown := 0
+	for after := int64(0); ; {
+		list, err := postgres.ListQuarantined(ctx, pool, after, c.All, page)
+		if err != nil {
+			return err
+		}
+		for _, r := range list {
+			after = r.Position
+			if !c.JSON {
+				p.printf("position %d, %s %+q of account %+q, %s since %s: %+q\n", r.Position, r.Kind, r.EventID, r.Account,
+					r.Status, r.SetAsideAt.UTC().Format(time.RFC3339), r.Reason)
+				continue
+			}
+			line, err := json.Marshal(quarantined{
+				r.Position, r.Kind, r.Account, r.EventID, r.Status, r.Reason, r.SetAsideAt.UTC(), r.UpdatedAt.UTC(),
+			})
+			if err != nil {
+				return fmt.Errorf("print quarantine: %w", err)
+			}
+			line, _ = printableJSON(line)
+			p.printf("%s\n", line)
+		}
+		if shown += len(list); len(list) < page || p.err != nil {
+			break
+		}
+	}
+	if shown == 0 && !c.JSON {
+		p.printf("nothing is in quarantine\n")
+	}
+	return p.err
+}
+
+// positionArgs name records.
+type positionArgs struct {
+	Position []int64 `arg:"" help:"Positions of the records."`
+}
+
+// each does something with every record that is named, and says what came of it.
+func (a positionArgs) each(e *env, f func(position int64) (postgres.Quarantined, error)) error {
+	p := printer{w: e.out}
+	var failed error
+	for _, position := range a.Position {
+		r, err := f(position)
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("position %d: %w", position, err))
+			continue
+		}
+		p.printf("position %d: %s\n", r.Position, r.Status)
+	}
+	return errors.Join(failed, p.err)
+}
+
+type quarantineRetryCmd struct {
+	databaseFlags
+	positionArgs
+}
+
+func (c *quarantineRetryCmd) Run(ctx context.Context, e *env) error {
+	return withPool(c.databaseFlags, func(pool *sql.DB) error {
+		return c.each(e, func(position int64) (postgres.Quarantined, error) {
+			return postgres.ReleaseQuarantined(ctx, pool, position)
+		})
+	})
+}
+
+type quarantineDropCmd struct {
+	databaseFlags
+	positionArgs
+}
+
+func (c *quarantineDropCmd) Run(ctx context.Context, e *env) error {
+	return withPool(c.databaseFlags, func(pool *sql.DB) error {
+		return c.each(e, func(position int64) (postgres.Quarantined, error) {
+			return postgres.DropQuarantined(ctx, pool, position)
+		})
+	})
+}
+
+func withPool(flags databaseFlags, f func(*sql.DB) error) (err error) {
+	pool, err := flags.open("quarantine", 2)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, pool.Close()) }()
+	return f(pool)
+}

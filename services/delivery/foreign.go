@@ -1,0 +1,137 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"posthorn/services/internal/broker"
+	"posthorn/services/internal/envelope"
+	"posthorn/services/internal/subscription"
+)
+
+// errMisrouted is why a message is parked that was written by Posthorn, and
+// not for this subscription.
+var errMisrouted = errors.New("message is not for this subscription")
+
+const (
+	// parkedAtMost foreign messages of a subscription are parked and logged
+	// within parkedWithin. Nothing is lost with the others, which are dropped:
+	// what is owed is in the ledger, and is sent again.
+	parkedAtMost = 100
+	parkedWithin = time.Minute
+	// keysDiffer is for how long messages with a wrong signature, and none with
+	// a right one, count as a sign of different keys.
+	keysDiffer = time.Minute
+)
+
+// parking counts what was parked of a subscription lately.
+type parking struct {
+	mu    sync.Mutex
+	since time.Time
+	count int
+}
+
+// take reports whether there is room for one more.
+func (p *parking) take(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now.Sub(p.since) > parkedWithin {
+		p.since, p.count = now, 0
+	}
+	p.count++
+	return p.count <= parkedAtMost
+}
+
+// signatures are when messages last arrived with a right and with a wrong one,
+// in seconds since 1970.
+type signatures struct{ right, wrong atomic.Int64 }
+
+func (s *signatures) verified() {
+	// Written once a second, not for every message.
+	if now := time.Now().Unix(); s.right.Load() != now {
+		s.right.Store(now)
+	}
+}
+
+// err is there while no message verifies. A few that do not, among others that
+// do, were written by somebody else, and keep nothing from being delivered.
+func (s *signatures) err(now time.Time) error {
+	right, wrong := s.right.Load(), s.wrong.Load()
+	window := int64(keysDiffer / time.Second)
+	if wrong == 0 || wrong <= now.Unix()-window || right > wrong-window {
+		return nil
+	}
+	return errors.New("messages do not verify: set the same POSTHORN_SECRET_KEY for relay and delivery")
+}
+
+// open verifies a message and reads its envelope.
+func (s *Service) open(c *consumer, d broker.Delivery) (envelope.Envelope, error) {
+	e, err := s.Messages.Open(d.Headers, content(c.id, d))
+	if err != nil {
+		if errors.Is(err, envelope.ErrUnverified) {
+			s.metrics.unverified.Inc()
+			if !errors.Is(err, envelope.ErrUnsigned) {
+				s.signatures.wrong.Store(time.Now().Unix())
+			}
+		}
+		return e, err
+	}
+	s.signatures.verified()
+	return e, nil
+}
+
+// content is what the envelope of a message for one subscription is bound to.
+func content(id subscription.ID, d broker.Delivery) envelope.Content {
+	return envelope.Content{Subscription: string(id), ID: d.ID, ContentType: d.ContentType, Body: d.Body}
+}
+
+// wanted reports whether the message is for this subscription as its settings
+// are now. One that is for all of a type, and not wanted by these, was
+// published before they changed, or was copied here by hand.
+func wanted(sub *subscription.Subscription, e envelope.Envelope) bool {
+	if e.Type == "" {
+		return true // for this one, by its signature
+	}
+	account := e.Account
+	if account == "" {
+		account = broker.DefaultAccount
+	}
+	return account == sub.Account && sub.Matches(e.Type)
+}
+
+// foreign parks a message that Posthorn did not write, or not for this
+// subscription, so that it neither goes round nor reaches anybody, and can be
+// looked at.
+func (s *Service) foreign(ctx context.Context, c *consumer, d broker.Delivery, why error) error {
+	s.metrics.foreign.Inc()
+	if !c.parked.take(time.Now()) {
+		s.Logger.Debug("foreign message is dropped: there are many", "subscription", c.id, "error", why)
+		return nil
+	}
+	s.Logger.Warn("foreign message is parked", "subscription", c.id, "error", why)
+	headers := maps.Clone(d.Headers)
+	if headers == nil {
+		headers = map[string]string{}
+	}
+	headers[headerReason] = why.Error()
+	return s.park(ctx, c, d, headers)
+}
+
+func (s *Service) park(ctx context.Context, c *consumer, d broker.Delivery, headers map[string]string) error {
+	outcome, err := s.messages.Do(ctx, broker.Publishing{
+		Key: s.names.DeadQueue(string(c.id)), Mandatory: true,
+		ID: d.ID, Headers: headers, ContentType: d.ContentType, Body: d.Body,
+	})
+	if err != nil {
+		return fmt.Errorf("park message: %w", err)
+	}
+	if outcome != broker.Acked {
+		return fmt.Errorf("park message: %s", outcome)
+	}
+	return nil
+}

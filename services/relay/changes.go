@@ -1,0 +1,127 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"posthorn/events"
+	"posthorn/services/internal/broker"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/subscription"
+)
+
+// changesAtOnce is how many changes of subscriptions are made before the time
+// that they took is looked at.
+const changesAtOnce = 64
+
+// change is one control record and what it makes of a route.
+type change struct {
+	position int64
+	old      postgres.Route
+	known    bool // old is one
+	route    postgres.Route
+}
+
+// together are the changes that the records begin with, up to one that is of a
+// subscription which is among them already: those of different subscriptions
+// touch different queues, so nothing keeps them from being made side by side.
+func (b *batch) together(records []postgres.Record) []change {
+	var changes []change
+	taken := map[subscription.ID]bool{}
+	for i := range records {
+		r := &records[i]
+		if r.Kind != postgres.KindSubscription || len(changes) == changesAtOnce {
+			break
+		}
+		c := change{position: r.Position}
+		record, err := r.Change()
+		if err != nil {
+			b.setAside(r, postgres.Held, err)
+			changes = append(changes, c)
+			continue
+		}
+		if taken[record.ID] {
+			break
+		}
+		taken[record.ID] = true
+		c.old, c.known = b.routes.get(record.ID)
+		c.route = postgres.Route{
+			ID: record.ID, Account: record.Account, EventTypes: record.EventTypes, Status: record.Status, Since: c.old.Since,
+		}
+		if !c.known {
+			c.route.Since = r.Position
+		}
+		changes = append(changes, c)
+	}
+	return changes
+}
+
+// apply makes changes of different subscriptions in the topology, side by
+// side, and then in the routes. Where one fails, progress is cut back to the
+// changes before it; the next term takes back what those after it did.
+func (b *batch) apply(ctx context.Context, changes []change) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	failed := make([]error, len(changes))
+	var g errgroup.Group
+	g.SetLimit(declareAtOnce)
+	for i := range changes {
+		g.Go(func() error {
+			failed[i] = b.shape(ctx, &changes[i])
+			return nil
+		})
+	}
+	_ = g.Wait() // the errors are in failed, each at its place
+	for i, c := range changes {
+		if failed[i] != nil {
+			b.cut(c.position)
+			return fmt.Errorf("apply change of %s: %w", c.route.ID, failed[i])
+		}
+		if c.route.ID == "" {
+			continue
+		}
+		b.routes.set(c.route)
+		b.progress.Changed = append(b.progress.Changed, c.route)
+		b.Logger.Info("subscription changed", "subscription", c.route.ID, "status", c.route.Status, "position", c.position)
+	}
+	return nil
+}
+
+// shape makes one change in the topology.
+func (b *batch) shape(ctx context.Context, c *change) error {
+	switch {
+	case c.route.ID == "":
+		return nil
+	case c.route.Status == subscription.Deleted:
+		return b.Topology.DeleteSubscription(ctx, string(c.route.ID))
+	case c.known:
+		return b.rebind(ctx, c.old, c.route)
+	}
+	if c.route.Account != events.DefaultAccount { // whose is declared when the term begins
+		if err := b.Topology.DeclareShared(ctx, []string{c.route.Account}); err != nil {
+			return fmt.Errorf("declare exchange of account %s: %w", c.route.Account, err)
+		}
+	}
+	return b.declared(c.route.ID,
+		b.Topology.DeclareSubscription(ctx, string(c.route.ID), c.route.Account, bound(c.route)))
+}
+
+// rebind binds before it unbinds, so that a pattern which replaces another
+// leaves no gap.
+func (b *batch) rebind(ctx context.Context, old, route postgres.Route) error {
+	was := b.routes.bound(old)
+	if added := without(bound(route), was); len(added) > 0 {
+		if err := b.Topology.Bind(ctx, string(route.ID), route.Account, added); err != nil && !errors.Is(err, broker.ErrNotFound) {
+			return fmt.Errorf("bind: %w", err)
+		}
+	}
+	if gone := without(was, bound(route)); len(gone) > 0 {
+		if err := b.Topology.Unbind(ctx, string(route.ID), route.Account, gone); err != nil {
+			return fmt.Errorf("unbind: %w", err)
+		}
+	}
+	return nil
+}

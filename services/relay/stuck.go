@@ -1,0 +1,127 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"posthorn/services/internal/broker"
+	"posthorn/services/internal/envelope"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/subscription"
+)
+
+// An event is rerouted when its failures weigh so much: after the broker has
+// refused it twice, the second time alone in its window, or after as many lost
+// connections in a row as no network has by itself.
+const (
+	enoughFailures = 6
+	weighsRefusal  = 3
+	weighsLoss     = 1
+)
+
+// stuck keeps one event from holding up the log. After a failure the window
+// is narrowed to the first event that was not confirmed, and widened again as
+// events get through. An event that keeps failing alone is rerouted.
+type stuck struct {
+	window   int   // positions in the next window; 0 for no limit
+	position int64 // of the event that was not confirmed
+	weight   int   // of its failures in a row
+	err      error // the last of them
+}
+
+// width is how many positions the next window may have.
+func (s *stuck) width(most int) int {
+	if s.window == 0 || s.window > most {
+		s.window = 0
+		return most
+	}
+	return s.window
+}
+
+// note takes in how a window ended: well, or at an event that was not
+// confirmed. Position 0 is for a failure that has nothing to do with an event.
+func (s *stuck) note(position int64, err error) {
+	switch {
+	case err == nil:
+		*s = stuck{window: 2 * s.window}
+		return
+	case position == 0, errors.Is(err, broker.ErrBlocked), errors.Is(err, broker.ErrClosed):
+		return
+	}
+	if s.position != position {
+		s.position, s.weight = position, 0
+	}
+	switch {
+	case broker.Refused(err):
+		s.weight += weighsRefusal
+	case s.window == 1:
+		s.weight += weighsLoss
+	}
+	s.window, s.err = 1, err
+}
+
+// reason is why the event at a position is to be rerouted, or nil.
+func (s *stuck) reason(position int64) error {
+	if position != s.position || s.weight < enoughFailures {
+		return nil
+	}
+	return s.err
+}
+
+// probeKey leads to no queue: the confirm of a message with it shows that the
+// broker takes messages.
+const probeKey = "posthorn.probe"
+
+// reroute takes an event to the queue of each subscription that is owed it,
+// around the exchange that did not take it. What does not get through is in
+// the ledger, and so the sweeper's. Where the broker takes nothing at all the
+// event is not at fault, and reroute fails.
+//
+// A queue that refuses the event itself is not bound to the exchange for the
+// rest of the term: it would have the exchange refuse every event.
+func (b *batch) reroute(ctx context.Context, r *postgres.Record, to recipients, cause envelope.Cause, why error) error {
+	messages := []broker.Publishing{{Exchange: b.Names.Deliver(), Key: probeKey, ID: r.ID}}
+	ids := slices.Collect(to.all())
+	for _, id := range ids {
+		messages = append(messages, b.message(b.addressed(id), r, b.envelope(r, cause)))
+	}
+	var outcomes []broker.Outcome
+	var err error
+	if lost := b.lead.Hold(ctx, func(ctx context.Context) { outcomes, err = b.Publisher.PublishAll(ctx, messages) }); lost != nil {
+		b.cut(r.Position)
+		return lost
+	}
+	if outcomes[0] != broker.Acked {
+		b.cut(r.Position)
+		return fmt.Errorf("publish event at position %d: %w", r.Position, err)
+	}
+	b.setAside(r, postgres.Rerouted, why)
+	for i, id := range ids {
+		if outcomes[i+1] != broker.Nacked {
+			continue
+		}
+		b.Logger.Error("queue refuses messages and is served by itself: has it a length limit?", "subscription", id)
+		if err := b.unbind(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unbind has a subscription addressed by the relay for the rest of the term.
+func (b *batch) unbind(ctx context.Context, id subscription.ID) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	route, ok := b.routes.get(id)
+	if !ok {
+		return nil
+	}
+	gone := b.routes.bound(route)
+	b.routes.address(id)
+	if err := b.Topology.Unbind(ctx, string(id), route.Account, gone); err != nil {
+		return fmt.Errorf("unbind %s: %w", id, err)
+	}
+	return nil
+}

@@ -1,0 +1,242 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"posthorn/events"
+	"posthorn/services/internal/broker"
+	"posthorn/services/internal/envelope"
+	"posthorn/services/internal/failpoint"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/subscription"
+)
+
+// stretch is how long changes of subscriptions may take before what is done is
+// recorded. Longer, and the lead would be lost with all of it.
+const stretch = 5 * time.Second
+
+// owedAtOnce ends a window where its events go to so many subscriptions that
+// publishing and recording all of it could take longer than the lease.
+const owedAtOnce = 10_000
+
+// window forwards one window of the log. Whatever happens in between, the
+// position moves only over what was confirmed.
+func (t *term) window(ctx context.Context, horizon int64) error {
+	w, err := postgres.ReadWindow(ctx, t.lead.Conn(), t.position, horizon, t.stuck.width(t.cfg.Positions), t.cfg.Bytes)
+	if err != nil {
+		return err
+	}
+	// A batch that has begun is finished also when we are told to stop, so
+	// that a deploy sends nothing twice.
+	ctx = context.WithoutCancel(ctx)
+	b := batch{term: t, progress: postgres.Progress{From: t.position, Through: w.Through}}
+	failed := b.publish(ctx, w.Records)
+	if failed != nil {
+		t.suspectThrough = max(t.suspectThrough, w.Through)
+	}
+	t.stuck.note(b.unconfirmed, failed)
+	if b.progress.Through == t.position {
+		return failed
+	}
+	// Crash window: all of this is published, nothing of it is recorded. The
+	// next term publishes it again, marked as suspect, and the deliveries
+	// look into the ledger before they make an attempt for such a message.
+	failpoint.Hit("relay.after_publish")
+	if err := postgres.Advance(ctx, t.lead.Conn(), b.progress); err != nil {
+		return errors.Join(failed, err)
+	}
+	failpoint.Hit("relay.after_advance")
+	for _, r := range b.progress.SetAside {
+		t.metrics.setAside.WithLabelValues(string(r.Status)).Inc()
+		t.quarantined.Add(1)
+		t.Logger.Error("record is set aside: see posthorn outbox quarantine", "position", r.Position, "kind", r.Kind,
+			"event", r.EventID, "status", r.Status, "reason", r.Reason)
+	}
+	t.position = b.progress.Through
+	t.forwarded = true
+	t.metrics.position.Set(float64(t.position))
+	return failed
+}
+
+// batch is what becomes of one window.
+type batch struct {
+	*term
+	progress postgres.Progress
+	// waiting to be published, in position order, with the position of each.
+	waiting   []broker.Publishing
+	positions []int64
+	// unconfirmed is the position of the first event that was published and
+	// not confirmed, 0 where all were.
+	unconfirmed int64
+}
+
+// publish publishes the records and applies changes of subscriptions between
+// them. Where it fails, progress is cut back to what is done.
+func (b *batch) publish(ctx context.Context, records []postgres.Record) error {
+	begun, changed := time.Now(), false
+	for i := 0; i < len(records); i++ {
+		r := &records[i]
+		if changed && time.Since(begun) > stretch || len(b.progress.Owed) >= owedAtOnce {
+			b.cut(r.Position)
+			break
+		}
+		if r.Kind == postgres.KindSubscription {
+			// Everything before the record has to be in the queues before the
+			// bindings change, and everything after it must not be.
+			if err := b.flush(ctx); err != nil {
+				return err
+			}
+			together := b.together(records[i:])
+			if err := b.apply(ctx, together); err != nil {
+				return err
+			}
+			changed = true
+			i += len(together) - 1
+			continue
+		}
+		if err := r.Check(); err != nil {
+			b.setAside(r, postgres.Held, err)
+			continue
+		}
+		to, cause := b.recipients(r)
+		b.owe(r, to, cause)
+		why := b.stuck.reason(r.Position)
+		if why == nil {
+			b.enqueue(r, to, cause)
+			continue
+		}
+		if err := b.flush(ctx); err != nil {
+			return err
+		}
+		if err := b.reroute(ctx, r, to, cause, why); err != nil {
+			return err
+		}
+	}
+	return b.flush(ctx)
+}
+
+// setAside has a record entered in the quarantine with the progress.
+func (b *batch) setAside(r *postgres.Record, status postgres.QuarantineStatus, why error) {
+	b.progress.SetAside = append(b.progress.SetAside, postgres.NewQuarantined(r, status, why))
+}
+
+// recipients are the subscriptions that are owed a record, and why: an event
+// goes to those that match, a test to the one that it names.
+func (b *batch) recipients(r *postgres.Record) (recipients, envelope.Cause) {
+	if r.Kind != postgres.KindTest {
+		return b.routes.match(r.Account, r.Type), envelope.Live
+	}
+	id := subscription.ID(r.Metadata[subscription.TestTarget])
+	if _, ok := b.routes.get(id); !ok {
+		b.Logger.Warn("test event for a subscription that is gone", "position", r.Position, "subscription", id)
+		return recipients{}, envelope.Test
+	}
+	return recipients{addressed: []subscription.ID{id}}, envelope.Test
+}
+
+// owe has deliveries entered in the ledger with the progress.
+func (b *batch) owe(r *postgres.Record, to recipients, cause envelope.Cause) {
+	for id := range to.all() {
+		b.progress.Owed = append(b.progress.Owed, postgres.Owed{
+			Position: r.Position, Subscription: id, EventID: r.ID, Cause: string(cause),
+		})
+	}
+}
+
+// enqueue has a record published with the next flush.
+func (b *batch) enqueue(r *postgres.Record, to recipients, cause envelope.Cause) {
+	// Published also where nobody subscribes: others may listen on the
+	// exchange. Mandatory only where somebody does. An account that never had a
+	// subscription has no exchange.
+	if r.Kind == postgres.KindEvent && b.routes.hasExchange(r.Account) {
+		b.wait(r, broker.Publishing{
+			Exchange: b.Names.Events(r.Account), Key: r.Type, Mandatory: len(to.bound) > 0, Queues: len(to.bound),
+		}, cause)
+	}
+	for _, id := range to.addressed {
+		b.wait(r, b.addressed(id), cause)
+	}
+}
+
+// addressed is what goes to the queue of one subscription alone.
+func (b *batch) addressed(id subscription.ID) broker.Publishing {
+	return broker.Publishing{Exchange: b.Names.Deliver(), Key: string(id), Mandatory: true}
+}
+
+func (b *batch) wait(r *postgres.Record, p broker.Publishing, cause envelope.Cause) {
+	b.waiting = append(b.waiting, b.message(p, r, b.envelope(r, cause)))
+	b.positions = append(b.positions, r.Position)
+}
+
+func (b *batch) envelope(r *postgres.Record, cause envelope.Cause) envelope.Envelope {
+	return envelope.Envelope{
+		Position: r.Position, Cause: cause, PublishedAt: time.Now(), Suspect: r.Position <= b.suspectThrough,
+	}
+}
+
+// message completes a publishing with an event and its signed envelope.
+func (r *Relay) message(p broker.Publishing, record *postgres.Record, e envelope.Envelope) broker.Publishing {
+	e = e.WithTrace(record.Metadata)
+	p.ID = record.ID
+	p.ContentType = "application/json"
+	p.Body = record.AppendBody(make([]byte, 0, len(record.Data)+256))
+	content := envelope.Content{ID: p.ID, ContentType: p.ContentType, Body: p.Body}
+	if p.Exchange == r.Names.Deliver() {
+		content.Subscription = p.Key
+	} else if e.Type = record.Type; record.Account != events.DefaultAccount {
+		e.Account = record.Account
+	}
+	p.Headers = r.Messages.Headers(e, content)
+	return p
+}
+
+// flush publishes what is waiting and has it confirmed.
+func (b *batch) flush(ctx context.Context) error {
+	if len(b.waiting) == 0 {
+		return nil
+	}
+	var outcomes []broker.Outcome
+	var err error
+	if lost := b.lead.Hold(ctx, func(ctx context.Context) { outcomes, err = b.Publisher.PublishAll(ctx, b.waiting) }); lost != nil {
+		b.cut(b.positions[0])
+		return lost
+	}
+	acked := 0
+	for i, outcome := range outcomes {
+		switch outcome {
+		case broker.Acked:
+			acked++
+			continue
+		case broker.Returned:
+			// Its queues are missing. The ledger says that it is owed, the
+			// reconciler mends the queues and the sweeper sends it again.
+			b.metrics.returned.Inc()
+			b.Logger.Warn("event reached no queue", "position", b.positions[i])
+			continue
+		case broker.Nacked:
+			if b.waiting[i].Exchange == b.Names.Deliver() {
+				continue // its queue refuses it: the sweeper sends it again
+			}
+		case broker.Unknown:
+		}
+		b.metrics.published.Add(float64(acked))
+		b.cut(b.positions[i])
+		b.unconfirmed = b.positions[i]
+		return fmt.Errorf("publish event at position %d: %w", b.positions[i], err)
+	}
+	b.metrics.published.Add(float64(acked))
+	// Not reused: after an error the publisher may still read the batch.
+	b.waiting, b.positions = nil, nil
+	return nil
+}
+
+// cut takes the record at a position, and all after it, out of the progress.
+func (b *batch) cut(position int64) {
+	b.progress.Through = position - 1
+	b.progress.Owed = slices.DeleteFunc(b.progress.Owed, func(o postgres.Owed) bool { return o.Position >= position })
+	b.progress.SetAside = slices.DeleteFunc(b.progress.SetAside, func(q postgres.Quarantined) bool { return q.Position >= position })
+}
