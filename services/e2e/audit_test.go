@@ -45,17 +45,7 @@ func TestAnAuditOfABusySystemIsClean(t *testing.T) {
 			s.startRelay()
 		}
 	}
-	eventually(t, patience, "the relay is at the end of the log", func() bool {
-		horizon, err := postgres.Horizon(t.Context(), s.db)
-		if err != nil {
-			t.Fatal(err)
-		}
-		position, err := postgres.RelayPosition(t.Context(), s.db)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return position >= horizon
-	})
+	eventually(t, patience, "the relay is at the end of the log", s.relayed)
 	report, err := postgres.Audit(t.Context(), s.db, postgres.AuditOptions{
 		Found: func(f postgres.Finding) error { t.Errorf("found %+v", f); return nil },
 	})

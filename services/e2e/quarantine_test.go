@@ -50,6 +50,7 @@ func TestAnEventThatTheExchangeDoesNotTakeHoldsUpNobody(t *testing.T) {
 	}
 	once(t, gone, nil)
 
+	eventually(t, patience, "the relay is at the end of the log", s.relayed)
 	aside, err := postgres.ListQuarantined(t.Context(), s.db, 0, false, 10)
 	if err != nil {
 		t.Fatal(err)
@@ -246,6 +247,8 @@ func TestNoRecordStopsThoseBehindIt(t *testing.T) {
 			func() bool { return sub.times()[good[0]] == 1 })
 	}
 
+	// An event can arrive before the relay has recorded its window.
+	eventually(t, patience, "the relay is at the end of the log", s.relayed)
 	held, err := postgres.ListQuarantined(t.Context(), s.db, 0, false, 1000)
 	if err != nil {
 		t.Fatal(err)
