@@ -1,6 +1,15 @@
 # Posthorn. A fresh machine needs Go, make and git; `make run` brings the rest.
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+ifeq ($(origin VERSION),undefined)
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+else
+override VERSION := $(value VERSION)
+endif
+# It goes through the environment, so that no shell reads what a tag is called,
+# and the linker's flags are split at blanks and quotes.
+export VERSION
+check-version = @case "$$VERSION" in ''|*[!0-9A-Za-z._+-]*) \
+	echo 'make: invalid version: want only digits, letters and . _ + - (it comes from the git tag; make VERSION=... sets another)' >&2; exit 2;; esac
 # What is tested: `make test PKGS=./services/api/...`; the tests' flags are TESTFLAGS.
 PKGS ?= work
 TESTFLAGS ?= -race -shuffle=on -p 2 -timeout 20m
@@ -30,7 +39,8 @@ install: ## install Postgres and RabbitMQ where they are missing (scripts/instal
 
 .PHONY: build
 build: ## write bin/posthorn
-	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/posthorn ./services/cmd/posthorn
+	$(check-version)
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$$VERSION" -o bin/posthorn ./services/cmd/posthorn
 
 bin/withservers: FORCE
 	@go build -o $@ ./services/cmd/withservers
@@ -51,7 +61,8 @@ test-next: bin/withservers ## the same tests on Postgres 17 and RabbitMQ 4, from
 .PHONY: faults
 faults: ## break it in every way that is known and write the table to docs/faults.md (takes some 25 minutes)
 	@scripts/install test
-	go build -tags failpoints -ldflags '-X main.version=$(VERSION)' -o bin/posthorn-failpoints ./services/cmd/posthorn
+	$(check-version)
+	go build -tags failpoints -ldflags "-X main.version=$$VERSION" -o bin/posthorn-failpoints ./services/cmd/posthorn
 	go build -o bin/faults ./services/cmd/faults
 	bin/faults -random 5m -table docs/faults.md
 

@@ -8,6 +8,9 @@
 // may or may not have happened, the answer is a 503 that says so; sending the
 // same request with the same id again is then safe.
 //
+// Other requests that change something are done once for an Idempotency-Key,
+// and answers take a bounded amount of memory, whether they are read or not.
+//
 // Requests that only append, which are nearly all, share commits: what arrives
 // while one is under way goes into the next. They are plain handlers, since
 // huma costs them more than it gives them; every other route is declared through huma, and all of them are in one OpenAPI document.

@@ -24,6 +24,10 @@ import (
 // paused, changed or stopped, and nothing was begun.
 var errGiveBack = errors.New("subscription is being stopped")
 
+// errShortage is why no attempt was made that is worth the name: this machine
+// is short of files, ports or memory.
+var errShortage = errors.New("short of files, ports or memory")
+
 const (
 	// enterLook and enterLooks are how often and how many times is looked for
 	// a delivery that the relay has yet to enter.
@@ -66,11 +70,12 @@ func (s *Service) deliver(ctx context.Context, c *consumer, d broker.Delivery) e
 	}
 	defer s.working.end(at)
 
-	if err := c.acquire(ctx); err != nil {
-		return err
+	attempt, err := s.inTurn(ctx, c, d, e)
+	for errors.Is(err, errShortage) {
+		// The message waits here, without an attempt and without a slot, until
+		// the gate opens again.
+		attempt, err = s.inTurn(ctx, c, d, e)
 	}
-	attempt, err := s.attempt(ctx, c, d, e)
-	c.release()
 	if errors.Is(err, errMisrouted) {
 		return s.foreign(ctx, c, d, err)
 	}
@@ -99,6 +104,21 @@ func (s *Service) deliver(ctx context.Context, c *consumer, d broker.Delivery) e
 	return nil
 }
 
+// inTurn makes an attempt when it may start: one of the subscription's
+// maxInFlight, and one of the process's.
+func (s *Service) inTurn(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope) (*postgres.Attempt, error) {
+	if err := c.acquire(ctx); err != nil {
+		return nil, err
+	}
+	defer c.release()
+	pass, err := s.gate.enter(ctx, c.hostName(), c.id, c.stopping)
+	if err != nil {
+		return nil, err
+	}
+	defer s.gate.exit(pass)
+	return s.attempt(ctx, c, d, e)
+}
+
 // attempt makes one attempt and says what follows, or nothing where the
 // message turns out not to be due.
 func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope) (*postgres.Attempt, error) {
@@ -114,7 +134,9 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 	case sub.Status != subscription.Active:
 		return nil, errGiveBack
 	}
-	if mine := wanted(sub, e); !mine || !s.fresh(d, e) {
+	mine := wanted(sub, e)
+	asked := !mine || !s.fresh(d, e)
+	if asked {
 		due, err := s.due(ctx, c, d, e, postgres.Claim{For: sub.Timeout + 5*time.Second, Entered: !mine})
 		if err != nil || !due {
 			return nil, err
@@ -123,8 +145,13 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 	result := s.Sender.Send(ctx, sender.Request{
 		URL: sub.URL, Body: d.Body, ID: d.ID, Secrets: sub.Secrets(time.Now()), Timeout: sub.Timeout, Headers: trace(e),
 	})
-	if result.Class == sender.ClassCancelled {
+	switch result.Class {
+	case sender.ClassCancelled:
 		return nil, errGiveBack
+	case sender.ClassShortage:
+		return nil, s.runShort(ctx, c, e, result, asked)
+	case sender.ClassOK, sender.ClassStatus, sender.ClassTimeout, sender.ClassConnect, sender.ClassDNS, sender.ClassTLS,
+		sender.ClassBlocked, sender.ClassProtocol:
 	}
 	attempt := &postgres.Attempt{
 		Position: e.Position, Subscription: c.id, EventID: d.ID, Run: e.Run, Number: e.Attempts + 1, Cause: string(e.Cause),

@@ -50,6 +50,9 @@ type Config struct {
 	// Ahead is how many messages of a subscription may be on their way through
 	// the ledger beside those in flight. Default 128.
 	Ahead int
+	// MaxInFlight is how many requests may be in flight in all. Default: see
+	// Capacity.
+	MaxInFlight int
 	// Schedule of the subscriptions that have none. Default retry.Default.
 	Schedule retry.Schedule
 }
@@ -85,6 +88,7 @@ type Service struct {
 	claims   *groupcommit.Group[postgres.Claim, postgres.Claimed]
 	messages *groupcommit.Group[broker.Publishing, broker.Outcome]
 	working  working
+	gate     *gate
 	// draining ends when no message is in hand any more.
 	draining   context.Context //nolint:containedctx // its end is an event of the Service, not of a call
 	troubles   troubles
@@ -105,7 +109,10 @@ func New(cfg Config, parts Parts) *Service {
 	if cfg.Schedule == nil {
 		cfg.Schedule = retry.Default()
 	}
-	s := &Service{Parts: parts, cfg: cfg, names: parts.Broker.Names(), metrics: newMetrics(parts.Metrics)}
+	cfg.MaxInFlight, _ = Capacity(cfg.MaxInFlight)
+	s := &Service{Parts: parts, cfg: cfg, names: parts.Broker.Names()}
+	s.gate = newGate(cfg.MaxInFlight, s.shortageChanged)
+	s.metrics = newMetrics(parts.Metrics, s.gate)
 	s.ledger = postgres.NewPrepared(parts.DB)
 	s.attempts = groupcommit.New(groupcommit.Config{MaxItems: 500, MaxWait: recordWait, Flushes: 2}, s.record)
 	s.claims = groupcommit.New(groupcommit.Config{MaxItems: 500, Flushes: 2}, s.claim)
@@ -124,6 +131,7 @@ func (s *Service) Run(ctx context.Context) error {
 	draining, drained := context.WithCancel(context.WithoutCancel(ctx))
 	defer drained()
 	s.draining = draining
+	defer s.gate.close()
 	var groups errgroup.Group
 	groups.Go(func() error { return s.attempts.Run(draining) })
 	groups.Go(func() error { return s.claims.Run(draining) })

@@ -7,10 +7,11 @@ type metrics struct {
 	duration                      prometheus.Histogram
 	copies, unsent, dead, foreign prometheus.Counter
 	reconnects, unverified        prometheus.Counter
+	shortages                     prometheus.Counter
 	subscriptions                 prometheus.Gauge
 }
 
-func newMetrics(reg prometheus.Registerer) metrics {
+func newMetrics(reg prometheus.Registerer, g *gate) metrics {
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "posthorn", Subsystem: "delivery", Name: name, Help: help})
 		reg.MustRegister(c)
@@ -31,10 +32,23 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		unverified: counter("unverified_total",
 			"Messages without a right signature: forged, from before messages were signed, or signed with another POSTHORN_SECRET_KEY."),
 		reconnects: counter("reconnects_total", "Requests made again within their attempt because a kept connection ended before a response."),
+		shortages:  counter("shortage_total", "Requests that wait because this machine was short of files, ports or memory; none counts as an attempt."),
 		subscriptions: prometheus.NewGauge(prometheus.GaugeOpts{
 			Namespace: "posthorn", Subsystem: "delivery", Name: "subscriptions", Help: "Subscriptions being served.",
 		}),
 	}
 	reg.MustRegister(m.attempts, m.duration, m.subscriptions)
+	for name, gauge := range map[string]struct {
+		help  string
+		value func() float64
+	}{
+		"requests_in_flight": {"Requests to subscribers in flight.", func() float64 { n, _ := g.counts(); return float64(n) }},
+		"requests_waiting":   {"Requests that wait for the process to have fewer in flight.", func() float64 { _, n := g.counts(); return float64(n) }},
+		"requests_max":       {"Requests that may be in flight.", func() float64 { return float64(g.capacity) }},
+	} {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Namespace: "posthorn", Subsystem: "delivery", Name: name, Help: gauge.help,
+		}, gauge.value))
+	}
 	return m
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/url"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -39,6 +41,27 @@ type consumer struct {
 	slots    chan struct{} // one for each request that may be in flight
 	stopping chan struct{}
 	parked   parking
+	target   atomic.Pointer[target]
+}
+
+// target is where the requests go by some settings.
+type target struct {
+	settings *subscription.Subscription
+	host     string
+}
+
+// hostName is the host of the subscription's URL, with its port.
+func (c *consumer) hostName() string {
+	settings := c.settings.Load()
+	if t := c.target.Load(); t != nil && t.settings == settings {
+		return t.host
+	}
+	t := &target{settings: settings}
+	if u, err := url.Parse(settings.URL); err == nil {
+		t.host = strings.ToLower(u.Host)
+	}
+	c.target.Store(t)
+	return t.host
 }
 
 func (c *consumer) acquire(ctx context.Context) error {

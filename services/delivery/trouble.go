@@ -9,6 +9,7 @@ import (
 const (
 	troubleLedger        = "ledger"
 	troubleSubscriptions = "subscriptions"
+	troubleShortage      = "shortage"
 )
 
 // troubles are what keeps a Service from delivering at the moment.

@@ -435,6 +435,20 @@ func eventually(t *testing.T, within time.Duration, what string, condition func(
 	}
 }
 
+// relayed reports whether the relay is at the end of the log.
+func (s *system) relayed() bool {
+	s.t.Helper()
+	horizon, err := postgres.Horizon(s.t.Context(), s.db)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	position, err := postgres.RelayPosition(s.t.Context(), s.db)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return position >= horizon
+}
+
 // once fails unless the subscriber got exactly the events, each one time.
 func once(t *testing.T, sub *subscriber, ids []string) {
 	t.Helper()

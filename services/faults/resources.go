@@ -90,7 +90,7 @@ func fewFiles(ctx context.Context, c *Cluster) error {
 	for _, name := range []string{"victim", "a", "b"} {
 		c.Sink.Behave(name, Well)
 	}
-	if err := c.logged("too many open files", ""); err != nil {
+	if err := c.logged("short of files", ""); err != nil {
 		return fmt.Errorf("files were not short: %w", err)
 	}
 	return nil

@@ -150,7 +150,7 @@ func verdicts() []verdict {
 // say such a thing there.
 type door func(t *testing.T, e told) error
 
-var errNoWords = errors.New("cannot be expressed") //nolint:gochecknoglobals // a sentinel
+var errNoWords = errors.New("cannot be expressed")
 
 func TestEveryDoorOfTheLogHasTheSameRules(t *testing.T) {
 	t.Parallel()
@@ -214,10 +214,10 @@ func (e told) event() (events.Event, bool) {
 		for name, value := range out.Extensions {
 			if number, ok := value.(json.Number); ok {
 				n, err := number.Int64()
-				if err != nil || int64(int32(n)) != n { //nolint:gosec // that is the question
+				if err != nil || int64(int32(n)) != n {
 					return out, false
 				}
-				out.Extensions[name] = int32(n) //nolint:gosec // it was looked at
+				out.Extensions[name] = int32(n)
 			}
 		}
 	}
@@ -228,6 +228,7 @@ func inGo(t *testing.T) door {
 	t.Helper()
 	db := pgtest.New(t)
 	return func(t *testing.T, e told) error {
+		t.Helper()
 		event, ok := e.event()
 		if !ok {
 			return errNoWords
@@ -255,6 +256,7 @@ func inSQL(t *testing.T) door {
 	t.Helper()
 	db := pgtest.New(t)
 	return func(t *testing.T, e told) error {
+		t.Helper()
 		data, raw := e.sqlArguments()
 		_, err := db.ExecContext(t.Context(), `
 			SELECT posthorn.append_event($1, $2, $3::text::json, $4, coalesce($5::text, 'default'), $6::text::timestamptz,
@@ -268,6 +270,7 @@ func inSQLByBatch(t *testing.T) door {
 	t.Helper()
 	db := pgtest.New(t)
 	return func(t *testing.T, e told) error {
+		t.Helper()
 		data, raw := e.sqlArguments()
 		var outcome string
 		err := db.QueryRowContext(t.Context(), `
@@ -285,6 +288,7 @@ func intoTheTable(t *testing.T) door {
 	t.Helper()
 	db := pgtest.New(t)
 	return func(t *testing.T, e told) error {
+		t.Helper()
 		if e.source != "" && (len(e.id) > 128 || strings.ContainsAny(e.id, ". é")) {
 			return errNoWords // the id of a record can be a webhook-id
 		}
@@ -306,6 +310,7 @@ func byImport(t *testing.T) door {
 	db := pgtest.New(t)
 	n := 0
 	return func(t *testing.T, e told) error {
+		t.Helper()
 		n++
 		line := map[string]any{"id": e.id, "type": e.kind, "subject": e.subject, "occurredAt": e.at}
 		if e.id == "" {
@@ -347,6 +352,7 @@ func overHTTP(t *testing.T) door {
 	t.Helper()
 	url := anAPI(t, pgtest.URL(t))
 	return func(t *testing.T, e told) error {
+		t.Helper()
 		if e.account != "" || e.metadata != "" || e.media != "" && e.source == "" {
 			return errNoWords
 		}

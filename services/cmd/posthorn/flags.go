@@ -98,6 +98,7 @@ func (f keyFlags) keyring(openMode bool) (*signing.Keyring, error) {
 type deliveryFlags struct {
 	AllowNetworks []string `help:"Private networks that deliveries may reach, as CIDRs." placeholder:"10.1.0.0/16" env:"POSTHORN_ALLOW_NETWORKS"`
 	Retry         string   `help:"Delays before the retries of subscriptions that have no schedule." default:"5s,30s,2m,15m,1h,4h,12h" env:"POSTHORN_RETRY_SCHEDULE"`
+	MaxRequests   int      `help:"Requests to subscribers in flight at most. 0 is a quarter of the files that may be open, and 4096 at most." placeholder:"N" default:"0" env:"POSTHORN_MAX_REQUESTS"`
 }
 
 func (f deliveryFlags) networks() ([]netip.Prefix, error) {

@@ -138,9 +138,15 @@ func (p *program) addDelivery(db databaseFlags, mq brokerFlags, keys keyFlags, o
 	if err != nil {
 		return err
 	}
-	s := delivery.New(delivery.Config{Schedule: schedule}, delivery.Parts{
+	if flags.MaxRequests < 0 {
+		return fmt.Errorf("POSTHORN_MAX_REQUESTS: invalid number %d: want 0 or more", flags.MaxRequests)
+	}
+	requests, idle := delivery.Capacity(flags.MaxRequests)
+	s := delivery.New(delivery.Config{Schedule: schedule, MaxInFlight: requests}, delivery.Parts{
 		DB: pool, Keys: keyring, Messages: authenticator(keyring), Broker: config, Publisher: publisher, Consumers: consumers,
-		Sender: sender.New(sender.Config{AllowNetworks: networks, Logger: p.logger, UserAgent: "Posthorn/" + versionText()}),
+		Sender: sender.New(sender.Config{
+			AllowNetworks: networks, Logger: p.logger, UserAgent: "Posthorn/" + versionText(), MaxIdle: idle,
+		}),
 		Logger: p.logger, Metrics: p.metrics,
 	})
 	p.ready = append(p.ready, s.Ready)

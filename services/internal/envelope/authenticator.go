@@ -125,11 +125,11 @@ func sum(key *sync.Pool, e *Envelope, c *Content, digest *[sha256.Size]byte, tex
 // appendInput writes what is signed. Numbers have their size and texts their
 // length before them, so that no two messages have the same input.
 func appendInput(b []byte, e *Envelope, c *Content, digest *[sha256.Size]byte) []byte {
-	b = binary.BigEndian.AppendUint64(b, uint64(e.Position))                //nolint:gosec // Parse admits no negative ones
-	b = binary.BigEndian.AppendUint64(b, uint64(e.Run))                     //nolint:gosec // as above
-	b = binary.BigEndian.AppendUint64(b, uint64(e.Attempts))                //nolint:gosec // as above
-	b = binary.BigEndian.AppendUint64(b, uint64(e.Wait.Milliseconds()))     //nolint:gosec // as above
-	b = binary.BigEndian.AppendUint64(b, uint64(e.PublishedAt.UnixMilli())) //nolint:gosec // as above
+	b = binary.BigEndian.AppendUint64(b, uint64(e.Position))            //nolint:gosec // Parse admits no negative ones
+	b = binary.BigEndian.AppendUint64(b, uint64(e.Run))                 //nolint:gosec // as above
+	b = binary.BigEndian.AppendUint64(b, uint64(e.Attempts))            //nolint:gosec // as above
+	b = binary.BigEndian.AppendUint64(b, uint64(e.Wait.Milliseconds())) //nolint:gosec // as above
+	b = binary.BigEndian.AppendUint64(b, uint64(e.PublishedAt.UnixMilli()))
 	flags := byte(0)
 	if e.Suspect {
 		flags |= 1

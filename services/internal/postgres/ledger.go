@@ -224,6 +224,18 @@ func ClaimAttempts(ctx context.Context, q Queryer, claims []Claim) (answers []Cl
 	return answers, nil
 }
 
+// ReleaseClaim gives up a claim that was granted and not used.
+func ReleaseClaim(ctx context.Context, q Queryer, position int64, id subscription.ID, run, attempts int) error {
+	_, err := q.ExecContext(ctx, `
+		UPDATE posthorn.deliveries SET claimed_until = NULL
+		WHERE position = $1 AND subscription_id = $2 AND run = $3 AND attempts <= $4 AND claimed_until IS NOT NULL`,
+		position, id.UUID(), run, attempts)
+	if err != nil {
+		return Translate(fmt.Errorf("release claim: %w", err))
+	}
+	return nil
+}
+
 // Backlog is how many deliveries of a subscription are overdue.
 type Backlog struct {
 	Subscription subscription.ID

@@ -9,10 +9,11 @@ import (
 
 // Errors that say that this machine or process has none left of something.
 // They are no answer of anybody else.
-var (
-	filesShort = []syscall.Errno{syscall.EMFILE, syscall.ENFILE}
-	otherShort = []syscall.Errno{syscall.ENOBUFS, syscall.ENOMEM, syscall.EAGAIN, syscall.ENOSPC}
-)
+func filesShort() []syscall.Errno { return []syscall.Errno{syscall.EMFILE, syscall.ENFILE} }
+
+func otherShort() []syscall.Errno {
+	return []syscall.Errno{syscall.ENOBUFS, syscall.ENOMEM, syscall.EAGAIN, syscall.ENOSPC}
+}
 
 const (
 	textFiles  = "this machine has no files left to open"
@@ -22,12 +23,12 @@ const (
 
 // shortage tells our own shortages from failures of the subscriber's.
 func shortage(err error) (string, bool) {
-	for _, errno := range filesShort {
+	for _, errno := range filesShort() {
 		if errors.Is(err, errno) {
 			return textFiles, true
 		}
 	}
-	for _, errno := range otherShort {
+	for _, errno := range otherShort() {
 		if errors.Is(err, errno) {
 			return textMemory, true
 		}
@@ -37,12 +38,12 @@ func shortage(err error) (string, bool) {
 	}
 	// The resolver keeps of the error of its own connection no more than the text.
 	if dnsErr, ok := errors.AsType[*net.DNSError](err); ok && !dnsErr.IsNotFound {
-		for _, errno := range filesShort {
+		for _, errno := range filesShort() {
 			if strings.Contains(dnsErr.Err, errno.Error()) {
 				return textFiles, true
 			}
 		}
-		for _, errno := range otherShort {
+		for _, errno := range otherShort() {
 			if strings.Contains(dnsErr.Err, errno.Error()) {
 				return textMemory, true
 			}

@@ -58,7 +58,7 @@ func TestSendWithoutFiles(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestSendWithoutFiles$", "-test.v") //nolint:gosec // ourselves
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestSendWithoutFiles$", "-test.v")
 	cmd.Env = append(os.Environ(), withoutFiles+"=yes")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)

@@ -1,0 +1,42 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+
+	"posthorn/services/internal/envelope"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/sender"
+)
+
+var errShortOfResources = errors.New(
+	"requests to subscribers wait: this machine is short of files (ulimit -n), ports or memory; lower POSTHORN_MAX_REQUESTS or raise the limit")
+
+// runShort is called when a request could not be made for want of something of
+// ours. That is no attempt: nothing is recorded, and nothing starts for a
+// while. It returns errShortage.
+func (s *Service) runShort(ctx context.Context, c *consumer, e envelope.Envelope, result sender.Result, claimed bool) error {
+	s.metrics.shortages.Inc()
+	s.Logger.Debug("request waits", "subscription", c.id, "error", result.Error)
+	if claimed {
+		// The right to the attempt goes back, or the next one to ask would wait
+		// until it has run out. Where that fails it does run out.
+		if err := postgres.ReleaseClaim(ctx, s.DB, e.Position, c.id, e.Run, e.Attempts); err != nil {
+			s.Logger.Debug("claim is not released", "subscription", c.id, "position", e.Position, "error", err)
+		}
+	}
+	s.gate.short()
+	s.Sender.Close() // the connections that are idle are files
+	return errShortage
+}
+
+// shortageChanged is called when a shortage begins and when it is over.
+func (s *Service) shortageChanged(short bool) {
+	if !short {
+		s.troubles.clear(troubleShortage)
+		s.Logger.Info("shortage is over")
+		return
+	}
+	s.troubles.set(troubleShortage, errShortOfResources)
+	s.Logger.Warn("requests to subscribers wait", "error", errShortOfResources)
+}
