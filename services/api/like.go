@@ -11,10 +11,9 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"posthorn/events/strictjson"
 	"posthorn/outbox"
 	"posthorn/services/internal/postgres"
-
-	"posthorn/events/strictjson"
 )
 
 // Limits of what a like names, in bytes.

@@ -70,8 +70,10 @@ func odd() []events.Event {
 		{Type: "A", Data: []byte(`"\ud83d\ude00 "`), Metadata: map[string]string{"traceparent": "x", "\u0085": "\u202e\n"}},
 		{Type: "A", ID: "chosen/id", Account: "other", Data: []byte("\"\u2028\u007f\""), OccurredAt: time.Date(1, 1, 1, 0, 0, 0, 1000, time.UTC)},
 		{Type: "A", ID: "chosen/id", Data: []byte(`12345678901234567890.10e0`), OccurredAt: time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC)},
-		{Type: "A", ID: "ce 1.\u202e", Source: "/photos", Data: []byte(`{"a": 1}`), DataSchema: "https://example.com/s",
-			Extensions: map[string]any{"tenant": "\u0085", "retries": int32(3), "last": true}},
+		{
+			Type: "A", ID: "ce 1.\u202e", Source: "/photos", Data: []byte(`{"a": 1}`), DataSchema: "https://example.com/s",
+			Extensions: map[string]any{"tenant": "\u0085", "retries": int32(3), "last": true},
+		},
 		{Type: "A", ID: "chosen/id", Source: "/photos", Data: []byte("<a>\x1b</a>"), ContentType: "application/xml; charset=utf-8"},
 		{Type: "A", ContentType: "application/octet-stream", Data: []byte("\xff\x00")},
 		{Type: "A", ContentType: "text/plain"},
