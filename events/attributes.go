@@ -133,7 +133,7 @@ func (e Event) validateAttributes() error {
 		case bool, int32:
 			size += len(fmt.Sprint(v))
 		default:
-			return fmt.Errorf("%w: extension %q: want text, true, false or an integer of 32 bits", ErrInvalid, name)
+			return fmt.Errorf("%w: extension %q: want a string, bool or int32, not %T", ErrInvalid, name, value)
 		}
 		if name == attributeID {
 			size -= jsonbSize(e.SourceID)

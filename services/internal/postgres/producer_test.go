@@ -221,3 +221,27 @@ func mustSameConn(t *testing.T, db *sql.DB) *sql.DB {
 	db.SetMaxIdleConns(1)
 	return db
 }
+
+// Should the table refuse what Validate lets pass, it is still the event's fault
+// and names the field.
+func TestARefusalOfTheTableNamesTheField(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	var names []string
+	if err := db.QueryRowContext(t.Context(), `
+		SELECT array_agg(conname::text) FROM pg_constraint
+		WHERE conrelid = 'posthorn.outbox'::regclass AND contype = 'c' AND conname NOT IN ('outbox_kind_check', 'outbox_recorded_at_is_in_the_years_1_to_9999')`).
+		Scan(pq.Array(&names)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range append(names, "") {
+		err := postgres.Translate(&pq.Error{Code: "23514", Constraint: name, Message: "data: is nested deeper than 63 levels"})
+		if !errors.Is(err, events.ErrInvalid) || strings.Count(err.Error(), ": ") < 2 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	_, err := db.ExecContext(t.Context(), `SELECT posthorn.append_event('T', repeat('s', 513))`)
+	if err = postgres.Translate(err); !errors.Is(err, events.ErrInvalid) || !strings.HasSuffix(err.Error(), ": subject: longer than 512 bytes") {
+		t.Errorf("%v", err)
+	}
+}
