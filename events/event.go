@@ -2,8 +2,8 @@
 // programs around it: what an event is, which types and patterns are well
 // formed and match, and the bytes that a subscriber receives.
 //
-// It promises that the JSON written by AppendBody carries an event's data as
-// the very bytes that were given, and that Pattern.Match agrees with a
+// It promises that the JSON written by AppendBody carries an event's data, if
+// that is JSON, as the very bytes that were given, and that Pattern.Match agrees with a
 // RabbitMQ topic exchange on every type. What is malformed is refused with an
 // error that names the field; nothing is repaired silently. It depends on the
 // standard library alone.
@@ -13,12 +13,13 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"posthorn/events/strictjson"
 )
 
 // DefaultAccount owns what no account was named for.
@@ -26,9 +27,10 @@ const DefaultAccount = "default"
 
 // Limits, in bytes.
 const (
-	MaxIDBytes      = 128
-	MaxSubjectBytes = 512
-	MaxDataBytes    = 1 << 20
+	MaxIDBytes       = 128
+	MaxSubjectBytes  = 512
+	MaxDataBytes     = 1 << 20
+	MaxMetadataBytes = 8 << 10 // as the text of Postgres' jsonb
 )
 
 // ErrInvalid is wrapped by every error of Validate, ParseType and ParsePattern.
@@ -40,7 +42,8 @@ type Event struct {
 	// Position is the event's place in the outbox, from 1; 0 while it has none.
 	Position int64
 	// ID is "evt_" and a UUIDv7, or an id that the producer chose so that
-	// appending again is harmless. It is the webhook-id of every delivery.
+	// appending again is harmless. It is the webhook-id of every delivery. The id
+	// of an event with a Source may be any text while it is not in the outbox.
 	ID string
 	// Account whose subscriptions may see the event. Empty means DefaultAccount.
 	Account string
@@ -49,8 +52,22 @@ type Event struct {
 	// Subject is what the event is about, for example "photo/123". Events of
 	// one subject are published in the order of the log. May be empty.
 	Subject string
-	// Data is one JSON value. Its bytes are kept as they are. Empty means null.
+	// Data is one JSON value, unless ContentType says otherwise. Its bytes are
+	// kept as they are. Empty means null where it is JSON.
 	Data []byte
+	// ContentType is the media type of Data. Empty means JSON.
+	ContentType string
+	// DataSchema is the URI of the schema that Data adheres to. May be empty.
+	DataSchema string
+	// Source is where the event comes from, a URI reference. May be empty. Events
+	// with a source are told apart by Source and ID, as CloudEvents are.
+	Source string
+	// SourceID is the id that the event has at its source, where ID is another:
+	// one that can be a webhook-id and is not taken.
+	SourceID string
+	// Extensions are further attributes of a CloudEvent. Names are lower-case
+	// letters and digits, values are of type string, bool or int32.
+	Extensions map[string]any
 	// Metadata travels with the event and is not part of what subscribers get
 	// in the body, for example a trace context.
 	Metadata map[string]string
@@ -65,23 +82,83 @@ func (e Event) Validate() error {
 	if _, err := ParseType(e.Type); err != nil {
 		return err
 	}
-	if e.ID != "" {
-		if err := validateID(e.ID); err != nil {
-			return err
-		}
+	if err := e.validateIdentity(); err != nil {
+		return err
 	}
 	if e.Account != "" && !validAccount(e.Account) {
 		return fmt.Errorf("%w: account: want 1 to 64 lower-case letters, digits, \"_\" or \"-\"", ErrInvalid)
 	}
+	if !e.OccurredAt.IsZero() {
+		// Postgres keeps microseconds.
+		if at := e.OccurredAt.UTC().Round(time.Microsecond); at.Year() < 1 || at.Year() > 9999 || at.IsZero() {
+			return fmt.Errorf("%w: occurredAt: want a time in the years 1 to 9999", ErrInvalid)
+		}
+	}
 	switch {
 	case len(e.Subject) > MaxSubjectBytes:
 		return fmt.Errorf("%w: subject: longer than %d bytes", ErrInvalid, MaxSubjectBytes)
-	case !utf8.ValidString(e.Subject) || strings.IndexByte(e.Subject, 0) >= 0:
+	case !validText(e.Subject):
 		return fmt.Errorf("%w: subject: not UTF-8 text", ErrInvalid)
-	case len(e.Data) > MaxDataBytes:
+	}
+	if err := validateMetadata(e.Metadata); err != nil {
+		return err
+	}
+	if err := e.validateAttributes(); err != nil {
+		return err
+	}
+	return e.validateData()
+}
+
+func (e Event) validateData() error {
+	if len(e.Data) > MaxDataBytes {
 		return fmt.Errorf("%w: data: longer than %d bytes", ErrInvalid, MaxDataBytes)
-	case len(e.Data) > 0 && !(utf8.Valid(e.Data) && json.Valid(e.Data)):
-		return fmt.Errorf("%w: data: not a JSON value in UTF-8", ErrInvalid)
+	}
+	if len(e.Data) > 0 && e.JSON() {
+		// It is one level down in the body that subscribers get.
+		if err := strictjson.Check(e.Data, 1); err != nil {
+			return fmt.Errorf("%w: data: want one JSON value: %w", ErrInvalid, err)
+		}
+	}
+	return nil
+}
+
+// validateIdentity checks the id, and the one at the source.
+func (e Event) validateIdentity() error {
+	switch {
+	case e.Source == "" && e.SourceID != "":
+		return fmt.Errorf("%w: sourceId: want a source with it", ErrInvalid)
+	case e.SourceID != "":
+		if len(e.SourceID) > MaxSourceBytes || !validText(e.SourceID) {
+			return fmt.Errorf("%w: sourceId: want text of at most %d bytes", ErrInvalid, MaxSourceBytes)
+		}
+	case e.Source != "":
+		if len(e.ID) > MaxSourceBytes || !validText(e.ID) {
+			return fmt.Errorf("%w: id: want text of at most %d bytes", ErrInvalid, MaxSourceBytes)
+		}
+		return nil
+	}
+	if e.ID == "" {
+		return nil
+	}
+	return validateID(e.ID)
+}
+
+func validText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
+
+// validateMetadata measures what Postgres measures: the text of its jsonb.
+func validateMetadata(metadata map[string]string) error {
+	if len(metadata) == 0 {
+		return nil
+	}
+	size := 0
+	for name, value := range metadata {
+		if !validText(name) || !validText(value) {
+			return fmt.Errorf("%w: metadata %q: not UTF-8 text", ErrInvalid, name)
+		}
+		size += jsonbSize(name) + jsonbSize(value) + 4
+	}
+	if size > MaxMetadataBytes {
+		return fmt.Errorf("%w: metadata: longer than %d bytes", ErrInvalid, MaxMetadataBytes)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -24,7 +25,15 @@ func TestBodiesAreWrittenAsTheGoldenFilesSay(t *testing.T) {
 			ID: "evt_019a0000-0000-7000-8000-000000000001", Type: "LIKED_PHOTO", Subject: "photo/123",
 			Data: []byte(`{"photoId":"123", "by" : "ann"}`), OccurredAt: at,
 		},
-		"bare":    {ID: "order-7", Type: "a.b-c.D_4", OccurredAt: at.Truncate(time.Second)},
+		"bare": {ID: "order-7", Type: "a.b-c.D_4", OccurredAt: at.Truncate(time.Second)},
+		"cloudevent": {
+			ID: "ce_0", Type: "a.b", Subject: "s", Data: []byte(`{"a": 1}`), OccurredAt: at, Source: "/s?x=%20", SourceID: "a.b \"é\"",
+			DataSchema: "https://example.com/s", ContentType: "application/json", Extensions: map[string]any{"tenant": "<x>", "retries": int32(-3), "last": true},
+		},
+		"text":    {ID: "t", Type: "T", Data: []byte("<a>\"é\"\n</a>"), OccurredAt: at, ContentType: "application/xml; charset=UTF-8"},
+		"empty":   {ID: "t", Type: "T", OccurredAt: at, ContentType: "text/plain"},
+		"latin1":  {ID: "t", Type: "T", Data: []byte("plain"), OccurredAt: at, ContentType: "text/plain; charset=latin1"},
+		"binary":  {ID: "t", Type: "T", Data: []byte("\x89PNG\x00\xff"), OccurredAt: at, ContentType: "image/png"},
 		"escapes": {ID: `a"\<&>`, Type: "T", Subject: "é\n\u2028\"\\<>", Data: []byte(`"\u0000\ud83d\ude00 1e400"`), OccurredAt: at},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -48,8 +57,11 @@ func TestBodiesAreWrittenAsTheGoldenFilesSay(t *testing.T) {
 				t.Fatal(err)
 			}
 			data := string(e.Data)
-			if data == "" {
+			if data == "" && e.JSON() {
 				data = "null"
+			}
+			if !reflect.DeepEqual(back.Attributes(), e.Attributes()) {
+				t.Errorf("attributes came back as %v", back.Attributes())
 			}
 			if back.ID != e.ID || back.Type != e.Type || back.Subject != e.Subject || string(back.Data) != data || !back.OccurredAt.Equal(e.OccurredAt) {
 				t.Errorf("parsed back as %+v", back)
@@ -153,5 +165,74 @@ func BenchmarkAppendBody(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		buf = e.AppendBody(buf[:0])
+	}
+}
+
+func TestAttributesComeBackAsTheyWere(t *testing.T) {
+	t.Parallel()
+	for _, e := range []events.Event{
+		{},
+		{Source: "/s", SourceID: "a.b", DataSchema: "urn:x", ContentType: "text/plain"},
+		{Extensions: map[string]any{"a": "é", "b": true, "c": int32(-7)}},
+	} {
+		text, err := json.Marshal(e.Attributes())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var back events.Event
+		if e.Attributes() != nil {
+			if err := back.ParseAttributes(text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !reflect.DeepEqual(back, e) {
+			t.Errorf("%s came back as %+v, want %+v", text, back, e)
+		}
+	}
+	for _, text := range []string{`[]`, `{`, `{"source":1}`, `{"source":""}`, `{"a":1.5}`, `{"a":4294967296}`, `{"a":{}}`, `{"A":1}`, `{"time":"x"}`, `{"dataschema":"x"}`} {
+		var e events.Event
+		if err := e.ParseAttributes([]byte(text)); !errors.Is(err, events.ErrInvalid) || e.Attributes() != nil {
+			t.Errorf("ParseAttributes(%s) = %v, want ErrInvalid", text, err)
+		}
+	}
+}
+
+func TestWhatAnIDMayBeDependsOnTheSource(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		event events.Event
+		ok    bool
+	}{
+		{events.Event{ID: "a.b c"}, false},
+		{events.Event{ID: "a.b c", Source: "/s"}, true},
+		{events.Event{ID: "a.b c", Source: "/s", SourceID: "x"}, false},
+		{events.Event{ID: "abc", Source: "/s", SourceID: "a.b c"}, true},
+		{events.Event{ID: "abc", SourceID: "a.b c"}, false},
+		{events.Event{Source: "/s", ID: strings.Repeat("x", 1025)}, false},
+		{events.Event{Source: "/s", ID: "\x00"}, false},
+		{events.Event{Source: "/s"}, true},
+	} {
+		c.event.Type = "T"
+		if err := c.event.Validate(); (err == nil) != c.ok {
+			t.Errorf("%+v: %v", c.event, err)
+		}
+	}
+}
+
+func TestOccurredAtIsWhatPostgresAndRFC3339CanHold(t *testing.T) {
+	t.Parallel()
+	for at, ok := range map[time.Time]bool{
+		{}: true, // none
+		time.Date(1, 1, 1, 0, 0, 0, 1000, time.UTC):                    true,
+		time.Date(1, 1, 1, 0, 0, 0, 100, time.UTC):                     false, // none, to the microsecond
+		time.Date(0, 12, 31, 23, 59, 59, 0, time.UTC):                  false,
+		time.Date(9999, 12, 31, 23, 59, 59, 999_999_499, time.UTC):     true,
+		time.Date(9999, 12, 31, 23, 59, 59, 999_999_500, time.UTC):     false, // Postgres rounds
+		time.Date(9999, 12, 31, 23, 59, 59, 0, time.FixedZone("", -1)): false,
+		time.Date(292277, 1, 1, 0, 0, 0, 0, time.UTC):                  false,
+	} {
+		if err := (events.Event{Type: "T", OccurredAt: at}).Validate(); (err == nil) != ok {
+			t.Errorf("%v: %v", at, err)
+		}
 	}
 }

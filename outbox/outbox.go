@@ -21,6 +21,8 @@ package outbox
 import (
 	"context"
 	"database/sql"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -57,7 +59,9 @@ type Result struct {
 // Append appends the events in the given order and returns them with their
 // id, position and times. An event without an id gets one; an event with an
 // id that is in the log already, with the same content, is not appended again
-// and the one in the log is returned. ErrConflict where the content differs:
+// and the one in the log is returned. An event with a source is told from others
+// by source and id; where its id cannot be a webhook-id, or is taken by an event
+// of another source, it comes back with another one and the SourceID set. ErrConflict where the content differs:
 // nothing of this call may be committed then.
 func Append(ctx context.Context, tx Tx, batch ...events.Event) ([]events.Event, error) {
 	results, err := AppendEach(ctx, tx, batch...)
@@ -87,7 +91,7 @@ func AppendEach(ctx context.Context, tx Tx, batch ...events.Event) (results []Re
 	rows, err := tx.QueryContext(ctx, `
 		SELECT ordinal, position, id, occurred, recorded, outcome
 		FROM posthorn.append_events($1::text[], $2::boolean[], $3::text[], $4::text[], $5::text[],
-		                            $6::text[], $7::text[], $8::timestamptz[])`, args...)
+		                            $6::text[], $7::text[], $8::timestamptz[], $9::text[], $10::bytea[], true)`, args...)
 	if err != nil {
 		return nil, fmt.Errorf("append events: %w", err)
 	}
@@ -104,6 +108,9 @@ func AppendEach(ctx context.Context, tx Tx, batch ...events.Event) (results []Re
 			return nil, fmt.Errorf("read appended event: %w", err)
 		}
 		r := &results[ordinal-1]
+		if r.Source != "" && r.ID != "" && r.SourceID == "" && r.ID != id {
+			r.SourceID = r.ID
+		}
 		r.Position, r.ID, r.Outcome = position.Int64, id, Outcome(outcome)
 		r.OccurredAt, r.RecordedAt = occurred.Time, recorded.Time
 		seen++
@@ -118,11 +125,11 @@ func AppendEach(ctx context.Context, tx Tx, batch ...events.Event) (results []Re
 }
 
 // encode checks the batch and lays it out as the array literals that
-// append_events takes: the one form that every driver passes on alike.
+// append_events takes: the one form that every driver passes on alike. What no
+// event of the batch has is NULL, whole.
 func encode(batch []events.Event) ([]any, []Result, error) {
-	now := time.Now()
 	results := make([]Result, len(batch))
-	var ids, keyed, accounts, types, subjects, data, metadata, occurred array
+	var ids, keyed, accounts, types, subjects, data, metadata, occurred, attributes, bytes array
 	for i, e := range batch {
 		if err := e.Validate(); err != nil {
 			return nil, nil, fmt.Errorf("event %d: %w", i, err)
@@ -130,43 +137,77 @@ func encode(batch []events.Event) ([]any, []Result, error) {
 		if e.Account == "" {
 			e.Account = events.DefaultAccount
 		}
-		if len(e.Data) == 0 {
+		if len(e.Data) == 0 && e.JSON() {
 			e.Data = []byte("null")
 		}
-		meta, err := encodeMetadata(e.Metadata)
+		meta, err := object(e.Metadata)
 		if err != nil {
-			return nil, nil, fmt.Errorf("event %d: %w", i, err)
+			return nil, nil, fmt.Errorf("event %d: encode metadata: %w", i, err)
 		}
 		if e.ID == "" {
-			e.ID = events.NewID(now)
+			ids.raw("NULL") // it gets one there
 			keyed.raw("f")
 		} else {
+			ids.text(e.ID)
 			keyed.raw("t")
 		}
-		ids.text(e.ID)
 		accounts.text(e.Account)
 		types.text(e.Type)
 		subjects.text(e.Subject)
-		data.text(string(e.Data))
+		if e.JSON() {
+			data.text(string(e.Data))
+		} else {
+			bytes.set(i, `\x`+hex.EncodeToString(e.Data))
+			data.raw("NULL")
+		}
 		metadata.text(meta)
 		if e.OccurredAt.IsZero() {
 			occurred.raw("NULL")
 		} else {
 			occurred.text(e.OccurredAt.UTC().Format(time.RFC3339Nano))
 		}
+		if all := e.Attributes(); all != nil {
+			text, err := object(all)
+			if err != nil {
+				return nil, nil, fmt.Errorf("event %d: encode attributes: %w", i, err)
+			}
+			attributes.set(i, text)
+		}
 		results[i].Event = e
 	}
 	return []any{
-		ids.String(), keyed.String(), accounts.String(), types.String(),
-		subjects.String(), data.String(), metadata.String(), occurred.String(),
+		ids.String(), keyed.String(), accounts.String(), types.String(), subjects.String(), data.String(),
+		metadata.String(), occurred.String(), attributes.orNull(), bytes.orNull(),
 	}, results, nil
+}
+
+// object is the JSON object of a map.
+func object[V any](m map[string]V) (string, error) {
+	if len(m) == 0 {
+		return "{}", nil
+	}
+	b, err := json.Marshal(m)
+	return string(b), err
 }
 
 // array builds the text form of a one-dimensional Postgres array
 // (PostgreSQL manual, 8.15.2: Array Value Input).
-type array struct{ b strings.Builder }
+type array struct {
+	b strings.Builder
+	n int // elements
+}
+
+// set appends the element of a place, with NULL for those before it that have
+// none.
+func (a *array) set(place int, element string) {
+	for a.n < place {
+		a.raw("NULL")
+	}
+	a.text(element)
+}
 
 func (a *array) raw(element string) {
+	a.n++
 	if a.b.Len() == 0 {
 		a.b.WriteByte('{')
 	} else {
@@ -192,3 +233,10 @@ func (a *array) text(element string) {
 }
 
 func (a *array) String() string { return a.b.String() + "}" }
+
+func (a *array) orNull() any {
+	if a.n == 0 {
+		return nil
+	}
+	return a.String()
+}

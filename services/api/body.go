@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+
+	"posthorn/events/strictjson"
 )
 
 // readBody reads at most maxBodyBytes and undoes the body's coding. A body that
@@ -159,7 +161,7 @@ func checkJSONBody(r *http.Request, body []byte) *Problem {
 	if !known {
 		return unsupported(media, accepted...)
 	}
-	if err := checkJSON(body); err != nil {
+	if err := strictjson.Check(body, 0); err != nil {
 		return malformed(err)
 	}
 	return nil

@@ -2,33 +2,23 @@ package api
 
 import (
 	"encoding/base64"
-	"mime"
-	"net/http"
-	"net/url"
+	"encoding/json"
 	"strings"
-	"unicode/utf8"
 
 	"posthorn/events"
+	"posthorn/events/strictjson"
 )
 
-// cloudEvent is a CloudEvent (1.0.2) on its way to an event: id, type,
-// subject, time and data are the event's; source, dataschema and extensions
-// go into its metadata, with "ce_" before their names.
+// cloudEvent is a CloudEvent (1.0.2) on its way to an event.
 //
 // The codec is our own: the SDK's lets names be given twice, takes data that
 // is not JSON apart, and keeps neither the bytes of data nor which field was
 // wrong.
 type cloudEvent struct {
 	fields
-	event       events.Event
-	seen        uint8
-	contentType string
-	extensions  map[string]string
-	extraBytes  int
+	event events.Event
+	seen  uint8
 }
-
-// maxExtensionBytes limits names and values of all extensions together.
-const maxExtensionBytes = 8 << 10
 
 const (
 	seenID = 1 << iota
@@ -53,10 +43,11 @@ func (c *cloudEvent) attribute(name, value string) {
 		}
 	case "source":
 		c.seen |= seenSource
-		if _, err := url.Parse(value); err != nil || value == "" {
-			c.add(name, "must be a URI reference")
+		c.event.Source = value
+		if value == "" {
+			c.add(name, "is empty")
 		}
-		c.extra(name, value)
+		c.try(name, events.Event{Source: value})
 	case "type":
 		c.seen |= seenType
 		c.event.Type = value
@@ -68,102 +59,119 @@ func (c *cloudEvent) attribute(name, value string) {
 	case "time":
 		c.event.OccurredAt = c.time(name, value)
 	case "dataschema":
-		if u, err := url.Parse(value); err != nil || !u.IsAbs() {
-			c.add(name, "must be an absolute URI")
+		c.event.DataSchema = value
+		if value == "" {
+			c.add(name, "is empty; leave it out where there is none")
 		}
-		c.extra(name, value)
+		c.try(name, events.Event{DataSchema: value})
 	case "datacontenttype":
-		c.contentType = value
+		c.event.ContentType = value
+		if value == "" {
+			c.add(name, "is empty; leave it out where there is none")
+		}
+		c.try(name, events.Event{ContentType: value})
 	default:
-		c.extra(name, value)
+		c.extension(name, value)
 	}
 }
 
-func (c *cloudEvent) extra(name, value string) {
-	for i := range len(name) {
-		if b := name[i]; (b < 'a' || b > 'z') && (b < '0' || b > '9') {
-			c.add(name, "is not an attribute name: only lower-case letters and digits may be in one")
-			return
-		}
+// try names the attribute that an event is refused for.
+func (c *cloudEvent) try(name string, e events.Event) {
+	e.Type = "any"
+	if err := e.Validate(); err != nil {
+		c.add(name, eventIssue(err).Message)
 	}
-	if strings.ContainsRune(value, 0) || !utf8.ValidString(value) {
-		c.add(name, "is not text")
-		return
+}
+
+func (c *cloudEvent) extension(name string, value any) {
+	extensions := map[string]any{name: value}
+	c.try(name, events.Event{Extensions: extensions})
+	if c.event.Extensions == nil {
+		c.event.Extensions = extensions
 	}
-	if c.extraBytes += len(name) + len(value); c.extraBytes > maxExtensionBytes {
-		c.add(name, "is too much: all extensions together may have 8192 bytes")
-		return
-	}
-	c.extensions["ce_"+name] = value
+	c.event.Extensions[name] = value
 }
 
 // finish checks what has come together.
 func (c *cloudEvent) finish() (events.Event, *Problem) {
-	if c.contentType != "" && !jsonMedia(c.contentType) {
-		return events.Event{}, problem(http.StatusUnsupportedMediaType,
-			"The event's datacontenttype must be JSON, such as application/json: other data is not taken in.",
-			inBody("datacontenttype", "must be JSON"))
-	}
 	for i, name := range []string{"id", "source", "type", "specversion"} {
 		if c.seen&(1<<i) == 0 {
 			c.add(name, "is required")
 		}
 	}
-	c.event.Metadata = c.extensions
 	return c.check(c.event)
-}
-
-// jsonMedia reports whether a media type means JSON: application/json,
-// text/json or anything that ends in +json.
-func jsonMedia(contentType string) bool {
-	media, params, err := mime.ParseMediaType(contentType)
-	if err != nil {
-		return false
-	}
-	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") {
-		return false
-	}
-	return media == mediaJSON || media == "text/json" || strings.HasSuffix(media, "+json")
 }
 
 // decodeCloudEvent reads a CloudEvent in its JSON form.
 func decodeCloudEvent(raw []byte, prefix string) (events.Event, *Problem) {
-	members, err := parseObject(raw)
+	members, err := strictjson.Object(raw)
 	if err != nil {
-		return events.Event{}, malformed(err.under(strings.TrimSuffix(prefix, ".")))
+		return events.Event{}, malformed(err.Under(strings.TrimSuffix(prefix, ".")))
 	}
-	c := cloudEvent{fields: fields{prefix: prefix}, extensions: map[string]string{}}
-	for _, m := range members {
+	c := cloudEvent{fields: fields{prefix: prefix}}
+	var data, encoded *strictjson.Member
+	for i, m := range members {
 		switch {
-		case m.name == "data":
-			if c.event.Data != nil {
-				c.add("data", "data and data_base64 exclude each other")
-			}
-			c.event.Data = m.raw
-		case m.name == "data_base64":
-			if c.event.Data != nil {
-				c.add("data_base64", "data and data_base64 exclude each other")
-			}
-			data, err := base64.StdEncoding.DecodeString(c.text(m))
-			if err != nil {
-				c.add("data_base64", "is not base64")
-			} else if bad := checkJSON(data); bad != nil {
-				c.add("data_base64", bad.Error())
-			}
-			c.event.Data = data
-		case m.raw[0] == '"':
-			c.attribute(m.name, unquote(m.raw))
-		case string(m.raw) == "null":
+		case m.Name == "data":
+			data = &members[i]
+		case m.Name == "data_base64":
+			encoded = &members[i]
+		case m.Raw[0] == '"':
+			c.attribute(m.Name, strictjson.Text(m.Raw))
+		case string(m.Raw) == "null":
 			// An attribute that is null is an attribute that is not there.
-		case m.raw[0] == '{' || m.raw[0] == '[':
-			c.add(m.name, "must not be an object or array")
-		case wellKnown(m.name):
-			c.add(m.name, "must be a string")
-		default: // a number or boolean
-			c.extra(m.name, string(m.raw))
+		case m.Raw[0] == '{' || m.Raw[0] == '[':
+			c.add(m.Name, "must not be an object or array")
+		case wellKnown(m.Name):
+			c.add(m.Name, "must be a string")
+		case m.Raw[0] == 't' || m.Raw[0] == 'f':
+			c.extension(m.Name, m.Raw[0] == 't')
+		default:
+			var n int32
+			if json.Unmarshal(m.Raw, &n) != nil {
+				c.add(m.Name, "must be an integer of 32 bits; write other numbers as text")
+				continue
+			}
+			c.extension(m.Name, n)
 		}
 	}
+	// What the data is depends on an attribute that may come after it.
+	switch {
+	case data != nil && encoded != nil:
+		c.add("data", "data and data_base64 exclude each other")
+	case data != nil:
+		c.data(*data)
+	case encoded != nil:
+		c.encodedData(*encoded)
+	}
 	return c.finish()
+}
+
+// data takes the member data: JSON, or a string that holds text of another type.
+func (c *cloudEvent) data(m strictjson.Member) {
+	switch {
+	case c.event.JSON():
+		c.event.Data = m.Raw
+	case m.Raw[0] == '"':
+		c.event.Data = []byte(strictjson.Text(m.Raw))
+	case string(m.Raw) != "null":
+		c.add("data", "must be a string where datacontenttype is not JSON; other bytes go into data_base64")
+	}
+}
+
+func (c *cloudEvent) encodedData(m strictjson.Member) {
+	if string(m.Raw) == "null" {
+		return
+	}
+	data, err := base64.StdEncoding.DecodeString(c.text(m))
+	if err != nil {
+		c.add("data_base64", "is not base64")
+	} else if c.event.JSON() {
+		if bad := strictjson.Check(data, 1); bad != nil {
+			c.add("data_base64", bad.Error()+"; a datacontenttype such as application/octet-stream says what it is")
+		}
+	}
+	c.event.Data = data
 }
 
 func wellKnown(name string) bool {

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"posthorn/events"
+	"posthorn/events/strictjson"
 )
 
 // Media types of events.
@@ -44,13 +45,13 @@ func decodeEvents(r *http.Request, body []byte) (batch []events.Event, many bool
 		return nil, false, unsupported(media, mediaJSON, mediaCloudEvent, mediaCloudEventsBatch)
 	}
 	if len(body) == 0 {
-		return nil, false, malformed(&syntaxError{message: "is empty"})
+		return nil, false, malformed(&strictjson.Error{Message: "is empty"})
 	}
 	if !many {
 		e, p := decode(body, "")
 		return []events.Event{e}, false, p
 	}
-	elements, err := parseArray(body, maxBatch)
+	elements, err := strictjson.Array(body, maxBatch)
 	if err != nil {
 		return nil, true, malformed(err)
 	}
@@ -100,12 +101,12 @@ func (f *fields) add(name, message string) {
 	f.issues = append(f.issues, issue)
 }
 
-func (f *fields) text(m member) string {
-	if m.raw[0] != '"' {
-		f.add(m.name, "must be a string")
+func (f *fields) text(m strictjson.Member) string {
+	if m.Raw[0] != '"' {
+		f.add(m.Name, "must be a string")
 		return ""
 	}
-	return unquote(m.raw)
+	return strictjson.Text(m.Raw)
 }
 
 func (f *fields) time(name, text string) time.Time {
@@ -146,15 +147,15 @@ func (f *fields) check(e events.Event) (events.Event, *Problem) {
 // {"id","type","subject","data","occurredAt"}, where timestamp, as in the body
 // that subscribers get, is another name for occurredAt.
 func decodeEvent(raw []byte, prefix string) (events.Event, *Problem) {
-	members, err := parseObject(raw)
+	members, err := strictjson.Object(raw)
 	if err != nil {
-		return events.Event{}, malformed(err.under(strings.TrimSuffix(prefix, ".")))
+		return events.Event{}, malformed(err.Under(strings.TrimSuffix(prefix, ".")))
 	}
 	f := fields{prefix: prefix}
 	var e events.Event
 	typed := false
 	for _, m := range members {
-		switch m.name {
+		switch m.Name {
 		case "id":
 			if e.ID = f.text(m); e.ID == "" && len(f.issues) == 0 {
 				f.add("id", "is empty; leave it out to get one")
@@ -164,17 +165,17 @@ func decodeEvent(raw []byte, prefix string) (events.Event, *Problem) {
 		case "subject":
 			e.Subject = f.text(m)
 		case "data":
-			e.Data = m.raw
+			e.Data = m.Raw
 		case "occurredAt", "timestamp":
 			if !e.OccurredAt.IsZero() {
-				f.add(m.name, "occurredAt and timestamp are the same thing; give one")
+				f.add(m.Name, "occurredAt and timestamp are the same thing; give one")
 				continue
 			}
-			if text := f.text(m); m.raw[0] == '"' {
-				e.OccurredAt = f.time(m.name, text)
+			if text := f.text(m); m.Raw[0] == '"' {
+				e.OccurredAt = f.time(m.Name, text)
 			}
 		default:
-			f.add(m.name, "is not a known field")
+			f.add(m.Name, "is not a known field")
 		}
 	}
 	if !typed {
@@ -186,7 +187,7 @@ func decodeEvent(raw []byte, prefix string) (events.Event, *Problem) {
 // decodeBinary reads a CloudEvent whose attributes are headers and whose body
 // is its data.
 func decodeBinary(r *http.Request, body []byte) (events.Event, *Problem) {
-	c := cloudEvent{fields: fields{location: "header", prefix: "ce-"}, extensions: map[string]string{}}
+	c := cloudEvent{fields: fields{location: "header", prefix: "ce-"}}
 	for name, values := range r.Header {
 		attribute, ok := cutPrefixFold(name, "Ce-")
 		if !ok {
@@ -203,10 +204,17 @@ func decodeBinary(r *http.Request, body []byte) (events.Event, *Problem) {
 		}
 		c.attribute(attribute, value)
 	}
-	c.contentType = r.Header.Get("Content-Type")
+	if contentType := r.Header.Get("Content-Type"); contentType != "" {
+		c.event.ContentType = contentType
+		if err := (events.Event{Type: "any", ContentType: contentType}).Validate(); err != nil {
+			return events.Event{}, unsupported(contentType)
+		}
+	}
 	if len(body) > 0 {
-		if err := checkJSON(body); err != nil && (c.contentType == "" || jsonMedia(c.contentType)) {
-			return events.Event{}, malformed(err)
+		if c.event.JSON() {
+			if err := strictjson.Check(body, 1); err != nil {
+				return events.Event{}, malformed(err)
+			}
 		}
 		c.event.Data = body
 	}
@@ -220,9 +228,22 @@ func cutPrefixFold(s, prefix string) (string, bool) {
 	return string(bytes.ToLower([]byte(s[len(prefix):]))), true
 }
 
-// unescapeHeader undoes the percent-encoding of the CloudEvents HTTP binding,
-// section 3.1.3.2.
+// unescapeHeader undoes the quoting and the percent-encoding of the CloudEvents
+// HTTP binding, section 3.1.3.2.
 func unescapeHeader(value string) (string, error) {
+	if len(value) > 1 && value[0] == '"' {
+		if value[len(value)-1] != '"' {
+			return "", errors.New("begins with a quote and does not end with one")
+		}
+		inner, plain := value[1:len(value)-1], make([]byte, 0, len(value))
+		for i := 0; i < len(inner); i++ {
+			if inner[i] == '\\' && i+1 < len(inner) {
+				i++
+			}
+			plain = append(plain, inner[i])
+		}
+		value = string(plain)
+	}
 	out := make([]byte, 0, len(value))
 	for i := 0; i < len(value); i++ {
 		if value[i] != '%' {

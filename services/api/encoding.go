@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+
+	"posthorn/events/strictjson"
 )
 
 // acceptedEncodings are the codings that a body may have.
@@ -87,7 +89,7 @@ func withoutMark(r *http.Request, body []byte) ([]byte, *Problem) {
 	case body[0] == 0xef && bytes.HasPrefix(body, []byte("\xef\xbb\xbf")):
 		return body[3:], nil
 	case body[0] == 0xff && body[1] == 0xfe, body[0] == 0xfe && body[1] == 0xff, body[0] == 0, body[1] == 0:
-		return nil, malformed(&syntaxError{message: "is UTF-16 or UTF-32, not UTF-8: encode it as UTF-8"})
+		return nil, malformed(&strictjson.Error{Message: "is UTF-16 or UTF-32, not UTF-8: encode it as UTF-8"})
 	}
 	return body, nil
 }

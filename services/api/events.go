@@ -22,8 +22,14 @@ type Event struct {
 	ID         string            `json:"id" doc:"Its id, which is the webhook-id of its deliveries"`
 	Type       string            `json:"type"`
 	Subject    string            `json:"subject,omitempty"`
-	Data       json.RawMessage   `json:"data" doc:"Its data, as it was given"`
-	Metadata   map[string]string `json:"metadata,omitempty" doc:"What travels with it, such as a trace context or the source of a CloudEvent"`
+	Source     string            `json:"source,omitempty" doc:"Where it comes from: the source of a CloudEvent"`
+	SourceID   string            `json:"sourceId,omitempty" doc:"The id that it has at its source, where id is another"`
+	DataSchema string            `json:"dataSchema,omitempty" doc:"The URI of the schema of its data"`
+	MediaType  string            `json:"dataContentType,omitempty" doc:"What its data is, where that was given; JSON otherwise"`
+	Extensions map[string]any    `json:"extensions,omitempty" doc:"Further attributes of a CloudEvent"`
+	Data       json.RawMessage   `json:"data,omitempty" doc:"Its data, as it was given; text that is not JSON as a string"`
+	DataBase64 []byte            `json:"dataBase64,omitempty" doc:"Its data, where that is neither JSON nor text"`
+	Metadata   map[string]string `json:"metadata,omitempty" doc:"What travels with it, such as a trace context"`
 	Test       bool              `json:"test,omitempty" doc:"It was for one subscription alone"`
 	OccurredAt time.Time         `json:"occurredAt"`
 	RecordedAt time.Time         `json:"recordedAt"`
@@ -36,19 +42,25 @@ type EventList struct {
 }
 
 func showEvent(r postgres.Record) Event {
-	data := json.RawMessage(r.Data)
-	// Producers in SQL may write what is no JSON; it is shown as text then.
-	if !json.Valid(data) {
+	e := Event{
+		Position: r.Position, ID: r.ID, Type: r.Type, Subject: r.Subject, Source: r.Source, SourceID: r.SourceID,
+		DataSchema: r.DataSchema, MediaType: r.ContentType, Extensions: r.Extensions, Metadata: r.Metadata,
+		Test: r.Kind == postgres.KindTest, OccurredAt: r.OccurredAt.UTC(), RecordedAt: r.RecordedAt.UTC(),
+	}
+	switch {
+	case r.JSON() && json.Valid(r.Data):
+		e.Data = r.Data
+	case r.JSON() || r.Text():
+		// What claims to be JSON and is none is older than the check for it.
 		quoted, err := json.Marshal(string(r.Data))
 		if err != nil {
 			quoted = []byte("null") // a string always encodes
 		}
-		data = quoted
+		e.Data = quoted
+	default:
+		e.DataBase64 = r.Data
 	}
-	return Event{
-		Position: r.Position, ID: r.ID, Type: r.Type, Subject: r.Subject, Data: data, Metadata: r.Metadata,
-		Test: r.Kind == postgres.KindTest, OccurredAt: r.OccurredAt.UTC(), RecordedAt: r.RecordedAt.UTC(),
-	}
+	return e
 }
 
 func (a *API) routeEvents() {

@@ -13,6 +13,11 @@ type eventBody struct {
 	Position               int64
 	ID, Type, Subject      string
 	Data                   json.RawMessage
+	DataBase64             []byte
+	Source, SourceID       string
+	DataSchema             string
+	DataContentType        string
+	Extensions             map[string]any
 	Metadata               map[string]string
 	OccurredAt, RecordedAt time.Time
 }
@@ -191,8 +196,9 @@ func TestCloudEventsInTheirThreeModesAreOneEvent(t *testing.T) {
 	}
 	var e eventBody
 	s.do("GET", "/events/ce-1", "").want(200).decode(&e)
-	want := map[string]string{"ce_source": "/photos", "ce_dataschema": "https://example.com/s", "ce_tenant": "a", "ce_retries": "3", "ce_last": "true"}
-	if e.Type != "photo.liked" || e.Subject != "photo/1" || string(e.Data) != `{"x":1}` || fmt.Sprint(e.Metadata) != fmt.Sprint(want) ||
+	want := map[string]any{"tenant": "a", "retries": 3, "last": true}
+	if e.Type != "photo.liked" || e.Subject != "photo/1" || string(e.Data) != `{"x":1}` || fmt.Sprint(e.Extensions) != fmt.Sprint(want) ||
+		e.Source != "/photos" || e.DataSchema != "https://example.com/s" || e.DataContentType != "application/json" || e.SourceID != "" ||
 		!e.OccurredAt.Equal(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)) {
 		t.Errorf("event %+v", e)
 	}
@@ -224,13 +230,18 @@ func TestBadCloudEventsAreRefused(t *testing.T) {
 		"subject":     `{"specversion":"1.0","id":"1","source":"s","type":"A","subject":1}`,
 		"data_base64": `{"specversion":"1.0","id":"1","source":"s","type":"A","data_base64":"/w=="}`,
 		"dataschema":  `{"specversion":"1.0","id":"1","source":"s","type":"A","dataschema":"x"}`,
+		"ratio":       `{"specversion":"1.0","id":"1","source":"s","type":"A","ratio":1.5}`,
+		"big":         `{"specversion":"1.0","id":"1","source":"s","type":"A","big":2147483648}`,
+		"extra":       `{"specversion":"1.0","id":"1","source":"s","type":"A","extra":"` + strings.Repeat("x", 15<<10) + `"}`,
+
+		"datacontenttype": `{"specversion":"1.0","id":"1","source":"s","type":"A","datacontenttype":"text"}`,
 	} {
 		post(body).want(422).names(field)
 	}
 	post(`{"specversion":"1.0","id":"1","source":"s","type":"A","data":1,"data_base64":"MQ=="}`).want(422)
 	post(`{"specversion":"1.0","id":"1","id":"2","source":"s","type":"A"}`).want(400).names("id")
-	post(`{"specversion":"1.0","id":"1","source":"s","type":"A","datacontenttype":"application/xml","data":"<a/>"}`).want(415).names("datacontenttype")
-	s.do("POST", "/events", `<a/>`, "Content-Type", "application/xml", "ce-specversion", "1.0", "ce-id", "1", "ce-source", "s", "ce-type", "A").want(415)
+	post(`{"specversion":"1.0","id":"1","source":"s","type":"A","datacontenttype":"application/xml","data":{"a":1}}`).want(422).names("data")
+	s.do("POST", "/events", `<a/>`, "Content-Type", "xml", "ce-specversion", "1.0", "ce-id", "1", "ce-source", "s", "ce-type", "A").want(415)
 	s.do("POST", "/events", `{`, "ce-specversion", "1.0", "ce-id", "1", "ce-source", "s", "ce-type", "A").want(400)
 	s.do("POST", "/events", `{}`, "ce-specversion", "1.0", "ce-source", "s", "ce-type", "A").want(422).names("ce-id")
 	s.do("POST", "/events", `{}`, "ce-specversion", "1.0", "ce-id", "%zz", "ce-source", "s", "ce-type", "A").want(422).names("ce-id")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"posthorn/events/strictjson"
 	"posthorn/outbox"
 	"posthorn/services/internal/postgres"
 )
@@ -168,25 +169,25 @@ func decodeLikeBody(r *http.Request, body []byte, like *postgres.Like) ([]FieldI
 	if media != mediaJSON {
 		return nil, unsupported(media)
 	}
-	members, err := parseObject(body)
+	members, err := strictjson.Object(body)
 	if err != nil {
 		return nil, malformed(err)
 	}
 	var f fields
 	for _, m := range members {
-		if m.name != "userId" {
-			f.add(m.name, "is not a known field")
+		if m.Name != "userId" {
+			f.add(m.Name, "is not a known field")
 			continue
 		}
-		if m.raw[0] != '"' {
-			f.add(m.name, "must be a string")
+		if m.Raw[0] != '"' {
+			f.add(m.Name, "must be a string")
 			continue
 		}
-		user := unquote(m.raw)
+		user := strictjson.Text(m.Raw)
 		if message := nameIssue(user, maxUserIDBytes); message != "" {
-			f.add(m.name, message)
+			f.add(m.Name, message)
 		} else if like.UserID != "" && like.UserID != user {
-			f.add(m.name, "differs from the one in the query")
+			f.add(m.Name, "differs from the one in the query")
 		}
 		like.UserID = user
 	}

@@ -21,14 +21,15 @@ type NewEvent struct {
 // CloudEvent is the structured form of CloudEvents 1.0.
 type CloudEvent struct {
 	SpecVersion     string          `json:"specversion" enum:"1.0"`
-	ID              string          `json:"id"`
-	Source          string          `json:"source" format:"uri-reference"`
-	Type            string          `json:"type"`
+	ID              string          `json:"id" maxLength:"1024" doc:"Any text; source and id together tell events apart"`
+	Source          string          `json:"source" format:"uri-reference" maxLength:"1024"`
+	Type            string          `json:"type" maxLength:"128" doc:"At most 16 words of letters, digits, _ and -, joined by dots"`
 	Subject         string          `json:"subject,omitempty"`
 	Time            string          `json:"time,omitempty" format:"date-time"`
-	DataContentType string          `json:"datacontenttype,omitempty" doc:"JSON, or left out"`
+	DataContentType string          `json:"datacontenttype,omitempty" maxLength:"256" doc:"The media type of the data; JSON if left out"`
 	DataSchema      string          `json:"dataschema,omitempty" format:"uri"`
-	Data            json.RawMessage `json:"data,omitempty"`
+	Data            json.RawMessage `json:"data,omitempty" doc:"Any JSON value; a string where datacontenttype is text of another type"`
+	DataBase64      string          `json:"data_base64,omitempty" doc:"Data of any type, in place of data"`
 }
 
 // AcceptedBatch answers a batch.
@@ -90,8 +91,9 @@ func (a *API) plainOperations() []*huma.Operation {
 	ops := []*huma.Operation{{
 		OperationID: "post-events", Method: http.MethodPost, Path: "/events", Tags: []string{"Events"},
 		Summary: "Take in one event, or a batch of up to 1,000 as a whole",
-		Description: "Answered once it is committed. CloudEvents are taken in all three content modes; in the binary one the " +
-			"attributes are ce- headers and the body is the data.",
+		Description: "Answered once it is committed. CloudEvents are accepted in all three content modes; in the binary one the " +
+			"attributes are ce- headers and the body is the data, of any media type. Events of two sources with the same id are two events: " +
+			"the id in the answer is the CloudEvent's own if it can be a webhook-id and is not taken, and otherwise one derived from source and id.",
 		Parameters: []*huma.Param{key},
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 			mediaJSON:             {Schema: &huma.Schema{OneOf: []*huma.Schema{one, list(one)}}},

@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"posthorn/events"
+	"posthorn/events/strictjson"
 	"posthorn/outbox"
 	"posthorn/services/internal/groupcommit"
 	"posthorn/services/internal/postgres"
@@ -92,8 +93,8 @@ func inBody(field, message string) FieldIssue {
 }
 
 // malformed is the problem for a body that is not the JSON that it should be.
-func malformed(err *syntaxError) *Problem {
-	p := invalid(inBody(err.path, err.message))
+func malformed(err *strictjson.Error) *Problem {
+	p := invalid(inBody(err.Path, err.Message))
 	p.Status, p.Title = http.StatusBadRequest, http.StatusText(http.StatusBadRequest)
 	return p
 }

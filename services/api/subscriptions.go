@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"posthorn/events"
+	"posthorn/events/strictjson"
 	"posthorn/events/webhook"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/retry"
@@ -363,7 +364,7 @@ func (a *API) patchSubscription(ctx context.Context, in *struct {
 },
 ) (*subscriptionOutput, error) {
 	if firstByte(in.RawBody) != '{' {
-		return nil, malformed(&syntaxError{message: "is not a JSON object"})
+		return nil, malformed(&strictjson.Error{Message: "is not a JSON object"})
 	}
 	return a.change(ctx, in.SubscriptionParam, in.MatchParam, func(s *subscription.Subscription) error {
 		settings := SubscriptionSettings{

@@ -184,7 +184,8 @@ func parseLine(line []byte) (*events.Event, error) {
 		lineHead
 		Data json.RawMessage `json:"data"`
 		lineTail
-		OccurredAt string `json:"occurredAt"` // read like any other time
+		OccurredAt string          `json:"occurredAt"` // read like any other time
+		Extensions json.RawMessage `json:"extensions"`
 	}
 	if !utf8.Valid(line) {
 		return nil, errors.New("not UTF-8")
@@ -206,6 +207,15 @@ func parseLine(line []byte) (*events.Event, error) {
 	}
 	e := events.Event{
 		ID: r.ID, Account: r.Account, Type: r.Type, Subject: r.Subject, Data: r.Data, Metadata: r.Metadata,
+	}
+	if len(r.Extensions) > 0 {
+		if err := e.ParseAttributes(r.Extensions); err != nil {
+			return nil, err
+		}
+	}
+	e.Source, e.SourceID, e.DataSchema, e.ContentType = r.Source, r.SourceID, r.DataSchema, r.ContentType
+	if !e.JSON() {
+		e.Data = []byte{}
 	}
 	if r.OccurredAt != "" {
 		var err error

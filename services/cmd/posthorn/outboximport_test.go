@@ -63,13 +63,20 @@ func contents(t *testing.T, db *sql.DB) []events.Event {
 // odd are events that are hard to write down.
 func odd() []events.Event {
 	return []events.Event{
-		{Type: "A", Data: []byte(`{"b": 1.0,  "a":"\u0000<é>", "a":2}`)},
+		{Type: "A", Data: []byte(`{"b": 1.0,  "a":"\u0001<é>", "A":2}`)},
 		{Type: "A.b-c.D_4", Subject: "with\nbreaks\x1b[2J\u009b\u202e", Data: []byte("{\n\t\"a\":\r 1}")},
 		{Type: "A", Data: []byte(`null`)},
 		{Type: "A"},
-		{Type: "A", Data: []byte(`"\ud800 "`), Metadata: map[string]string{"traceparent": "x", "\u0085": "\u202e\n"}},
+		{Type: "A", Data: []byte(`"\ud83d\ude00 "`), Metadata: map[string]string{"traceparent": "x", "\u0085": "\u202e\n"}},
 		{Type: "A", ID: "chosen/id", Account: "other", Data: []byte("\"\u2028\u007f\""), OccurredAt: time.Date(1, 1, 1, 0, 0, 0, 1000, time.UTC)},
 		{Type: "A", ID: "chosen/id", Data: []byte(`12345678901234567890.10e0`), OccurredAt: time.Date(9999, 12, 31, 23, 59, 59, 999_999_000, time.UTC)},
+		{
+			Type: "A", ID: "ce 1.\u202e", Source: "/photos", Data: []byte(`{"a": 1}`), DataSchema: "https://example.com/s",
+			Extensions: map[string]any{"tenant": "\u0085", "retries": int32(3), "last": true},
+		},
+		{Type: "A", ID: "chosen/id", Source: "/photos", Data: []byte("<a>\x1b</a>"), ContentType: "application/xml; charset=utf-8"},
+		{Type: "A", ContentType: "application/octet-stream", Data: []byte("\xff\x00")},
+		{Type: "A", ContentType: "text/plain"},
 		{Type: "LARGE", Data: []byte(`"` + strings.Repeat("\u009b", events.MaxDataBytes/2-1) + `"`)},
 	}
 }
@@ -89,16 +96,16 @@ func TestWhatIsExportedIsImportedAsItWas(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "log.jsonl")
 
 	code, out, errOut := command(t, "outbox", "export", source, "-o", file)
-	if code != 0 || out != "" || !strings.Contains(errOut, "1208 records") {
+	if code != 0 || out != "" || !strings.Contains(errOut, "1212 records") {
 		t.Fatalf("export: %d %s %s", code, out, errOut)
 	}
-	if code, out, _ := command(t, "outbox", "import", target, file, "--dry-run"); code != 0 || !strings.HasPrefix(out, "1208 events to be appended") {
+	if code, out, _ := command(t, "outbox", "import", target, file, "--dry-run"); code != 0 || !strings.HasPrefix(out, "1212 events to be appended") {
 		t.Errorf("dry run: %d %s", code, out)
 	}
 	if got := contents(t, to); len(got) != 0 {
 		t.Errorf("a dry run appended %d events", len(got))
 	}
-	if code, out, errOut := command(t, "outbox", "import", target, file); code != 0 || !strings.HasPrefix(out, "1208 events appended, 0 in") {
+	if code, out, errOut := command(t, "outbox", "import", target, file); code != 0 || !strings.HasPrefix(out, "1212 events appended, 0 in") {
 		t.Fatalf("import: %d %s %s", code, out, errOut)
 	}
 	want := contents(t, from)
@@ -108,21 +115,21 @@ func TestWhatIsExportedIsImportedAsItWas(t *testing.T) {
 	}
 	// Once more, into either log: all of it is there already.
 	for _, db := range []string{source, target} {
-		if code, out, errOut := command(t, "outbox", "import", db, file); code != 0 || !strings.HasPrefix(out, "0 events appended, 1208 in") {
+		if code, out, errOut := command(t, "outbox", "import", db, file); code != 0 || !strings.HasPrefix(out, "0 events appended, 1212 in") {
 			t.Errorf("import again: %d %s %s", code, out, errOut)
 		}
 	}
 
 	// A part of it, to standard output, with every kind.
 	code, out, errOut = command(t, "outbox", "export", source, "--type", "T", "--kind", "event,test", "--type", "A.#", "--quiet")
-	if lines := strings.Split(strings.TrimSpace(out), "\n"); code != 0 || len(lines) != 8 || errOut != "" {
+	if lines := strings.Split(strings.TrimSpace(out), "\n"); code != 0 || len(lines) != 12 || errOut != "" {
 		t.Errorf("export of a part: %d, %d lines, %s", code, len(lines), errOut)
 	}
 	part := filepath.Join(t.TempDir(), "part.jsonl")
 	if err := os.WriteFile(part, []byte(out+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, out, _ := command(t, "outbox", "import", target, part); code != 0 || out != "0 events appended, 7 in the log already, 1 lines of other kinds left out\n" {
+	if code, out, _ := command(t, "outbox", "import", target, part); code != 0 || out != "0 events appended, 11 in the log already, 1 lines of other kinds left out\n" {
 		t.Errorf("import of a part: %d %s", code, out)
 	}
 }

@@ -26,7 +26,8 @@ func printRecords(w io.Writer, records []postgres.Record) error {
 
 // A record as a line of JSON is a lineHead, the data, and a lineTail. The data
 // is its very bytes wherever a line can hold them; where it cannot, DataBase64
-// has them, and data the same value written otherwise, or null.
+// has them, and data the same value written otherwise, or null. Data of another
+// type than JSON is always in DataBase64.
 type lineHead struct {
 	Position int64         `json:"position"`
 	ID       string        `json:"id"`
@@ -37,17 +38,28 @@ type lineHead struct {
 }
 
 type lineTail struct {
-	DataBase64 string            `json:"dataBase64,omitempty"`
-	Metadata   map[string]string `json:"metadata"`
-	OccurredAt time.Time         `json:"occurredAt"`
-	RecordedAt time.Time         `json:"recordedAt"`
+	DataBase64  string            `json:"dataBase64,omitempty"`
+	Source      string            `json:"source,omitempty"`
+	SourceID    string            `json:"sourceId,omitempty"`
+	DataSchema  string            `json:"dataSchema,omitempty"`
+	ContentType string            `json:"dataContentType,omitempty"`
+	Extensions  map[string]any    `json:"extensions,omitempty"`
+	Metadata    map[string]string `json:"metadata"`
+	OccurredAt  time.Time         `json:"occurredAt"`
+	RecordedAt  time.Time         `json:"recordedAt"`
 }
 
 // recordLine is the record as one line that is safe to show: no control
 // character is in it but the newline at its end.
 func recordLine(r *postgres.Record) ([]byte, error) {
-	data, same := printableJSON(r.Data)
-	behind := lineTail{Metadata: orEmpty(r.Metadata), OccurredAt: r.OccurredAt.UTC(), RecordedAt: r.RecordedAt.UTC()}
+	data, same := []byte("null"), false
+	if r.JSON() {
+		data, same = printableJSON(r.Data)
+	}
+	behind := lineTail{
+		Source: r.Source, SourceID: r.SourceID, DataSchema: r.DataSchema, ContentType: r.ContentType, Extensions: r.Extensions,
+		Metadata: orEmpty(r.Metadata), OccurredAt: r.OccurredAt.UTC(), RecordedAt: r.RecordedAt.UTC(),
+	}
 	if !same {
 		behind.DataBase64 = base64.StdEncoding.EncodeToString(r.Data)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -179,7 +180,15 @@ func claimBatchKeyTx(ctx context.Context, tx *sql.Tx, account, key string, batch
 		if !e.OccurredAt.IsZero() {
 			occurred = e.OccurredAt.UTC().String()
 		}
-		for _, part := range []string{e.ID, e.Type, e.Subject, string(e.Data), occurred} {
+		parts := []string{e.ID, e.Type, e.Subject, string(e.Data), occurred}
+		if all := e.Attributes(); all != nil {
+			text, err := json.Marshal(all)
+			if err != nil {
+				return fmt.Errorf("encode attributes: %w", err)
+			}
+			parts = append(parts, string(text))
+		}
+		for _, part := range parts {
 			_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part)))) // a hash takes everything
 			_, _ = h.Write([]byte(part))
 		}

@@ -17,9 +17,12 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/lib/pq"
+
+	"posthorn/events"
 )
 
 var (
@@ -85,7 +88,45 @@ func Translate(err error) error {
 	if unavailable(err) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
+	if refused := refusedEvent(err); refused != "" {
+		return fmt.Errorf("%w: %s", events.ErrInvalid, refused)
+	}
 	return err
+}
+
+// refusedEvent says what a check of the log has against an event. Events are
+// validated before they get there, so this is the second line only.
+func refusedEvent(err error) string {
+	refusal, ok := errors.AsType[*pq.Error](err)
+	if !ok || refusal.Code != "23514" { // check_violation
+		return ""
+	}
+	switch refusal.Constraint {
+	case "":
+		// RAISE of posthorn.check_json, whose text is like those below.
+		if text, ok := strings.CutPrefix(refusal.Message, "data: "); ok {
+			return "data: " + text
+		}
+	case "outbox_id_check":
+		return `id: want 1 to 128 visible ASCII characters other than "."`
+	case "outbox_account_check":
+		return `account: want 1 to 64 lower-case letters, digits, "_" or "-"`
+	case "outbox_type_check", "outbox_type_words":
+		return `type: want at most 16 words of letters, digits, "_" and "-", joined by dots, in 128 bytes`
+	case "outbox_subject_is_at_most_512_bytes":
+		return "subject: longer than 512 bytes"
+	case "outbox_data_check":
+		return "data: longer than 1048576 bytes"
+	case "outbox_data_is_json_nested_at_most_63_levels_deep":
+		return "data: want one JSON value, nested at most 63 levels deep"
+	case "outbox_metadata_check", "outbox_metadata_is_strings_of_at_most_8192_bytes":
+		return "metadata: want an object of strings of at most 8192 bytes"
+	case "outbox_attributes_are_those_of_a_cloudevent":
+		return "attributes: want those of a CloudEvent"
+	case "outbox_occurred_at_is_in_the_years_1_to_9999":
+		return "occurredAt: want a time in the years 1 to 9999"
+	}
+	return ""
 }
 
 func unavailable(err error) bool {

@@ -2,7 +2,9 @@ package postgres
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/hex"
 	"fmt"
 	"maps"
 	"time"
@@ -54,13 +56,18 @@ func ImportEvents(ctx context.Context, db *sql.DB, batch []events.Event) (append
 	return appended, nil
 }
 
-// MissingEvents are the indexes of the events whose ids are not in the log. A
-// *ConflictError where one is taken by an event with other content.
+// MissingEvents are the indexes of the events that are not in the log. A
+// *ConflictError where an id is taken by an event with other content. An event
+// with a source is in the log where one with the same source and id is, whatever
+// id the record has.
 func MissingEvents(ctx context.Context, q Queryer, batch []events.Event) (missing []int, err error) {
 	ids := map[string][]string{}
 	for _, e := range batch {
 		account := accountOf(e)
 		ids[account] = append(ids[account], e.ID)
+		if derived := derivedID(e); derived != "" && derived != e.ID {
+			ids[account] = append(ids[account], derived)
+		}
 	}
 	there := map[string]map[string]Record{}
 	for account := range ids {
@@ -70,7 +77,14 @@ func MissingEvents(ctx context.Context, q Queryer, batch []events.Event) (missin
 	}
 	var conflict ConflictError
 	for i, e := range batch {
-		switch r, found := there[accountOf(e)][e.ID]; {
+		known := there[accountOf(e)]
+		r, found := known[e.ID]
+		if derived := derivedID(e); derived != "" && !(found && derivedID(r.Event) == derived) {
+			if r, found = known[derived]; found && derivedID(r.Event) != derived {
+				found = false // appending it finds the conflict
+			}
+		}
+		switch {
 		case !found:
 			missing = append(missing, i)
 		case r.Kind != KindEvent || !sameContent(r.Event, e):
@@ -83,6 +97,19 @@ func MissingEvents(ctx context.Context, q Queryer, batch []events.Event) (missin
 	return missing, nil
 }
 
+// derivedID is posthorn.derived_id of an event with a source, or else empty.
+func derivedID(e events.Event) string {
+	if e.Source == "" {
+		return ""
+	}
+	id := e.SourceID
+	if id == "" {
+		id = e.ID
+	}
+	sum := sha256.Sum256([]byte(e.Source + "\x00" + id))
+	return "ce_" + hex.EncodeToString(sum[:])
+}
+
 func accountOf(e events.Event) string {
 	if e.Account == "" {
 		return events.DefaultAccount
@@ -93,11 +120,12 @@ func accountOf(e events.Event) string {
 // sameContent compares all that an event says. Postgres keeps microseconds.
 func sameContent(a, b events.Event) bool {
 	data := func(e events.Event) string {
-		if len(e.Data) == 0 {
+		if len(e.Data) == 0 && e.JSON() {
 			return "null"
 		}
 		return string(e.Data)
 	}
 	return a.Type == b.Type && a.Subject == b.Subject && data(a) == data(b) && maps.Equal(a.Metadata, b.Metadata) &&
+		a.Source == b.Source && a.DataSchema == b.DataSchema && a.ContentType == b.ContentType && maps.Equal(a.Extensions, b.Extensions) &&
 		a.OccurredAt.Round(time.Microsecond).Equal(b.OccurredAt.Round(time.Microsecond))
 }

@@ -281,7 +281,7 @@ type Due struct {
 // events first. One whose event is no longer in the log is not among them.
 func OverdueDeliveries(ctx context.Context, q Queryer, id subscription.ID, grace time.Duration, limit int) (due []Due, err error) {
 	rows, err := q.QueryContext(ctx, `
-		SELECT o.position, o.kind, o.id, o.account, o.type, o.subject, o.data, o.metadata, o.occurred_at, o.recorded_at,
+		SELECT o.position, o.kind, o.id, o.account, o.type, o.subject, o.data, o.metadata, o.attributes, o.occurred_at, o.recorded_at,
 		       d.run, d.attempts, d.cause
 		FROM (
 			SELECT position, run, attempts, cause FROM posthorn.deliveries

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"posthorn/events"
@@ -107,7 +108,7 @@ func ReadWindow(ctx context.Context, q Queryer, after, horizon int64, positions,
 }
 
 const (
-	recordColumns = `position, kind, id, account, type, subject, data, metadata, occurred_at, recorded_at`
+	recordColumns = `position, kind, id, account, type, subject, data, metadata, attributes, occurred_at, recorded_at`
 
 	readWindow = `
 		SELECT ` + recordColumns + `
@@ -147,20 +148,25 @@ func scanRecord(rows *sql.Rows) (Record, error) {
 // can, so that no row keeps those behind it from being read.
 type recordFields struct {
 	Record
-	metadata           []byte
-	occurred, recorded instant
+	metadata, attributes []byte
+	occurred, recorded   instant
 }
 
 // columns are the destinations of the recordColumns, and of further ones.
 func (f *recordFields) columns(further ...any) []any {
 	return append([]any{
-		&f.Position, &f.Kind, &f.ID, &f.Account, &f.Type, &f.Subject, &f.Data, &f.metadata, &f.occurred, &f.recorded,
+		&f.Position, &f.Kind, &f.ID, &f.Account, &f.Type, &f.Subject, &f.Data, &f.metadata, &f.attributes, &f.occurred, &f.recorded,
 	}, further...)
 }
 
 func (f *recordFields) record() Record {
 	f.Metadata = decodeMetadata(f.metadata)
 	f.OccurredAt, f.RecordedAt = f.occurred.Time, f.recorded.Time
+	if string(f.attributes) != "{}" {
+		if err := f.ParseAttributes(f.attributes); err != nil {
+			f.Unreadable = strings.TrimPrefix(err.Error(), events.ErrInvalid.Error()+": ")
+		}
+	}
 	switch {
 	case f.occurred.problem != "":
 		f.Unreadable = "occurred_at " + f.occurred.problem

@@ -70,7 +70,7 @@ func readPage[T any](ctx context.Context, q Queryer, what, query, order string, 
 
 // recordSize is about how much a record holds. The length of data is known
 // without reading it.
-const recordSize = `octet_length(data) + octet_length(metadata::text) + octet_length(subject) + 256`
+const recordSize = `octet_length(data) + octet_length(metadata::text) + octet_length(attributes::text) + octet_length(subject) + 256`
 
 // recordsOfPage reads the records that a query of positions and sizes finds,
 // as far as they fit into a page: the query runs first, so that no data is

@@ -3,11 +3,13 @@ package postgres
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"posthorn/events"
 	"posthorn/services/internal/subscription"
@@ -34,18 +36,23 @@ func (r *Record) Check() error {
 		return fmt.Errorf("%w: id: empty", ErrUnfit)
 	case r.Account == "":
 		return fmt.Errorf("%w: account: empty", ErrUnfit)
+	case len(r.Data) > events.MaxDataBytes:
+		return fmt.Errorf("%w: data: longer than %d bytes", ErrUnfit, events.MaxDataBytes)
+	case len(r.Data) > 0 && r.JSON() && !(utf8.Valid(r.Data) && json.Valid(r.Data)):
+		return fmt.Errorf("%w: data: not a JSON value in UTF-8", ErrUnfit)
 	}
 	// The number of words in a type is bounded for new events only.
 	if len(r.Type) > events.MaxTypeBytes {
 		return fmt.Errorf("%w: type: longer than %d bytes", ErrUnfit, events.MaxTypeBytes)
 	}
 	rest := r.Event
+	// They are bounded for new events only too, and any JSON was admitted before.
+	rest.Data, rest.Metadata = nil, nil
 	for words := range slices.Chunk(strings.Split(r.Type, "."), events.MaxWords) {
 		rest.Type = strings.Join(words, ".")
 		if err := rest.Validate(); err != nil {
 			return fmt.Errorf("%w: %s", ErrUnfit, strings.TrimPrefix(err.Error(), events.ErrInvalid.Error()+": "))
 		}
-		rest.Data = nil // once is enough
 	}
 	return nil
 }

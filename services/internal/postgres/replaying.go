@@ -278,7 +278,7 @@ func beginRunsTx(ctx context.Context, tx *sql.Tx, r Replay, positions []int64) (
 			WHERE d.status IN ('delivered', 'dead', 'cancelled') AND (d.status = 'dead' OR NOT $5)
 			RETURNING d.position, d.run
 		)
-		SELECT o.position, o.kind, o.id, o.account, o.type, o.subject, o.data, o.metadata, o.occurred_at, o.recorded_at,
+		SELECT o.position, o.kind, o.id, o.account, o.type, o.subject, o.data, o.metadata, o.attributes, o.occurred_at, o.recorded_at,
 		       begun.run, 0, $3
 		FROM begun JOIN posthorn.outbox o USING (position) ORDER BY o.position`,
 		pq.Array(positions), r.Subscription.UUID(), r.Cause, interval(SweepGrace), r.OnlyDead)

@@ -1,74 +1,78 @@
-package api
+// Package strictjson reads JSON texts that mean the same to every reader (RFC
+// 7493) and refuses all others with an error that says what is wrong and where.
+//
+// encoding/json lets names that are given twice, lone surrogates, NUL
+// characters and any nesting pass, or repairs them silently. Nothing is
+// decoded here: the parts are the very bytes that were given.
+package strictjson
 
 import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 )
 
-// maxDepth is how many objects and arrays of a body may be inside one another.
-const maxDepth = 64
+// MaxDepth is how many objects and arrays may be inside one another.
+const MaxDepth = 64
 
-// syntaxError says what is wrong with a JSON text, and where.
-type syntaxError struct {
-	path    string // such as data.tags[2]; empty for the text itself
-	message string
+// Error says what is wrong with a JSON text, and where.
+type Error struct {
+	Path    string // such as data.tags[2]; empty for the text itself
+	Message string
 }
 
-func (e *syntaxError) Error() string {
-	if e.path == "" {
-		return e.message
+func (e *Error) Error() string {
+	if e.Path == "" {
+		return e.Message
 	}
-	return e.path + ": " + e.message
+	return e.Path + ": " + e.Message
 }
 
-// under puts the place of the value that the error is in before its path.
-func (e *syntaxError) under(prefix string) *syntaxError {
+// Under puts the place of the value that the error is in before its path.
+func (e *Error) Under(prefix string) *Error {
 	if e != nil && prefix != "" {
 		switch {
-		case e.path == "":
-			e.path = prefix
-		case e.path[0] == '[':
-			e.path = prefix + e.path
+		case e.Path == "":
+			e.Path = prefix
+		case e.Path[0] == '[':
+			e.Path = prefix + e.Path
 		default:
-			e.path = prefix + "." + e.path
+			e.Path = prefix + "." + e.Path
 		}
 	}
 	return e
 }
 
-// member is a field of an object: its name and the bytes of its value.
-type member struct {
-	name string
-	raw  []byte
+// Member is a field of an object: its name and the bytes of its value.
+type Member struct {
+	Name string
+	Raw  []byte
 }
 
-// checkJSON accepts one JSON value that means the same to every reader
-// (RFC 7493): UTF-8, no name twice in one object, no lone surrogates, no
-// number beyond a double, and further no NUL character, which many stores
-// cannot hold, and no more than maxDepth levels. encoding/json lets all of
-// these pass or repairs them silently.
-func checkJSON(data []byte) *syntaxError {
+// Check accepts one JSON value in UTF-8 with no name twice in one object, no
+// lone surrogates, no number beyond a double, and further no NUL character,
+// which many stores cannot hold, and no more than MaxDepth levels, those around
+// it included.
+func Check(data []byte, around int) *Error {
 	if !utf8.Valid(data) {
-		return &syntaxError{message: "is not UTF-8"}
+		return &Error{Message: "is not UTF-8"}
 	}
 	s := scanner{data: data}
 	s.space()
-	if err := s.value(1); err != nil {
+	if err := s.value(around + 1); err != nil {
 		return err
 	}
 	return s.end()
 }
 
-// parseObject checks the text as checkJSON does and returns the members of
+// Object checks the text as Check does and returns the members of
 // the object that it must be.
-func parseObject(data []byte) ([]member, *syntaxError) {
+func Object(data []byte) ([]Member, *Error) {
 	if !utf8.Valid(data) {
-		return nil, &syntaxError{message: "is not UTF-8"}
+		return nil, &Error{Message: "is not UTF-8"}
 	}
 	s := scanner{data: data}
 	s.space()
@@ -76,20 +80,20 @@ func parseObject(data []byte) ([]member, *syntaxError) {
 		if err := s.value(1); err != nil {
 			return nil, err
 		}
-		return nil, &syntaxError{message: "is not a JSON object"}
+		return nil, &Error{Message: "is not a JSON object"}
 	}
-	members := make([]member, 0, 8)
+	members := make([]Member, 0, 8)
 	if err := s.object(1, &members); err != nil {
 		return nil, err
 	}
 	return members, s.end()
 }
 
-// parseArray checks the text as checkJSON does and returns the elements of the
-// array that it must be, at most limit of them.
-func parseArray(data []byte, limit int) ([][]byte, *syntaxError) {
+// Array checks the text as Check does and returns the elements of the array that
+// it must be, at most limit of them. The array is no level of theirs.
+func Array(data []byte, limit int) ([][]byte, *Error) {
 	if !utf8.Valid(data) {
-		return nil, &syntaxError{message: "is not UTF-8"}
+		return nil, &Error{Message: "is not UTF-8"}
 	}
 	s := scanner{data: data}
 	s.space()
@@ -97,17 +101,17 @@ func parseArray(data []byte, limit int) ([][]byte, *syntaxError) {
 		if err := s.value(1); err != nil {
 			return nil, err
 		}
-		return nil, &syntaxError{message: "is not a JSON array"}
+		return nil, &Error{Message: "is not a JSON array"}
 	}
 	elements := make([][]byte, 0, 16)
-	if err := s.array(1, &elements); err != nil {
+	if err := s.array(0, &elements); err != nil {
 		return nil, err
 	}
 	if err := s.end(); err != nil {
 		return nil, err
 	}
 	if len(elements) > limit {
-		return nil, &syntaxError{message: fmt.Sprintf("has %d elements, at most %d are allowed", len(elements), limit)}
+		return nil, &Error{Message: fmt.Sprintf("has %d elements, at most %d are allowed", len(elements), limit)}
 	}
 	return elements, nil
 }
@@ -135,22 +139,22 @@ func (s *scanner) space() {
 	}
 }
 
-func (s *scanner) fail(what string) *syntaxError {
+func (s *scanner) fail(what string) *Error {
 	if s.pos >= len(s.data) {
-		return &syntaxError{message: "is not JSON: it ends too early"}
+		return &Error{Message: "is not JSON: it ends too early"}
 	}
-	return &syntaxError{message: fmt.Sprintf("is not JSON: %s at byte %d", what, s.pos)}
+	return &Error{Message: fmt.Sprintf("is not JSON: %s at byte %d", what, s.pos)}
 }
 
-func (s *scanner) end() *syntaxError {
+func (s *scanner) end() *Error {
 	s.space()
 	if s.pos < len(s.data) {
-		return &syntaxError{message: fmt.Sprintf("is not JSON: more follows after the value, at byte %d", s.pos)}
+		return &Error{Message: fmt.Sprintf("is not JSON: more follows after the value, at byte %d", s.pos)}
 	}
 	return nil
 }
 
-func (s *scanner) value(depth int) *syntaxError {
+func (s *scanner) value(depth int) *Error {
 	switch c := s.peek(); {
 	case c == '{':
 		return s.object(depth, nil)
@@ -171,9 +175,9 @@ func (s *scanner) value(depth int) *syntaxError {
 	return s.fail("a value is missing")
 }
 
-func (s *scanner) object(depth int, into *[]member) *syntaxError {
-	if depth > maxDepth {
-		return &syntaxError{message: fmt.Sprintf("is nested deeper than %d levels", maxDepth)}
+func (s *scanner) object(depth int, into *[]Member) *Error {
+	if depth > MaxDepth {
+		return &Error{Message: fmt.Sprintf("is nested deeper than %d levels", MaxDepth)}
 	}
 	var names nameSet
 	s.pos++
@@ -190,9 +194,12 @@ func (s *scanner) object(depth int, into *[]member) *syntaxError {
 		if err != nil {
 			return err
 		}
-		name := unquote(quoted)
+		name := quoted[1 : len(quoted)-1]
+		if bytes.IndexByte(name, '\\') >= 0 {
+			name = []byte(Text(quoted))
+		}
 		if !names.add(name) {
-			return &syntaxError{path: name, message: "is given twice"}
+			return &Error{Path: string(name), Message: "is given twice"}
 		}
 		s.space()
 		if s.peek() != ':' {
@@ -202,10 +209,10 @@ func (s *scanner) object(depth int, into *[]member) *syntaxError {
 		s.space()
 		start := s.pos
 		if err := s.value(depth + 1); err != nil {
-			return err.under(name)
+			return err.Under(string(name))
 		}
 		if into != nil {
-			*into = append(*into, member{name: name, raw: s.data[start:s.pos]})
+			*into = append(*into, Member{Name: string(name), Raw: s.data[start:s.pos]})
 		}
 		s.space()
 		switch s.peek() {
@@ -221,9 +228,9 @@ func (s *scanner) object(depth int, into *[]member) *syntaxError {
 	}
 }
 
-func (s *scanner) array(depth int, into *[][]byte) *syntaxError {
-	if depth > maxDepth {
-		return &syntaxError{message: fmt.Sprintf("is nested deeper than %d levels", maxDepth)}
+func (s *scanner) array(depth int, into *[][]byte) *Error {
+	if depth > MaxDepth {
+		return &Error{Message: fmt.Sprintf("is nested deeper than %d levels", MaxDepth)}
 	}
 	s.pos++
 	s.space()
@@ -234,7 +241,7 @@ func (s *scanner) array(depth int, into *[][]byte) *syntaxError {
 	for i := 0; ; i++ {
 		start := s.pos
 		if err := s.value(depth + 1); err != nil {
-			return err.under("[" + strconv.Itoa(i) + "]")
+			return err.Under("[" + strconv.Itoa(i) + "]")
 		}
 		if into != nil {
 			*into = append(*into, s.data[start:s.pos])
@@ -254,7 +261,7 @@ func (s *scanner) array(depth int, into *[][]byte) *syntaxError {
 }
 
 // text passes over a string and returns it with its quotes.
-func (s *scanner) text() ([]byte, *syntaxError) {
+func (s *scanner) text() ([]byte, *Error) {
 	start := s.pos
 	s.pos++
 	for s.pos < len(s.data) {
@@ -275,7 +282,7 @@ func (s *scanner) text() ([]byte, *syntaxError) {
 	return nil, s.fail("")
 }
 
-func (s *scanner) escape() *syntaxError {
+func (s *scanner) escape() *Error {
 	if s.pos+1 >= len(s.data) {
 		s.pos = len(s.data)
 		return s.fail("")
@@ -293,13 +300,13 @@ func (s *scanner) escape() *syntaxError {
 	case !ok:
 		return s.fail("a malformed \\u escape")
 	case unit == 0:
-		return &syntaxError{message: "has a NUL character (\\u0000) in it"}
+		return &Error{Message: "has a NUL character (\\u0000) in it"}
 	case unit >= 0xDC00 && unit <= 0xDFFF:
-		return &syntaxError{message: "has half of a surrogate pair in it"}
+		return &Error{Message: "has half of a surrogate pair in it"}
 	case unit >= 0xD800 && unit <= 0xDBFF:
 		low, ok := s.hex(s.pos + 6)
 		if !ok || low < 0xDC00 || low > 0xDFFF {
-			return &syntaxError{message: "has half of a surrogate pair in it"}
+			return &Error{Message: "has half of a surrogate pair in it"}
 		}
 		s.pos += 6
 	}
@@ -316,7 +323,7 @@ func (s *scanner) hex(at int) (uint64, bool) {
 	return unit, err == nil
 }
 
-func (s *scanner) number() *syntaxError {
+func (s *scanner) number() *Error {
 	start := s.pos
 	digits := func() bool {
 		from := s.pos
@@ -351,42 +358,56 @@ func (s *scanner) number() *syntaxError {
 		}
 	}
 	if exponent || s.pos-start > 300 {
-		if _, err := strconv.ParseFloat(string(s.data[start:s.pos]), 64); err != nil {
-			return &syntaxError{message: "is a number that is out of range"}
+		if _, err := strconv.ParseFloat(string(s.data[start:s.pos]), 64); err != nil || tiny(s.data[start:s.pos]) {
+			return &Error{Message: "is a number that is out of range"}
 		}
 	}
 	return nil
 }
 
+// tiny reports an exponent below -9999. Such a number is 0 to most readers,
+// and beyond what Postgres' numeric can hold.
+func tiny(number []byte) bool {
+	_, exponent, ok := bytes.Cut(bytes.ToLower(number), []byte("e-"))
+	return ok && len(bytes.TrimLeft(exponent, "0")) > 4
+}
+
 // nameSet tells names that come twice. Nearly all objects are small, where
-// looking through a slice is quicker than a map.
+// looking through an array is quicker than a map.
 type nameSet struct {
-	few  []string
+	few  [16][]byte
+	n    int
 	many map[string]struct{}
 }
 
-func (n *nameSet) add(name string) bool {
-	if n.many != nil {
-		if _, ok := n.many[name]; ok {
+func (s *nameSet) add(name []byte) bool {
+	if s.many != nil {
+		if _, ok := s.many[string(name)]; ok {
 			return false
 		}
-		n.many[name] = struct{}{}
+		s.many[string(name)] = struct{}{}
 		return true
 	}
-	if slices.Contains(n.few, name) {
-		return false
-	}
-	if n.few = append(n.few, name); len(n.few) > 16 {
-		n.many = make(map[string]struct{}, 64)
-		for _, have := range n.few {
-			n.many[have] = struct{}{}
+	for _, have := range s.few[:s.n] {
+		if bytes.Equal(have, name) {
+			return false
 		}
 	}
+	if s.n < len(s.few) {
+		s.few[s.n] = name
+		s.n++
+		return true
+	}
+	s.many = make(map[string]struct{}, 64)
+	for _, have := range s.few {
+		s.many[string(have)] = struct{}{}
+	}
+	s.many[string(name)] = struct{}{}
 	return true
 }
 
-// unquote is the text of a string that the scanner has passed.
-func unquote(quoted []byte) string {
+// Text is the text of a string that has been checked, given with its quotes.
+func Text(quoted []byte) string {
 	inner := quoted[1 : len(quoted)-1]
 	if bytes.IndexByte(inner, '\\') < 0 {
 		return string(inner)
