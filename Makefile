@@ -88,6 +88,10 @@ tidy-check: ## check that each module builds alone and that its go.mod is true
 compose-check: ## check docker-compose.yml
 	@scripts/compose $(COMPOSE_LOADER)
 
+.PHONY: compose-test
+compose-test: ## start docker-compose.yml for real and check it (takes a Docker engine, and root where no image can be pulled)
+	@NEXT=$(NEXT) scripts/compose-test
+
 .PHONY: ci
 ci: install lint tidy-check compose-check build test ## all that .ci/run runs
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -58,12 +59,27 @@ func (f databaseFlags) open(part string, conns int) (*sql.DB, error) {
 
 type brokerFlags struct {
 	AMQPURL   string `name:"amqp-url" help:"RabbitMQ to work with." placeholder:"amqp://user:password@host:5672/" required:"" env:"AMQP_URL"`
+	Password  string `name:"amqp-password" help:"Password for RabbitMQ where its URL has a user and no password." env:"AMQP_PASSWORD"`
 	QueueType string `help:"Type of the subscriptions' queues: ${enum}. Queues that exist keep theirs." enum:"classic,quorum" default:"classic" env:"POSTHORN_QUEUE_TYPE"`
 	Namespace string `help:"Put before the name of every exchange and queue, so that installations can share a broker." env:"POSTHORN_NAMESPACE"`
 }
 
 func (f brokerFlags) config(part string, logger *slog.Logger) broker.Config {
-	return broker.Config{URL: f.AMQPURL, Namespace: f.Namespace, QueueType: f.QueueType, ConnectionName: "posthorn " + part, Logger: logger}
+	return broker.Config{URL: f.url(), Namespace: f.Namespace, QueueType: f.QueueType, ConnectionName: "posthorn " + part, Logger: logger}
+}
+
+// url is AMQP_URL with AMQP_PASSWORD as the password where it has a user and
+// none, so that a password need not be escaped for a URL.
+func (f brokerFlags) url() string {
+	u, err := url.Parse(f.AMQPURL)
+	if err != nil || f.Password == "" || u.User == nil {
+		return f.AMQPURL
+	}
+	if _, has := u.User.Password(); has || u.User.Username() == "" {
+		return f.AMQPURL
+	}
+	u.User = url.UserPassword(u.User.Username(), f.Password)
+	return u.String()
 }
 
 type httpFlags struct {
