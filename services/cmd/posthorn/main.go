@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"os"
 	"runtime/debug"
@@ -96,7 +97,9 @@ func runOn(ctx context.Context, args []string, out, errOut io.Writer) int {
 		return fail(errOut, err, 2)
 	}
 	logger := slog.New(c.handler(errOut))
-	slog.SetDefault(logger) // net/http has no other way to tell of oddities
+	slog.SetDefault(logger)
+	log.SetFlags(0)
+	log.SetOutput(standardLog{logger}) // net/http has no other way to tell of oddities
 	command.BindTo(ctx, (*context.Context)(nil))
 	err = command.Run(&env{out: out, errOut: errOut, logger: logger})
 	if status, ok := errors.AsType[exitError](err); ok {
