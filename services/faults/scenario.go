@@ -37,6 +37,8 @@ type Scenario struct {
 	More []string
 	// Limits are how many files a part may have open.
 	Limits map[string]int
+	// Env has further settings of all parts, as NAME=value.
+	Env []string
 	// Servers gives the row servers of its own, and what ends them.
 	Servers func(ctx context.Context, dir string) (*Servers, func() error, error)
 	// Prepare is called before the load begins.
@@ -150,6 +152,7 @@ func (b *Bench) chance(name string) *rand.Rand {
 // prepare starts the parts and makes the subscriptions.
 func (c *Cluster) prepare(ctx context.Context, s Scenario) error {
 	c.limits = s.Limits
+	c.env = append(c.env, s.Env...)
 	if err := c.startAll(ctx, s.Failpoints, s.More...); err != nil {
 		return err
 	}
