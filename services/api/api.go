@@ -30,6 +30,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
@@ -37,6 +38,8 @@ import (
 	"posthorn/events"
 	"posthorn/services/internal/groupcommit"
 	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/readiness"
+	"posthorn/services/internal/web"
 )
 
 // maxBodyBytes limits the body of every request.
@@ -58,11 +61,17 @@ type Config struct {
 	Addr     string
 	AdminKey string
 	Open     bool
-	Logger   *slog.Logger
-	Version  string
+	// Hosts are the names that are answered where no key is needed, beside IP
+	// addresses and localhost.
+	Hosts   web.Hosts
+	Logger  *slog.Logger
+	Version string
 	// Metrics is where the API's metrics are registered and what /metrics
 	// shows; nil makes a registry of its own.
 	Metrics *prometheus.Registry
+	// Readiness is what /readyz answers with; the API adds itself. nil makes one
+	// that has the API alone.
+	Readiness *readiness.Parts
 	// CommitTimeout is how long a request waits for its commit. Default 10 s.
 	CommitTimeout time.Duration
 	// GroupWait holds an event back for others to share its commit, on top of
@@ -82,6 +91,8 @@ func (c Config) Validate() error {
 		return errors.New("api: DB is missing")
 	case c.Keyring == nil:
 		return errors.New("api: Keyring is missing")
+	case c.AdminKey != "" && web.CheckKey(c.AdminKey) != nil:
+		return fmt.Errorf("api: POSTHORN_ADMIN_KEY: %w", web.CheckKey(c.AdminKey))
 	case c.AdminKey == "" && !c.Open && c.Addr != "" && !loopback(c.Addr):
 		return fmt.Errorf("api: refusing to serve without a key on %s, which others can reach: "+
 			"set POSTHORN_ADMIN_KEY, or POSTHORN_OPEN=true if whoever reaches it may do everything", c.Addr)
@@ -109,6 +120,7 @@ type API struct {
 	huma     huma.API
 	metrics  *metrics
 	keyHash  [sha256.Size]byte
+	guesses  *web.Guesses
 	document []byte
 
 	// Events with an id that a client chose wait for whoever else is using
@@ -144,8 +156,13 @@ func New(cfg Config) (*API, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = prometheus.NewRegistry()
 	}
+	if cfg.Readiness == nil {
+		cfg.Readiness = new(readiness.Parts)
+	}
 	a := &API{cfg: cfg, keyHash: sha256.Sum256([]byte(cfg.AdminKey)), room: semaphore.NewWeighted(responseRoom)}
 	a.keyedRequests = semaphore.NewWeighted(int64(max(cfg.DB.Stats().MaxOpenConnections/4, 1)))
+	a.guesses = web.NewGuesses(cfg.Logger, cfg.Now)
+	cfg.Readiness.Add("api", a.ready)
 	var err error
 	if a.metrics, err = newMetrics(cfg.Metrics); err != nil {
 		return nil, err
@@ -204,7 +221,8 @@ func (a *API) Routes() ([]string, error) {
 func (a *API) route() error {
 	r := chi.NewRouter()
 	a.router = r
-	r.Use(a.observe, a.guard)
+	// HEAD is possible wherever GET is.
+	r.Use(a.observe, a.guard, middleware.GetHead)
 	r.NotFound(func(w http.ResponseWriter, req *http.Request) {
 		problem(http.StatusNotFound, "There is nothing at "+shorten(req.URL.Path)+"; /docs lists what there is.").write(w)
 	})
@@ -230,9 +248,13 @@ func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	}
 	p := problem(http.StatusMethodNotAllowed, r.Method+" is not possible here.")
 	var allowed []string
-	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} {
-		if a.router.Match(chi.NewRouteContext(), method, path) {
-			allowed = append(allowed, method)
+	for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
+		if !a.router.Match(chi.NewRouteContext(), method, path) {
+			continue
+		}
+		allowed = append(allowed, method)
+		if method == http.MethodGet {
+			allowed = append(allowed, http.MethodHead)
 		}
 	}
 	p.with("Allow", strings.Join(allowed, ", ")).write(w)

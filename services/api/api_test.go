@@ -94,6 +94,9 @@ func (s *server) do(method, path, body string, headers ...string) reply {
 		req.Header.Set("Content-Type", "application/json")
 	}
 	for i := 0; i+1 < len(headers); i += 2 {
+		if headers[i] == "Host" {
+			req.Host = headers[i+1]
+		}
 		if headers[i+1] == "" {
 			req.Header.Del(headers[i])
 		} else {

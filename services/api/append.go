@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -77,7 +78,7 @@ func (a *API) writeAccepted(w http.ResponseWriter, results ...outbox.Result) {
 	}
 	h := w.Header()
 	h["Content-Type"] = []string{"application/json"}
-	h["Location"] = []string{"/events/" + results[0].ID}
+	h["Location"] = []string{"/events/" + url.PathEscape(results[0].ID)}
 	w.WriteHeader(http.StatusAccepted)
 	_, _ = w.Write(append(appendAccepted(make([]byte, 0, 320), results[0]), '\n')) //nolint:gosec // JSON, said to be JSON, with nosniff; and nobody is left to tell
 }

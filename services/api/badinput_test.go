@@ -167,13 +167,13 @@ func TestWrongMethodsAreRefusedWithAllow(t *testing.T) {
 	s := newServer(t)
 	for path, allow := range map[string]string{
 		"/like/1":               "GET, HEAD, POST, DELETE",
-		"/events":               "GET, POST",
-		"/events/x":             "GET",
-		"/subscription":         "GET, POST",
-		"/subscriptions/x":      "GET, PUT, PATCH, DELETE",
+		"/events":               "GET, HEAD, POST",
+		"/events/x":             "GET, HEAD",
+		"/subscription":         "GET, HEAD, POST",
+		"/subscriptions/x":      "GET, HEAD, PUT, PATCH, DELETE",
 		"/subscription/x/pause": "POST",
-		"/photos/1":             "GET",
-		"/healthz":              "GET",
+		"/photos/1":             "GET, HEAD",
+		"/healthz":              "GET, HEAD",
 	} {
 		if r := s.do("OPTIONS", path, "").want(405); r.Header.Get("Allow") != allow {
 			t.Errorf("%s: Allow: %q, want %q", path, r.Header.Get("Allow"), allow)
@@ -207,7 +207,7 @@ func TestALongBodyIsRefusedBeforeItIsRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		// The body is announced and never sent.
-		_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, 256<<10+1)
+		_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, 256<<10+1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -258,7 +258,7 @@ func TestABodyThatBreaksOffIsNoServerError(t *testing.T) {
 			if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 				t.Fatal(err)
 			}
-			if _, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s", path, head); err != nil {
+			if _, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n%s", path, head); err != nil {
 				t.Fatal(err)
 			}
 			if tcp, ok := conn.(*net.TCPConn); ok {

@@ -1,9 +1,9 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"log/slog"
 	"net/http"
 	"time"
@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/readiness"
 )
 
 // readyTimeout is how long /readyz waits for the database.
@@ -19,9 +20,9 @@ const readyTimeout = 2 * time.Second
 
 func (a *API) routeHealth(r chi.Router) {
 	r.Get("/healthz", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, map[string]string{"status": "ok", "version": a.cfg.Version})
+		writeJSON(w, http.StatusOK, Health{Status: "ok", Version: a.cfg.Version})
 	})
-	r.Get("/readyz", a.ready)
+	r.Get("/readyz", a.cfg.Readiness.ServeHTTP)
 	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(a.cfg.Metrics, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(a.cfg.Logger.Handler(), slog.LevelWarn),
 	}))
@@ -32,22 +33,16 @@ func (a *API) routeHealth(r chi.Router) {
 	a.routeDocs(r)
 }
 
-func (a *API) ready(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+// ready reports what keeps the API from taking events in.
+func (a *API) ready(ctx context.Context) readiness.Report {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	err := postgres.CheckSchema(ctx, a.cfg.DB)
 	if err == nil {
-		writeJSON(w, http.StatusOK, map[string]string{"status": "ready"})
-		return
+		return readiness.Report{}
 	}
-	// The driver's words may hold addresses; what they mean is enough.
-	reason := "the database cannot be reached"
-	if errors.Is(err, postgres.ErrSchemaOutdated) {
-		reason = err.Error()
-	}
-	a.cfg.Logger.WarnContext(r.Context(), "not ready", slog.Any("error", err))
-	w.Header().Set("Retry-After", retryAfter)
-	writeJSON(w, http.StatusServiceUnavailable, map[string]string{"status": "not ready", "reason": reason})
+	a.cfg.Logger.WarnContext(ctx, "not ready", slog.Any("error", err))
+	return readiness.Report{Problems: []string{cmp.Or(postgres.Describe(err), "the database cannot be used")}}
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

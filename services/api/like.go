@@ -26,8 +26,7 @@ const (
 // browser that a foreign page sends here is turned away, as it is for the
 // other methods.
 func (a *API) getLike(w http.ResponseWriter, r *http.Request) {
-	if site := r.Header.Get("Sec-Fetch-Site"); site == "cross-site" && r.Header.Get("Sec-Fetch-Mode") != "navigate" {
-		problem(http.StatusForbidden, "Web pages of other origins may not change anything here.").write(w)
+	if refuseForeignPage(w, r) {
 		return
 	}
 	like, p := decodeLike(r, nil)

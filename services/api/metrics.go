@@ -16,6 +16,8 @@ type metrics struct {
 	latency   *prometheus.HistogramVec
 	accepted  *prometheus.CounterVec
 	groupSize *prometheus.HistogramVec
+	// unauthorized are requests that came without the right key.
+	unauthorized *prometheus.CounterVec
 
 	// Looking a series up by its labels costs more than counting; the few
 	// that there are are kept.
@@ -49,7 +51,10 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 			Buckets: prometheus.ExponentialBuckets(1, 2, 10),
 		}, []string{"group"}),
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.latency, m.accepted, m.groupSize} {
+	m.unauthorized = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "posthorn_api_unauthorized_total", Help: "Requests without the right key, by whether it was missing, wrong, or wrong too often (throttled).",
+	}, []string{"reason"})
+	for _, c := range []prometheus.Collector{m.unauthorized, m.requests, m.latency, m.accepted, m.groupSize} {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}

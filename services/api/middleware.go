@@ -8,10 +8,13 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
+
+	"posthorn/services/internal/web"
 )
 
 // recorder remembers what was answered. It is not wrapped further, so that the
@@ -101,19 +104,48 @@ func requestID(r *http.Request) string {
 // guard lets in who has the key and turns away what a foreign web page makes
 // a browser send.
 func (a *API) guard(next http.Handler) http.Handler {
-	origins := http.NewCrossOriginProtection()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if a.cfg.AdminKey != "" && r.URL.Path != "/healthz" && r.URL.Path != "/readyz" && !a.authorized(r) {
-			problem(http.StatusUnauthorized, "This needs the header Authorization: Bearer with the admin key.").
-				with("WWW-Authenticate", `Bearer realm="posthorn"`).write(w)
-			return
-		}
-		if err := origins.Check(r); err != nil {
-			problem(http.StatusForbidden, "Web pages of other origins may not change anything here.").write(w)
+	checked := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions && refuseForeignPage(w, r) {
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+	if a.cfg.AdminKey == "" {
+		return a.cfg.Hosts.Handler(checked)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/healthz" && r.URL.Path != "/readyz" && !a.authorized(r) {
+			a.refuseKey(w, r)
+			return
+		}
+		checked.ServeHTTP(w, r)
+	})
+}
+
+// refuseForeignPage answers what a page of another origin made a browser send.
+func refuseForeignPage(w http.ResponseWriter, r *http.Request) (refused bool) {
+	if web.CheckOrigin(r) == nil {
+		return false
+	}
+	problem(http.StatusForbidden, "Web pages of other origins may not change anything here.").write(w)
+	return true
+}
+
+// refuseKey answers a request without the right key.
+func (a *API) refuseKey(w http.ResponseWriter, r *http.Request) {
+	reason := "missing"
+	if r.Header.Get("Authorization") != "" {
+		reason = "wrong"
+		if wait := a.guesses.Wrong(r); wait > 0 {
+			a.metrics.unauthorized.WithLabelValues("throttled").Inc()
+			problem(http.StatusTooManyRequests, "Too many requests came with a wrong key; the right one is answered at once.").
+				with("Retry-After", strconv.Itoa(int(wait.Seconds()))).write(w)
+			return
+		}
+	}
+	a.metrics.unauthorized.WithLabelValues(reason).Inc()
+	problem(http.StatusUnauthorized, "This needs the header Authorization: Bearer with the admin key.").
+		with("WWW-Authenticate", `Bearer realm="posthorn"`).write(w)
 }
 
 func (a *API) authorized(r *http.Request) bool {

@@ -7,6 +7,8 @@ import (
 	"reflect"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"posthorn/services/internal/readiness"
 )
 
 // NewEvent is what POST /events takes.
@@ -42,11 +44,10 @@ type LikeBody struct {
 	UserID string `json:"userId,omitempty" maxLength:"256" doc:"Who likes it: liking twice is one like and one event"`
 }
 
-// Health is what /healthz and /readyz answer.
+// Health is what /healthz answers.
 type Health struct {
 	Status  string `json:"status"`
-	Version string `json:"version,omitempty"`
-	Reason  string `json:"reason,omitempty" doc:"Why it is not ready"`
+	Version string `json:"version"`
 }
 
 // finishDocument adds the plain handlers to the document and writes it.
@@ -135,7 +136,7 @@ func (a *API) plainOperations() []*huma.Operation {
 		security                 []map[string][]string
 	}{
 		{"healthz", "/healthz", "Say that the process is up", mediaJSON, schemaOf[Health](a), open},
-		{"readyz", "/readyz", "Say whether requests can be served, and if not, why", mediaJSON, schemaOf[Health](a), open},
+		{"readyz", "/readyz", "Say which parts of the process can do their work, and what keeps the others from it", mediaJSON, schemaOf[readiness.State](a), open},
 		{"metrics", "/metrics", "Metrics for Prometheus", "text/plain", text, nil},
 		{"openapi", "/openapi.json", "This document", mediaJSON, &huma.Schema{Type: huma.TypeObject}, nil},
 		{"docs", "/docs", "This document as a page", "text/html", text, nil},

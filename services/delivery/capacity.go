@@ -1,5 +1,7 @@
 package delivery
 
+import "posthorn/services/internal/process"
+
 const (
 	// mostInFlight is the capacity where files are no matter: a request in
 	// flight takes some 50 KB of memory.
@@ -12,7 +14,7 @@ const (
 // from how many files the process may open: a quarter, for each request may
 // take two more while its host's name is looked up, and half of that.
 func Capacity(inFlight int) (requests, idle int) {
-	files, known := fileLimit()
+	files, known := process.FileLimit()
 	quarter := mostInFlight
 	if known && files/4 < mostInFlight {
 		quarter = max(leastInFlight, int(files/4))

@@ -16,10 +16,12 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,6 +31,7 @@ import (
 	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/groupcommit"
 	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/readiness"
 	"posthorn/services/internal/retry"
 	"posthorn/services/internal/sender"
 	"posthorn/services/internal/subscription"
@@ -111,6 +114,7 @@ func New(cfg Config, parts Parts) *Service {
 	}
 	cfg.MaxInFlight, _ = Capacity(cfg.MaxInFlight)
 	s := &Service{Parts: parts, cfg: cfg, names: parts.Broker.Names()}
+	s.troubles.set(troubleSubscriptions, "has not read the subscriptions yet")
 	s.gate = newGate(cfg.MaxInFlight, s.shortageChanged)
 	s.metrics = newMetrics(parts.Metrics, s.gate)
 	s.ledger = postgres.NewPrepared(parts.DB)
@@ -121,8 +125,17 @@ func New(cfg Config, parts Parts) *Service {
 }
 
 // Ready reports what keeps the service from delivering.
-func (s *Service) Ready() error {
-	return errors.Join(s.troubles.err(), s.signatures.err(time.Now()))
+func (s *Service) Ready(context.Context) readiness.Report {
+	problems := s.troubles.all()
+	for _, err := range []error{s.Publisher.Ready(), s.Consumers.Ready()} {
+		if reason := broker.Describe(err); reason != "" && !slices.Contains(problems, reason) {
+			problems = append(problems, reason)
+		}
+	}
+	if err := s.signatures.err(time.Now()); err != nil {
+		problems = append(problems, err.Error())
+	}
+	return readiness.Report{Problems: problems}
 }
 
 // Run delivers until ctx ends and what is in flight is finished and recorded.
@@ -168,7 +181,7 @@ func (s *Service) record(ctx context.Context, batch []postgres.Attempt) ([]error
 		case s.draining.Err() != nil:
 			return nil, err
 		}
-		if s.troubles.set(troubleLedger, err) {
+		if s.troubles.set(troubleLedger, cmp.Or(postgres.Describe(err), "the ledger cannot be written")) {
 			s.Logger.Warn("ledger cannot be written: deliveries wait", "error", err)
 		}
 		timer := time.NewTimer(wait)

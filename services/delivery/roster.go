@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -84,7 +85,7 @@ func (r *roster) follow(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		if err := r.look(ctx); err != nil && ctx.Err() == nil {
-			if r.troubles.set(troubleSubscriptions, err) {
+			if r.troubles.set(troubleSubscriptions, cmp.Or(postgres.Describe(err), "the subscriptions cannot be read")) {
 				r.Logger.Warn("subscriptions cannot be read: the known ones are served", "error", err)
 			}
 		}

@@ -37,6 +37,6 @@ func (s *Service) shortageChanged(short bool) {
 		s.Logger.Info("shortage is over")
 		return
 	}
-	s.troubles.set(troubleShortage, errShortOfResources)
+	s.troubles.set(troubleShortage, errShortOfResources.Error())
 	s.Logger.Warn("requests to subscribers wait", "error", errShortOfResources)
 }

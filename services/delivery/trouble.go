@@ -1,7 +1,8 @@
 package delivery
 
 import (
-	"errors"
+	"maps"
+	"slices"
 	"sync"
 )
 
@@ -12,22 +13,23 @@ const (
 	troubleShortage      = "shortage"
 )
 
-// troubles are what keeps a Service from delivering at the moment.
+// troubles are what keeps a Service from delivering at the moment, in words for
+// anybody.
 type troubles struct {
 	mu  sync.Mutex
-	now map[string]error
+	now map[string]string
 }
 
-// set reports whether the trouble is new.
-func (t *troubles) set(name string, err error) bool {
+// set reports whether the reason is new.
+func (t *troubles) set(name, reason string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, known := t.now[name]
+	old := t.now[name]
 	if t.now == nil {
-		t.now = map[string]error{}
+		t.now = map[string]string{}
 	}
-	t.now[name] = err
-	return !known
+	t.now[name] = reason
+	return old != reason
 }
 
 func (t *troubles) clear(name string) {
@@ -36,13 +38,9 @@ func (t *troubles) clear(name string) {
 	delete(t.now, name)
 }
 
-// err is all of them, or nil.
-func (t *troubles) err() error {
+// all are the reasons, each once.
+func (t *troubles) all() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	all := make([]error, 0, len(t.now))
-	for _, err := range t.now {
-		all = append(all, err)
-	}
-	return errors.Join(all...)
+	return slices.Compact(slices.Sorted(maps.Values(t.now)))
 }

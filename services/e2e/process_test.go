@@ -2,13 +2,18 @@ package e2e_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -161,4 +166,97 @@ func TestEachPartRunsApartAndSeveralTimes(t *testing.T) {
 	ids = append(ids, s.post("E", 1000)...)
 	eventually(t, 2*patience, "everything is delivered", func() bool { return s.ledger(sub.ID)["delivered"] == len(ids) })
 	once(t, r, ids)
+}
+
+// readyState is what /readyz answers.
+type readyState struct {
+	Status, Reason string
+	Parts          map[string]struct {
+		Status   string
+		Problems []string
+	}
+}
+
+func askReady(t *testing.T, addr string) (status int, state readyState, body string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+"/readyz", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, state, ""
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &state); err != nil {
+		t.Fatalf("/readyz: %d %q: %v", resp.StatusCode, text, err)
+	}
+	return resp.StatusCode, state, string(text)
+}
+
+// TestAPartWithAWrongPasswordIsNeverReady asks all the time, since an answer of
+// 200 at any moment ends a rolling update with processes that do nothing.
+func TestAPartWithAWrongPasswordIsNeverReady(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, "")
+	u, err := url.Parse(s.broker.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User = url.UserPassword(u.User.Username(), "not-the-password")
+	secret := signing.GenerateKey()
+	addrs := map[string]string{"run": freeAddr(t), "relay": freeAddr(t), "delivery": freeAddr(t)}
+	for command, addr := range addrs {
+		env := map[string]string{
+			"DATABASE_URL": s.dbURL, "AMQP_URL": u.String(), "POSTHORN_SECRET_KEY": secret, "POSTHORN_NAMESPACE": s.broker.Namespace,
+			"METRICS_ADDR": addr,
+		}
+		if command == "run" {
+			env["HTTP_ADDR"] = addr
+			delete(env, "METRICS_ADDR")
+		}
+		start(t, env, command)
+	}
+	for command, addr := range addrs {
+		var state readyState
+		var body string
+		eventually(t, patience, command+" says that RabbitMQ refuses it", func() bool {
+			var status int
+			status, state, body = askReady(t, addr)
+			if status == http.StatusOK {
+				t.Fatalf("%s is ready: %s", command, body)
+			}
+			return strings.Contains(state.Reason, "RabbitMQ refuses")
+		})
+		for _, secret := range []string{"127.0.0.1", "not-the-password", u.Host} {
+			if strings.Contains(body, secret) {
+				t.Errorf("%s shows %s: %s", command, secret, body)
+			}
+		}
+		if command == "run" && (state.Parts["api"].Status != "ready" || state.Parts["relay"].Status != "not ready" || state.Parts["delivery"].Status != "not ready") {
+			t.Errorf("run: %s", body)
+		}
+		if !well(t, addr, "/healthz") {
+			t.Errorf("%s: /healthz is about the process, which is well", command)
+		}
+	}
+}
+
+func TestWhichPartsCountForReadinessCanBeSet(t *testing.T) {
+	t.Parallel()
+	s := newSystem(t, "")
+	addr := freeAddr(t)
+	start(t, map[string]string{
+		"DATABASE_URL": s.dbURL, "AMQP_URL": "amqp://127.0.0.1:1/", "HTTP_ADDR": addr, "POSTHORN_SECRET_KEY": signing.GenerateKey(),
+		"POSTHORN_READY_PARTS": "api",
+	}, "run")
+	eventually(t, patience, "it is ready", func() bool { return well(t, addr, "/readyz") })
+	eventually(t, patience, "it shows the others", func() bool {
+		_, state, _ := askReady(t, addr)
+		return state.Parts["relay"].Status == "not ready" && slices.Contains(state.Parts["delivery"].Problems, "RabbitMQ cannot be reached")
+	})
 }

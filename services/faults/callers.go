@@ -20,8 +20,42 @@ import (
 func callers() []Scenario {
 	return []Scenario{
 		{Name: "eight clients that ask for 400 events of 250 KB and do not read", Inject: unread},
+		{Name: "400 idle connections to an API that may have 256 files open", Limits: map[string]int{"api": 256}, Inject: idle},
 		{Name: "API killed 8 times while subscriptions are made with an Idempotency-Key", Inject: keyed},
 	}
+}
+
+// idle has strangers hold more connections than the API has files: those that
+// use theirs notice nothing, and the strangers' are closed.
+func idle(ctx context.Context, c *Cluster) (err error) {
+	api, err := url.Parse(c.API)
+	if err != nil {
+		return fmt.Errorf("read address of the API: %w", err)
+	}
+	var strangers []net.Conn
+	defer func() {
+		for _, conn := range strangers {
+			_ = conn.Close() // it may be closed
+		}
+	}()
+	for range 400 {
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", api.Host)
+		if err != nil {
+			return fmt.Errorf("connect: %w", err)
+		}
+		strangers = append(strangers, conn)
+	}
+	if err := repeat(20, func() error {
+		pause(ctx, 200*time.Millisecond)
+		return c.call(ctx, http.MethodGet, "/subscription", nil, nil)
+	}); err != nil {
+		return fmt.Errorf("with 400 idle connections: %w", err)
+	}
+	left, err := connected(ctx, strangers)
+	if err == nil && left > 64 {
+		err = fmt.Errorf("%d of 400 idle connections are open, with 256 files", left)
+	}
+	return err
 }
 
 // unread has clients ask for more than they read: the API's memory must not

@@ -79,7 +79,7 @@ type Relay struct {
 	cfg     Config
 	metrics metrics
 	// trouble is what keeps the relay from forwarding, nil when nothing does.
-	trouble atomic.Pointer[string]
+	trouble atomic.Pointer[trouble]
 	// stuck outlives the term that an event ended by not being confirmed.
 	stuck stuck
 	// quarantined is how many records an operator has yet to look at.
@@ -89,15 +89,9 @@ type Relay struct {
 // New returns a Relay that does nothing until Run.
 func New(cfg Config, parts Parts) *Relay {
 	cfg.fill()
-	return &Relay{Parts: parts, cfg: cfg, metrics: newMetrics(parts.Metrics)}
-}
-
-// Ready reports what keeps the relay from forwarding; a standby is ready.
-func (r *Relay) Ready() error {
-	if trouble := r.trouble.Load(); trouble != nil {
-		return errors.New(*trouble)
-	}
-	return nil
+	r := &Relay{Parts: parts, cfg: cfg, metrics: newMetrics(parts.Metrics)}
+	r.trouble.Store(&trouble{reason: "has not begun to forward yet"})
+	return r
 }
 
 // Run forwards until ctx ends. It returns nil then, with the batch in hand
@@ -114,10 +108,7 @@ func (r *Relay) Run(ctx context.Context) error {
 			wait.reset()
 			pause(ctx, r.cfg.Standby)
 		default:
-			text := err.Error()
-			if old := r.trouble.Swap(&text); old == nil || *old != text {
-				r.Logger.Warn("relay cannot forward", "error", err)
-			}
+			r.interrupted(err)
 			pause(ctx, wait.next())
 		}
 	}
@@ -150,10 +141,7 @@ func (r *Relay) lead(ctx context.Context) (err error) {
 		if t.forwarded {
 			wait.reset()
 		}
-		text := err.Error()
-		if old := r.trouble.Swap(&text); old == nil || *old != text {
-			r.Logger.Warn("relay is interrupted", "error", err)
-		}
+		r.interrupted(err)
 		pause(ctx, wait.next())
 		if err := lead.Check(ctx); err != nil {
 			return err

@@ -17,6 +17,7 @@ type runCmd struct {
 	keyFlags
 	deliveryFlags
 	metricsFlags
+	readyFlags
 }
 
 func (c *runCmd) Run(ctx context.Context, e *env) error {
@@ -33,13 +34,16 @@ func (c *runCmd) Run(ctx context.Context, e *env) error {
 
 // assemble adds all parts, in the order of the flow.
 func (c *runCmd) assemble(ctx context.Context, p *program) error {
-	if err := p.addAPI(ctx, c.databaseFlags, c.httpFlags, c.keyFlags); err != nil {
+	if len(c.ReadyParts) > 0 {
+		p.readiness.Count(c.ReadyParts...)
+	}
+	if err := p.addAPI(ctx, c.databaseFlags, c.httpFlags, c.hostFlags, c.keyFlags); err != nil {
 		return err
 	}
-	if err := p.addRelay(c.databaseFlags, c.brokerFlags, c.keyFlags, c.AdminKey == "" && !c.Open); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
+	if err := p.addRelay(c.databaseFlags, c.brokerFlags, c.keyFlags, access{c.AdminKey, c.Open}); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
 		return err
 	}
-	if err := p.addDelivery(c.databaseFlags, c.brokerFlags, c.keyFlags, c.AdminKey == "" && !c.Open, c.deliveryFlags); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
+	if err := p.addDelivery(c.databaseFlags, c.brokerFlags, c.keyFlags, access{c.AdminKey, c.Open}, c.deliveryFlags); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
 		return err
 	}
 	return p.addMetrics(ctx, c.metricsFlags)
@@ -48,12 +52,13 @@ func (c *runCmd) assemble(ctx context.Context, p *program) error {
 type apiCmd struct {
 	databaseFlags
 	httpFlags
+	hostFlags
 	keyFlags
 }
 
 func (c *apiCmd) Run(ctx context.Context, e *env) error {
 	p := newProgram(e)
-	if err := p.addAPI(ctx, c.databaseFlags, c.httpFlags, c.keyFlags); err != nil {
+	if err := p.addAPI(ctx, c.databaseFlags, c.httpFlags, c.hostFlags, c.keyFlags); err != nil {
 		return err
 	}
 	e.logger.Info("api is running", "address", hostURL(c.HTTPAddr))
@@ -71,7 +76,7 @@ type relayCmd struct {
 
 func (c *relayCmd) Run(ctx context.Context, e *env) error {
 	p := newProgram(e)
-	if err := p.addRelay(c.databaseFlags, c.brokerFlags, c.keyFlags, c.AdminKey == "" && !c.Open); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
+	if err := p.addRelay(c.databaseFlags, c.brokerFlags, c.keyFlags, access{c.AdminKey, c.Open}); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
 		return err
 	}
 	if err := p.addMetrics(ctx, c.metricsFlags); err != nil {
@@ -93,7 +98,7 @@ type deliveryCmd struct {
 
 func (c *deliveryCmd) Run(ctx context.Context, e *env) error {
 	p := newProgram(e)
-	if err := p.addDelivery(c.databaseFlags, c.brokerFlags, c.keyFlags, c.AdminKey == "" && !c.Open, c.deliveryFlags); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
+	if err := p.addDelivery(c.databaseFlags, c.brokerFlags, c.keyFlags, access{c.AdminKey, c.Open}, c.deliveryFlags); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
 		return err
 	}
 	if err := p.addMetrics(ctx, c.metricsFlags); err != nil {
@@ -104,12 +109,13 @@ func (c *deliveryCmd) Run(ctx context.Context, e *env) error {
 }
 
 type inboxCmd struct {
+	hostFlags
 	InboxAddr string `type:"address" help:"Address of the inbox." default:"127.0.0.1:3001" env:"INBOX_ADDR"`
 }
 
 func (c *inboxCmd) Run(ctx context.Context, e *env) error {
 	p := newProgram(e)
-	if err := p.addInbox(ctx, c.InboxAddr); err != nil {
+	if err := p.addInbox(ctx, c.InboxAddr, c.hostFlags); err != nil {
 		return err
 	}
 	e.logger.Info("inbox is running", "address", hostURL(c.InboxAddr))

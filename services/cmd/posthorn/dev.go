@@ -24,6 +24,7 @@ type devCmd struct {
 	keyFlags
 	deliveryFlags
 	metricsFlags
+	readyFlags
 	InboxAddr string `type:"address" help:"Address of the inbox." default:"127.0.0.1:3001" env:"INBOX_ADDR"`
 }
 
@@ -64,6 +65,7 @@ func (c *devCmd) Run(ctx context.Context, e *env) (err error) {
 	all := runCmd{
 		databaseFlags: databaseFlags{c.DatabaseURL}, brokerFlags: brokerFlags{AMQPURL: c.AMQPURL, QueueType: c.QueueType},
 		httpFlags: c.httpFlags, keyFlags: c.keyFlags, deliveryFlags: c.deliveryFlags, metricsFlags: c.metricsFlags,
+		readyFlags: c.readyFlags,
 	}
 	p := newProgram(e)
 	say(e, "Migrating the database ...")
@@ -73,7 +75,7 @@ func (c *devCmd) Run(ctx context.Context, e *env) (err error) {
 	if err := all.assemble(ctx, p); err != nil {
 		return err
 	}
-	if err := p.addInbox(ctx, c.InboxAddr); err != nil {
+	if err := p.addInbox(ctx, c.InboxAddr, c.hostFlags); err != nil {
 		return err
 	}
 	p.group.Add("private servers", private.watch)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"database/sql"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -21,6 +22,7 @@ import (
 	"posthorn/services/internal/process"
 	"posthorn/services/internal/retry"
 	"posthorn/services/internal/signing"
+	"posthorn/services/internal/web"
 )
 
 // address reads a flag that is an address to listen on. One that has no
@@ -82,6 +84,19 @@ func (f brokerFlags) url() string {
 	return u.String()
 }
 
+type hostFlags struct {
+	Hosts []string `help:"Names by which listeners may be called where no key is needed, beside IP addresses, localhost and the names that they listen on." placeholder:"posthorn.example.com" env:"POSTHORN_HOSTS"`
+}
+
+// on are the names for a listener on an address.
+func (f hostFlags) on(addr string) (web.Hosts, error) {
+	hosts, err := web.ParseHosts(f.Hosts, addr)
+	if err != nil {
+		return hosts, fmt.Errorf("POSTHORN_HOSTS: %w", err)
+	}
+	return hosts, nil
+}
+
 type httpFlags struct {
 	HTTPAddr string `type:"address" name:"http-addr" help:"Address of the API." default:"127.0.0.1:3000" env:"HTTP_ADDR"`
 	AdminKey string `help:"Key that every request to the API must carry. Unset: none, on loopback only." env:"POSTHORN_ADMIN_KEY"`
@@ -93,16 +108,40 @@ type keyFlags struct {
 	DataDir   string `help:"Where a key is generated and kept when none is set, in open mode." default:".posthorn" env:"POSTHORN_DATA_DIR"`
 }
 
-// keyring is the key that was given or, in open mode, the generated one.
-func (f keyFlags) keyring(openMode bool) (*signing.Keyring, error) {
+// access is who may call the API.
+type access struct {
+	adminKey string
+	open     bool
+}
+
+// publicKey is the default of docker-compose.yml, which anybody can read.
+const publicKey = "posthorn-development-key-32bytes"
+
+// isPublic reports whether publicKey is among keys in base64.
+func isPublic(keys string) bool {
+	public := base64.RawStdEncoding.EncodeToString([]byte(publicKey))
+	for key := range strings.SplitSeq(keys, ",") {
+		if strings.TrimRight(strings.TrimSpace(key), "=") == public {
+			return true
+		}
+	}
+	return false
+}
+
+// keyring is the key that was given or, where no key is needed on loopback, the
+// generated one.
+func (f keyFlags) keyring(by access) (*signing.Keyring, error) {
 	if f.SecretKey != "" {
+		if by.adminKey != "" && isPublic(f.SecretKey) {
+			return nil, errors.New("POSTHORN_SECRET_KEY is the public one of docker-compose.yml, which protects nothing beside POSTHORN_ADMIN_KEY: make one with: head -c 32 /dev/urandom | base64")
+		}
 		keys, err := signing.ParseKeyring(f.SecretKey)
 		if err != nil {
 			return nil, fmt.Errorf("POSTHORN_SECRET_KEY: %w", err)
 		}
 		return keys, nil
 	}
-	if !openMode {
+	if by.adminKey != "" || by.open {
 		return nil, errors.New("POSTHORN_SECRET_KEY is not set: it encrypts signing secrets and signs messages, the same for api, relay and delivery; make one with: head -c 32 /dev/urandom | base64")
 	}
 	if err := os.MkdirAll(f.DataDir, 0o711); err != nil { //nolint:gosec // private servers of other users may live below
@@ -140,6 +179,10 @@ func (f deliveryFlags) schedule() (retry.Schedule, error) {
 type metricsFlags struct {
 	profileFlags
 	MetricsAddr string `type:"address" help:"Address of /healthz, /readyz and /metrics." env:"METRICS_ADDR"`
+}
+
+type readyFlags struct {
+	ReadyParts []string `help:"Parts that have to work for /readyz to answer 200: of api, relay and delivery. The answer shows all of them." enum:"api,relay,delivery" default:"api,relay,delivery" env:"POSTHORN_READY_PARTS"`
 }
 
 // migrateWait is how long a start waits for Postgres to come up.

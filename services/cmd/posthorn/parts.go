@@ -23,6 +23,7 @@ import (
 	"posthorn/services/internal/photo"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/process"
+	"posthorn/services/internal/readiness"
 	"posthorn/services/internal/sender"
 	"posthorn/services/internal/signing"
 	"posthorn/services/relay"
@@ -33,9 +34,9 @@ const gcPercent = 300
 // program is what a command assembles: parts that run together.
 type program struct {
 	*env
-	group   process.Group
-	metrics *prometheus.Registry
-	ready   []func() error
+	group     process.Group
+	metrics   *prometheus.Registry
+	readiness readiness.Parts
 }
 
 func newProgram(e *env) *program {
@@ -51,18 +52,23 @@ func newProgram(e *env) *program {
 
 // addAPI adds the HTTP API and the projection that it shows. The listener is
 // opened here, so that a port that is taken is reported before anything runs.
-func (p *program) addAPI(ctx context.Context, db databaseFlags, web httpFlags, keys keyFlags) error {
+func (p *program) addAPI(ctx context.Context, db databaseFlags, web httpFlags, named hostFlags, keys keyFlags) error {
 	pool, err := db.open("api", 16)
 	if err != nil {
 		return err
 	}
-	keyring, err := keys.keyring(web.AdminKey == "" && !web.Open)
+	keyring, err := keys.keyring(access{web.AdminKey, web.Open})
+	if err != nil {
+		return err
+	}
+	hosts, err := named.on(web.HTTPAddr)
 	if err != nil {
 		return err
 	}
 	server, err := api.New(api.Config{
 		DB: pool, Keyring: keyring, Addr: web.HTTPAddr, AdminKey: web.AdminKey, Open: web.Open,
 		Logger: p.logger, Version: versionText(), Metrics: p.metrics,
+		Readiness: &p.readiness, Hosts: hosts,
 	})
 	if err != nil {
 		return err
@@ -75,7 +81,7 @@ func (p *program) addAPI(ctx context.Context, db databaseFlags, web httpFlags, k
 	if err != nil {
 		return err
 	}
-	p.group.Add("http", process.Serve(listener, server))
+	p.group.Add("http", process.Serve(listener, process.ForMany, server))
 	p.group.Add("api", server.Run)
 	p.group.Add("photos", projector.Run)
 	p.group.Add("partitions", postgres.KeepPartitions(pool, p.logger))
@@ -83,8 +89,8 @@ func (p *program) addAPI(ctx context.Context, db databaseFlags, web httpFlags, k
 	return nil
 }
 
-func (p *program) addRelay(db databaseFlags, mq brokerFlags, keys keyFlags, openMode bool) error {
-	keyring, err := keys.keyring(openMode)
+func (p *program) addRelay(db databaseFlags, mq brokerFlags, keys keyFlags, by access) error {
+	keyring, err := keys.keyring(by)
 	if err != nil {
 		return err
 	}
@@ -105,14 +111,14 @@ func (p *program) addRelay(db databaseFlags, mq brokerFlags, keys keyFlags, open
 		DB: pool, Publisher: publisher, Topology: topology, Names: config.Names(), Messages: authenticator(keyring),
 		Logger: p.logger, Metrics: p.metrics,
 	})
-	p.ready = append(p.ready, r.Ready)
+	p.readiness.Add("relay", r.Ready)
 	p.group.Add("relay", r.Run)
 	p.group.Close("relay broker", func() error { return errors.Join(publisher.Close(), topology.Close()) })
 	p.group.Close("relay database", pool.Close)
 	return nil
 }
 
-func (p *program) addDelivery(db databaseFlags, mq brokerFlags, keys keyFlags, openMode bool, flags deliveryFlags) error {
+func (p *program) addDelivery(db databaseFlags, mq brokerFlags, keys keyFlags, by access, flags deliveryFlags) error {
 	networks, err := flags.networks()
 	if err != nil {
 		return err
@@ -121,7 +127,7 @@ func (p *program) addDelivery(db databaseFlags, mq brokerFlags, keys keyFlags, o
 	if err != nil {
 		return err
 	}
-	keyring, err := keys.keyring(openMode)
+	keyring, err := keys.keyring(by)
 	if err != nil {
 		return err
 	}
@@ -149,7 +155,7 @@ func (p *program) addDelivery(db databaseFlags, mq brokerFlags, keys keyFlags, o
 		}),
 		Logger: p.logger, Metrics: p.metrics,
 	})
-	p.ready = append(p.ready, s.Ready)
+	p.readiness.Add("delivery", s.Ready)
 	p.group.Add("delivery", s.Run)
 	p.group.Close("delivery broker", publisher.Close)
 	p.group.Close("delivery database", pool.Close)
@@ -161,7 +167,11 @@ func authenticator(keys *signing.Keyring) *envelope.Authenticator {
 	return envelope.NewAuthenticator(keys.Derive(envelope.Purpose))
 }
 
-func (p *program) addInbox(ctx context.Context, addr string) error {
+func (p *program) addInbox(ctx context.Context, addr string, named hostFlags) error {
+	hosts, err := named.on(addr)
+	if err != nil {
+		return err
+	}
 	box := inbox.New(inbox.Config{Logger: p.logger})
 	listener, err := process.Listen(ctx, addr)
 	if err != nil {
@@ -170,7 +180,7 @@ func (p *program) addInbox(ctx context.Context, addr string) error {
 	// Pages that update themselves and requests that hang would hold up the
 	// server's stop.
 	p.group.Close("inbox pages", func() error { box.Close(); return nil })
-	p.group.Add("inbox", process.Serve(listener, box))
+	p.group.Add("inbox", process.Serve(listener, process.ForMany, hosts.Handler(box)))
 	return nil
 }
 
@@ -183,25 +193,19 @@ func (p *program) addMetrics(ctx context.Context, flags metricsFlags) error {
 	if flags.MetricsAddr == "" {
 		return nil
 	}
+	hosts, err := flags.on(flags.MetricsAddr)
+	if err != nil {
+		return err
+	}
 	listener, err := process.Listen(ctx, flags.MetricsAddr)
 	if err != nil {
 		return err
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		var troubles []error
-		for _, ready := range p.ready {
-			troubles = append(troubles, ready())
-		}
-		if err := errors.Join(troubles...); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		_, _ = w.Write([]byte("ok\n"))
-	})
+	mux.Handle("GET /readyz", &p.readiness)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{}))
-	p.group.Add("metrics", process.Serve(listener, mux))
+	p.group.Add("metrics", process.Serve(listener, process.ForFew, hosts.Handler(mux)))
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 )
 
 type profileFlags struct {
+	hostFlags
 	PprofAddr string `type:"address" help:"Address of Go's profiles (/debug/pprof/), on loopback only. Unset: none." env:"POSTHORN_PPROF_ADDR"`
 }
 
@@ -27,6 +28,10 @@ func (p *program) addProfiles(ctx context.Context, flags profileFlags) error {
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return fmt.Errorf("POSTHORN_PPROF_ADDR: %s is not on loopback", flags.PprofAddr)
 	}
+	hosts, err := flags.on(flags.PprofAddr)
+	if err != nil {
+		return err
+	}
 	listener, err := process.Listen(ctx, flags.PprofAddr)
 	if err != nil {
 		return err
@@ -35,6 +40,6 @@ func (p *program) addProfiles(ctx context.Context, flags profileFlags) error {
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	p.group.Add("profiles", process.Serve(listener, mux))
+	p.group.Add("profiles", process.Serve(listener, process.ForFew, hosts.Handler(mux)))
 	return nil
 }

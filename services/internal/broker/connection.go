@@ -312,6 +312,35 @@ func unavailable(ctx context.Context, why error) error {
 	return fmt.Errorf("%w: %w: %w", ErrUnavailable, ctx.Err(), why)
 }
 
+// ready reports why there is no connection: an error with ErrUnavailable, or nil.
+func (l *link) ready() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.current != nil {
+		return nil
+	}
+	if l.err == nil || errors.Is(l.err, ErrUnavailable) {
+		return errors.Join(ErrUnavailable, l.err)
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, l.err)
+}
+
+// blocked reports whether the broker refuses messages.
+func (l *link) blocked() bool {
+	l.mu.Lock()
+	s := l.current
+	l.mu.Unlock()
+	if s == nil {
+		return false
+	}
+	select {
+	case <-s.refusing():
+		return true
+	default:
+		return false
+	}
+}
+
 func (l *link) close() {
 	l.cancel()
 	<-l.done

@@ -199,6 +199,18 @@ func (c *Consumers) Remove(ctx context.Context, queue string) error {
 	}
 }
 
+// Ready reports why queues are not consumed: an error with ErrUnavailable. Without queues there is no reason.
+func (c *Consumers) Ready() error {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	for _, l := range c.pool.lanes {
+		if err := l.link.ready(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // handle is the Router's handler: it finds the queue's own.
 func (c *Consumers) handle(msg *message.Message) error {
 	r, ok := msg.Context().Value(receivedKey{}).(*received)

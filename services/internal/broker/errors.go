@@ -47,6 +47,34 @@ func Refused(err error) bool {
 	return !errors.Is(err, ErrUnavailable) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
 
+// Describe says in words for anybody what an error of this package means: the error itself may hold addresses. It is
+// empty for errors that are none of the broker's.
+func Describe(err error) string {
+	if e, ok := errors.AsType[*amqp.Error](err); ok {
+		switch e.Code {
+		case amqp.AccessRefused:
+			return "RabbitMQ refuses the user, the password or a permission (AMQP_URL)"
+		case amqp.NotAllowed:
+			return "RabbitMQ does not let this user use the virtual host (AMQP_URL)"
+		}
+	}
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, ErrBlocked):
+		return "RabbitMQ accepts no messages: it has a memory or disk alarm"
+	case errors.Is(err, ErrForeign):
+		return "an exchange or queue of Posthorn's exists in RabbitMQ with other properties"
+	case errors.Is(err, ErrNoConfirm):
+		return "RabbitMQ does not confirm messages in time"
+	case errors.Is(err, ErrUnavailable):
+		return "RabbitMQ cannot be reached"
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrReturned), errors.Is(err, ErrNacked), errors.Is(err, ErrInvalid):
+		return "RabbitMQ refuses a message or a declaration"
+	}
+	return ""
+}
+
 // translate turns an error of the AMQP library into one of this package. Anything that is not a channel's exception
 // is the connection's trouble.
 func translate(err error) error {

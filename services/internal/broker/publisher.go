@@ -154,6 +154,18 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	return err
 }
 
+// Ready reports why there is no connection to publish on: an error with ErrUnavailable, or ErrBlocked where the broker
+// refuses messages.
+func (p *Publisher) Ready() error {
+	if err := p.link.ready(); err != nil {
+		return err
+	}
+	if p.link.blocked() {
+		return ErrBlocked
+	}
+	return nil
+}
+
 // Close waits for calls under way and closes the connection. Further calls do nothing.
 func (p *Publisher) Close() error {
 	p.mu.Lock()

@@ -48,6 +48,9 @@ func NewTopology(cfg Config) (*Topology, error) {
 	return t, nil
 }
 
+// Ready reports why there is no connection: an error with ErrUnavailable.
+func (t *Topology) Ready() error { return t.link.ready() }
+
 // Close ends the connection.
 func (t *Topology) Close() error {
 	t.link.close()

@@ -55,3 +55,28 @@ func newestMigration() (int64, error) {
 	}
 	return newest, nil
 }
+
+// Describe says in words for anybody what an error means that keeps a part from
+// its work: the error itself may hold addresses. It is empty where it is none of
+// those that are known.
+func Describe(err error) string {
+	if refusal, ok := errors.AsType[*pq.Error](err); ok {
+		switch {
+		case refusal.Code.Class() == "28": // invalid_authorization_specification
+			return "Postgres refuses the user or the password (DATABASE_URL)"
+		case refusal.Code == "3D000": // invalid_catalog_name
+			return "Postgres has no such database (DATABASE_URL)"
+		case refusal.Code == "42501": // insufficient_privilege
+			return "Postgres refuses a permission that is needed"
+		case refusal.Code == "42P01", refusal.Code == "42703", refusal.Code == "42883", refusal.Code == "3F000":
+			return "the database is not migrated to what this program needs: run posthorn migrate"
+		}
+	}
+	switch {
+	case errors.Is(err, ErrSchemaOutdated):
+		return ErrSchemaOutdated.Error() + ": run posthorn migrate"
+	case errors.Is(err, ErrUnavailable):
+		return "the database cannot be reached"
+	}
+	return ""
+}

@@ -64,12 +64,39 @@ func holder(ctx context.Context, addr string) string {
 	return " by a process of another user"
 }
 
+// The shares of the files that a process may open, of which listeners take
+// their connections: Serve's parts.
+const (
+	ForMany = 4  // a quarter, for an API
+	ForFew  = 16 // for metrics and the like
+)
+
+// leastConnections are admitted however few files there are.
+const leastConnections = 8
+
+// capacity is how many connections a listener may have open at once.
+func capacity(part int) int {
+	files, known := FileLimit()
+	if !known || files > 1<<30 {
+		files = 1 << 30
+	}
+	return max(leastConnections, int(files)/part)
+}
+
 // Serve serves HTTP on a listener until ctx ends and the requests in flight
-// are answered.
-func Serve(l net.Listener, handler http.Handler) func(ctx context.Context) error {
+// are answered. It has a part of the files that the process may open for its
+// connections, and closes those that are not used for the longest if that is
+// not enough.
+func Serve(l net.Listener, part int, handler http.Handler) func(ctx context.Context) error {
+	return serve(newCrowd(l, capacity(part)), handler)
+}
+
+func serve(c *crowd, handler http.Handler) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
 		server := &http.Server{
-			Handler:           handler,
+			Handler:           c.serve(handler),
+			ConnContext:       c.context,
+			ConnState:         c.state,
 			ReadHeaderTimeout: 10 * time.Second,
 			ReadTimeout:       30 * time.Second,
 			WriteTimeout:      writeTimeout,
@@ -77,7 +104,7 @@ func Serve(l net.Listener, handler http.Handler) func(ctx context.Context) error
 			MaxHeaderBytes:    64 << 10,
 		}
 		served := make(chan error, 1)
-		go func() { served <- server.Serve(l) }()
+		go func() { served <- server.Serve(c) }()
 		select {
 		case err := <-served:
 			return fmt.Errorf("serve HTTP: %w", err)

@@ -1,11 +1,11 @@
 //go:build unix
 
-package delivery
+package process
 
 import "syscall"
 
-// fileLimit is how many files this process may have open.
-func fileLimit() (uint64, bool) {
+// FileLimit is how many files this process may have open, where that is known.
+func FileLimit() (uint64, bool) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 0, false

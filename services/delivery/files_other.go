@@ -1,5 +1,0 @@
-//go:build !unix
-
-package delivery
-
-func fileLimit() (uint64, bool) { return 0, false }

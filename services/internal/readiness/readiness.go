@@ -1,0 +1,146 @@
+// Package readiness says which parts of a process can do their work, and what
+// keeps the others from it, for /readyz.
+//
+// It promises an answer within Timeout, in words that hold no address, name or
+// password: who is shown them need not be trusted. The parts' logs have the
+// details. A process is ready when each part that counts is.
+package readiness
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Timeout is how long a check may take. A part that has not answered by then is
+// not ready.
+const Timeout = 3 * time.Second
+
+// Report is what a part says of itself. Without problems it is ready; warnings
+// are for an operator to look at, and keep it from nothing.
+type Report struct {
+	Problems []string
+	Warnings []string
+}
+
+// Check asks a part. It ends with ctx.
+type Check func(ctx context.Context) Report
+
+// Parts are the parts of a process. They may be added while they are asked.
+type Parts struct {
+	mu      sync.Mutex
+	checks  map[string]Check
+	counted map[string]bool
+}
+
+// Count makes some parts the only ones that the process' state follows from; by
+// default all do. The others are shown all the same.
+func (p *Parts) Count(names ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.counted = map[string]bool{}
+	for _, name := range names {
+		p.counted[name] = true
+	}
+}
+
+// Add adds a part.
+func (p *Parts) Add(name string, check Check) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.checks == nil {
+		p.checks = map[string]Check{}
+	}
+	p.checks[name] = check
+}
+
+// The states of a process and of a part.
+const (
+	Ready    = "ready"
+	NotReady = "not ready"
+)
+
+// State is what /readyz answers.
+type State struct {
+	Status string `json:"status" enum:"ready,not ready" doc:"ready if every part that counts is"`
+	// Reason is what keeps the process from being ready, in a line.
+	Reason string               `json:"reason,omitempty" doc:"Why it is not ready"`
+	Parts  map[string]PartState `json:"parts" doc:"What this process consists of"`
+}
+
+// PartState is what one part says of itself.
+type PartState struct {
+	Status   string   `json:"status" enum:"ready,not ready"`
+	Counts   bool     `json:"counts" doc:"Whether the process is ready only if this part is"`
+	Problems []string `json:"problems,omitempty" doc:"What keeps it from its work"`
+	Warnings []string `json:"warnings,omitempty" doc:"What an operator should look at"`
+}
+
+// State asks all parts at once.
+func (p *Parts) State(ctx context.Context) State {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
+	defer cancel()
+	p.mu.Lock()
+	checks, counted := maps.Clone(p.checks), p.counted
+	p.mu.Unlock()
+	type answer struct {
+		name   string
+		report Report
+	}
+	answers := make(chan answer, len(checks))
+	for name, check := range checks {
+		go func() { answers <- answer{name, check(ctx)} }()
+	}
+	reports := make(map[string]Report, len(checks))
+collect:
+	for range checks {
+		select {
+		case a := <-answers:
+			reports[a.name] = a.report
+		case <-ctx.Done():
+			break collect
+		}
+	}
+	state := State{Status: Ready, Parts: make(map[string]PartState, len(checks))}
+	var reasons []string
+	for _, name := range slices.Sorted(maps.Keys(checks)) {
+		report, answered := reports[name]
+		if !answered {
+			report.Problems = []string{"does not answer"}
+		}
+		part := PartState{Status: Ready, Counts: counted == nil || counted[name], Problems: report.Problems, Warnings: report.Warnings}
+		if len(part.Problems) > 0 {
+			part.Status = NotReady
+			if part.Counts {
+				state.Status = NotReady
+				reasons = append(reasons, name+": "+strings.Join(part.Problems, "; "))
+			}
+		}
+		state.Parts[name] = part
+	}
+	state.Reason = strings.Join(reasons, "; ")
+	return state
+}
+
+// ServeHTTP answers 200 with the State, or 503 where the process is not ready.
+func (p *Parts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	state := p.State(r.Context())
+	body, err := json.Marshal(state)
+	if err != nil {
+		http.Error(w, fmt.Sprintf("encode state: %v", err), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	if state.Status != Ready {
+		w.Header().Set("Retry-After", "1")
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_, _ = w.Write(append(body, '\n')) // nobody is left to tell
+}

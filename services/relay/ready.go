@@ -1,0 +1,48 @@
+package relay
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"posthorn/services/internal/broker"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/readiness"
+)
+
+// trouble is what keeps the relay from forwarding.
+type trouble struct {
+	reason string // for anybody
+	detail string // for the log
+}
+
+// interrupted takes note of what keeps the relay from forwarding, and logs it
+// once while it stays the same.
+func (r *Relay) interrupted(err error) {
+	now := &trouble{
+		reason: cmp.Or(postgres.Describe(err), broker.Describe(err), "cannot forward: the log of the relay says why"),
+		detail: err.Error(),
+	}
+	if old := r.trouble.Swap(now); old == nil || old.detail != now.detail {
+		r.Logger.Warn("relay cannot forward", "error", err)
+	}
+}
+
+// Ready reports what keeps the relay from forwarding, or would if it led. A
+// standby that can reach Postgres and RabbitMQ is ready.
+func (r *Relay) Ready(context.Context) readiness.Report {
+	var report readiness.Report
+	if t := r.trouble.Load(); t != nil {
+		report.Problems = append(report.Problems, t.reason)
+	}
+	for _, err := range []error{r.Publisher.Ready(), r.Topology.Ready()} {
+		if reason := broker.Describe(err); reason != "" && !slices.Contains(report.Problems, reason) {
+			report.Problems = append(report.Problems, reason)
+		}
+	}
+	if n := r.quarantined.Load(); n > 0 {
+		report.Warnings = append(report.Warnings, fmt.Sprintf("%d records are in quarantine: posthorn outbox quarantine list", n))
+	}
+	return report
+}
