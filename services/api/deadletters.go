@@ -72,13 +72,13 @@ func (a *API) routeDeadLetters() {
 	}
 	register(a, op("list-dead-letters", http.MethodGet, "/dead-letters", "Dead letters", "List dead deliveries, those of the latest events first"), a.listDeadLetters)
 	register(a, op("get-dead-letter", http.MethodGet, "/dead-letters/{id}", "Dead letters", "Show a dead delivery, its attempts and its request"), a.getDelivery(true))
-	redrive := op("redrive-dead-letters", http.MethodPost, "/dead-letters/redrive", "Dead letters", "Put dead deliveries back to work")
+	redrive := op("redrive-dead-letters", http.MethodPost, "/dead-letters/redrive", "Dead letters", "Put dead deliveries, and those that wait for a retry, back to work")
 	redrive.Description = "Either those that are named, or those of a subscription. Each subscription's are a replay, which can be watched, paused and cancelled."
 	redrive.DefaultStatus = http.StatusAccepted
 	register(a, redrive, a.redriveDeadLetters)
 	register(a, op("purge-dead-letters", http.MethodDelete, "/dead-letters", "Dead letters", "Give dead deliveries up; their number has to be confirmed"), a.purgeDeadLetters)
 	register(a, op("get-delivery", http.MethodGet, "/deliveries/{id}", "Deliveries", "Show a delivery, its attempts and its request"), a.getDelivery(false))
-	retry := op("retry-delivery", http.MethodPost, "/deliveries/{id}/retry", "Deliveries", "Make a delivery anew that is finished, however it ended")
+	retry := op("retry-delivery", http.MethodPost, "/deliveries/{id}/retry", "Deliveries", "Make a delivery anew, at once, that is finished or waits for a retry")
 	retry.DefaultStatus = http.StatusAccepted
 	register(a, retry, a.retryDelivery)
 }
@@ -208,7 +208,7 @@ func (a *API) retryDelivery(ctx context.Context, in *DeliveryParam) (*replayOutp
 	}
 	r, err := postgres.RedriveDelivery(ctx, a.cfg.DB, events.DefaultAccount, id)
 	if errors.Is(err, postgres.ErrState) {
-		return nil, problem(http.StatusConflict, "The delivery is under way already.")
+		return nil, problem(http.StatusConflict, "The delivery is under way: its first attempt is yet to be made.")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("redrive delivery: %w", err)
@@ -218,10 +218,11 @@ func (a *API) retryDelivery(ctx context.Context, in *DeliveryParam) (*replayOutp
 	return out, nil
 }
 
-// Redrive says which dead deliveries to put back to work.
+// Redrive says which deliveries to put back to work: dead ones, and those that
+// wait for a retry.
 type Redrive struct {
 	IDs          []string  `json:"ids,omitempty" maxItems:"1000" doc:"These"`
-	Subscription string    `json:"subscription,omitempty" doc:"Those of this subscription, all or by the fields below"`
+	Subscription string    `json:"subscription,omitempty" doc:"Those of this subscription, dead or waiting for a retry, all or by the fields below"`
 	ErrorClass   string    `json:"errorClass,omitempty" maxLength:"32" doc:"Whose last attempt failed this way"`
 	Status       int       `json:"status,omitempty" minimum:"100" maximum:"999" doc:"Whose last attempt was answered with this HTTP status"`
 	Since        Timestamp `json:"since,omitempty" doc:"That died at this time or later"`

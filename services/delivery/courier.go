@@ -162,10 +162,6 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 	if e.Attempts > 0 {
 		attempt.Cause = string(envelope.Retry)
 	}
-	schedule := s.cfg.Schedule
-	if sub.Schedule != nil {
-		schedule = sub.Schedule
-	}
 	s.metrics.attempts.WithLabelValues(string(result.Class)).Inc()
 	s.metrics.duration.Observe(result.Duration.Seconds())
 	if result.Reconnected {
@@ -173,7 +169,7 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 	}
 	if result.OK() {
 		attempt.Status = postgres.Delivered
-	} else if delay, more := schedule.Next(attempt.Number, result.RetryAfter, rand.Float64); more {
+	} else if delay, more := s.schedule(c.settings.Load()).Next(attempt.Number, result.RetryAfter, rand.Float64); more {
 		attempt.Status, attempt.RetryIn = postgres.Retrying, delay
 	} else {
 		attempt.Status = postgres.Dead

@@ -30,7 +30,10 @@ type roster struct {
 	active map[subscription.ID]*consumer
 	// waiting are active ones without a consumer yet: the relay has not
 	// declared their queue, or their former consumer is still being drained.
-	waiting  map[subscription.ID]subscription.Subscription
+	waiting map[subscription.ID]subscription.Subscription
+	// late are those of whose deliveries some may wait longer than their
+	// schedule says by now; nil until it is known of which.
+	late     map[subscription.ID]struct{}
 	looked   time.Time // when was last looked with success
 	reviewed time.Time
 }
@@ -119,6 +122,9 @@ func (r *roster) look(ctx context.Context) error {
 	for _, sub := range changed {
 		r.apply(sub)
 	}
+	if err := r.pullIn(ctx); err != nil {
+		return err
+	}
 	if len(r.waiting) == 0 {
 		return nil
 	}
@@ -150,6 +156,9 @@ func (r *roster) apply(sub subscription.Subscription) {
 		}
 	}
 	if c != nil {
+		if !slices.Equal(r.schedule(c.settings.Load()), r.schedule(&sub)) && r.late != nil {
+			r.late[sub.ID] = struct{}{}
+		}
 		// At once, also for the messages in hand.
 		c.settings.Store(&sub)
 		if sub.Status == subscription.Active && sub.MaxInFlight == cap(c.slots) {
@@ -159,6 +168,10 @@ func (r *roster) apply(sub subscription.Subscription) {
 	}
 	if sub.Status == subscription.Active {
 		r.waiting[sub.ID] = sub
+		// It may have been changed while it was paused.
+		if c == nil && sub.Version > 1 && r.late != nil {
+			r.late[sub.ID] = struct{}{}
+		}
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 type deadCmd struct {
 	List    listDeadCmd    `cmd:"" help:"List dead deliveries as JSON lines, those of the latest events first."`
 	Show    showDeadCmd    `cmd:"" help:"Show a delivery with its attempts and the body of its request."`
-	Redrive redriveDeadCmd `cmd:"" help:"Put dead deliveries back to work."`
+	Redrive redriveDeadCmd `cmd:"" help:"Put dead deliveries, and those that wait for a retry, back to work at once."`
 	Purge   purgeDeadCmd   `cmd:"" help:"Give dead deliveries up; their number has to be confirmed."`
 }
 
@@ -174,8 +174,8 @@ func requestOf(ctx context.Context, q postgres.Queryer, d postgres.Delivery, att
 type redriveDeadCmd struct {
 	databaseFlags
 	deadFlags
-	Subscription string   `help:"Redrive those of this subscription, all or by the other flags." placeholder:"sub_..."`
-	IDs          []string `arg:"" name:"id" optional:"" help:"Redrive these deliveries, however they ended." placeholder:"dlv_..."`
+	Subscription string   `help:"Redrive those of this subscription, dead or waiting for a retry, all or by the other flags. What waits has not died: --since and --until leave it out." placeholder:"sub_..."`
+	IDs          []string `arg:"" name:"id" optional:"" help:"Redrive these deliveries, however they ended, or if they wait for a retry." placeholder:"dlv_..."`
 	Rate         int      `help:"How many are sent in a second at most, to each subscription; 0 is no limit." default:"0"`
 	Wait         bool     `help:"Show the progress until everything is sent."`
 }
@@ -240,8 +240,8 @@ func (c *redriveDeadCmd) selections(ctx context.Context, pool *sql.DB) ([]postgr
 		if err != nil {
 			return nil, fmt.Errorf("delivery %q: %w", text, err)
 		}
-		if d.Status == postgres.Pending || d.Status == postgres.Retrying {
-			return nil, fmt.Errorf("delivery %q is %s: it is under way", text, d.Status)
+		if d.Status == postgres.Pending {
+			return nil, fmt.Errorf("delivery %q is pending: its first attempt is yet to be made", text)
 		}
 		ids[i] = id
 	}

@@ -178,14 +178,14 @@ func DeliveryAttempts(ctx context.Context, q Queryer, id DeliveryID) (Page[Logge
 	return page, err
 }
 
-// RedriveDelivery has one delivery that is finished, however it ended, made
-// anew. ErrState where it is under way.
+// RedriveDelivery has one delivery made anew that is finished, however it
+// ended, or waits for a retry. ErrState where it is under way.
 func RedriveDelivery(ctx context.Context, db *sql.DB, account string, id DeliveryID) (Replay, error) {
 	d, err := DeliveryByID(ctx, db, account, id)
 	if err != nil {
 		return Replay{}, err
 	}
-	if d.Status == Pending || d.Status == Retrying {
+	if d.Status == Pending {
 		return Replay{}, fmt.Errorf("the delivery is %s: %w", d.Status, ErrState)
 	}
 	return CreateReplay(ctx, db, Selection{

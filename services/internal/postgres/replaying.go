@@ -32,8 +32,9 @@ type Step struct {
 
 // StepReplay takes a running replay through its next stretch, at most rows
 // deliveries long. In one transaction it begins a new run of each selected
-// delivery that is finished, or enters it where there was none, and moves the
-// replay's position. Deliveries that are under way are left to themselves. A
+// delivery that is finished or waits for a retry, or enters it where there was
+// none, and moves the replay's position. Deliveries that are under way are left
+// to themselves. A
 // replay that is not running any more comes back as it is, with nothing due.
 func StepReplay(ctx context.Context, db *sql.DB, id ReplayID, rows int) (Step, error) {
 	var step Step
@@ -141,12 +142,20 @@ const selected = `
 	AND ($5::text[] IS NULL OR o.subject = ANY ($5)) AND ($6::bigint[] IS NULL OR o.position = ANY ($6))
 	AND ($7::timestamptz IS NULL OR o.recorded_at >= $7) AND ($8::timestamptz IS NULL OR o.recorded_at < $8)`
 
-// dead are the conditions of a DeadFilter, from $n on, on a row d of the ledger.
-func deadConditions(n int) string {
+// waiting is the condition on a row d of the ledger that it waits for a retry,
+// which nobody is making at this moment. A new run can begin at once: the
+// message of the earlier one counts for nothing when it comes.
+const waiting = `(d.status = 'retrying' AND d.next_attempt_at IS NOT NULL AND (d.claimed_until IS NULL OR d.claimed_until < clock_timestamp()))`
+
+// deadConditions are those of a DeadFilter, from $n on, on a row d of the ledger.
+func deadConditions(n int) string { return "d.status = 'dead' AND " + failedConditions(n) }
+
+// failedConditions are those of a DeadFilter beside the state. What waits did
+// not die at any time.
+func failedConditions(n int) string {
 	return strings.NewReplacer("$a", fmt.Sprintf("$%d", n), "$b", fmt.Sprintf("$%d", n+1), "$c", fmt.Sprintf("$%d", n+2),
 		"$d", fmt.Sprintf("$%d", n+3)).Replace(`
-	d.status = 'dead'
-	AND ($a = '' OR EXISTS (SELECT 1 FROM posthorn.attempts a WHERE a.position = d.position AND a.subscription_id = d.subscription_id
+	($a = '' OR EXISTS (SELECT 1 FROM posthorn.attempts a WHERE a.position = d.position AND a.subscription_id = d.subscription_id
 	                        AND a.run = d.run AND a.number = d.attempts AND a.error_class = $a))
 	AND ($b = 0 OR d.last_status = $b)
 	AND ($c::timestamptz IS NULL OR d.finished_at >= $c) AND ($d::timestamptz IS NULL OR d.finished_at < $d)`)
@@ -209,10 +218,16 @@ func selectReplayed(ctx context.Context, q Queryer, r Replay, types []string, th
 		args = append(args, r.Dead.args()...)
 		query = `
 			WITH dead AS MATERIALIZED (
-				SELECT d.position FROM posthorn.deliveries d
-				WHERE d.subscription_id = $12 AND d.position > $9 AND d.position <= $10
-				  AND ($6::bigint[] IS NULL OR d.position = ANY ($6)) AND ` + deadConditions(13) + `
-				ORDER BY d.position LIMIT $11
+				(SELECT d.position FROM posthorn.deliveries d
+				 WHERE d.subscription_id = $12 AND d.position > $9 AND d.position <= $10
+				   AND ($6::bigint[] IS NULL OR d.position = ANY ($6)) AND ` + deadConditions(13) + `
+				 ORDER BY d.position LIMIT $11)
+				UNION ALL
+				(SELECT d.position FROM posthorn.deliveries d
+				 WHERE $2 AND d.subscription_id = $12 AND d.position > $9 AND d.position <= $10
+				   AND ($6::bigint[] IS NULL OR d.position = ANY ($6)) AND ` + waiting + ` AND ` + failedConditions(13) + `
+				 ORDER BY d.position LIMIT $11)
+				ORDER BY position LIMIT $11
 			)
 			SELECT dead.position, coalesce(octet_length(o.data), 0), o.position IS NOT NULL
 			FROM dead LEFT JOIN posthorn.outbox o ON o.position = dead.position AND ` + selected + `
@@ -261,8 +276,8 @@ func selectReplayed(ctx context.Context, q Queryer, r Replay, types []string, th
 	return found, reached, nil
 }
 
-// beginRunsTx begins a new run of each delivery that is finished or not there
-// yet. In the order of the key, as everybody who locks several.
+// beginRunsTx begins a new run of each delivery that is finished, waits for a
+// retry, or is not there yet. In the order of the key, as everybody who locks several.
 func beginRunsTx(ctx context.Context, tx *sql.Tx, r Replay, positions []int64) (due []Due, err error) {
 	if len(positions) == 0 {
 		return nil, nil
@@ -275,13 +290,13 @@ func beginRunsTx(ctx context.Context, tx *sql.Tx, r Replay, positions []int64) (
 			ON CONFLICT (position, subscription_id) DO UPDATE
 			SET status = 'pending', cause = excluded.cause, run = d.run + 1, attempts = 0, next_attempt_at = excluded.next_attempt_at,
 			    claimed_until = NULL, last_status = NULL, last_error = NULL, finished_at = NULL
-			WHERE d.status IN ('delivered', 'dead', 'cancelled') AND (d.status = 'dead' OR NOT $5)
+			WHERE d.status = 'dead' OR d.status IN ('delivered', 'cancelled') AND NOT $5 OR `+waiting+` AND (NOT $5 OR $6)
 			RETURNING d.position, d.run
 		)
 		SELECT o.position, o.kind, o.id, o.account, o.type, o.subject, o.data, o.metadata, o.attributes, o.occurred_at, o.recorded_at,
 		       begun.run, 0, $3
 		FROM begun JOIN posthorn.outbox o USING (position) ORDER BY o.position`,
-		pq.Array(positions), r.Subscription.UUID(), r.Cause, interval(SweepGrace), r.OnlyDead)
+		pq.Array(positions), r.Subscription.UUID(), r.Cause, interval(SweepGrace), r.OnlyDead, r.Cause == CauseRedrive)
 	if err != nil {
 		return nil, Translate(fmt.Errorf("begin runs: %w", err))
 	}
@@ -316,7 +331,7 @@ func PreviewReplay(ctx context.Context, q Queryer, s Selection, first int) (Prev
 	args = append(args, r.Dead.args()...)
 	p := Preview{Replay: r}
 	if err := q.QueryRowContext(ctx, `
-		SELECT count(*), count(*) FILTER (WHERE d.status IN ('pending', 'retrying'))
+		SELECT count(*), count(*) FILTER (WHERE d.status IN ('pending', 'retrying') AND NOT `+waiting+`)
 		FROM posthorn.outbox o LEFT JOIN posthorn.deliveries d ON d.position = o.position AND d.subscription_id = $11
 		WHERE o.position > $9 AND o.position <= $10 AND `+selected+` AND (NOT $12 OR `+deadConditions(13)+`)`, args...).
 		Scan(&p.Matched, &p.Skipped); err != nil {

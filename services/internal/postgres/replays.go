@@ -93,8 +93,10 @@ type Selection struct {
 	EventIDs   []string
 	// Positions of deliveries that exist.
 	Positions []int64
-	OnlyDead  bool
-	Dead      DeadFilter
+	// OnlyDead: of the deliveries only those that are dead; a redrive also takes
+	// those that wait for a retry.
+	OnlyDead bool
+	Dead     DeadFilter
 	// Unfiltered: the event types of the subscription do not count.
 	Unfiltered bool
 	// Rate is how many are sent in a second; 0 is no limit.

@@ -89,6 +89,16 @@ func (s Schedule) Next(attempt int, retryAfter time.Duration, rnd func() float64
 	return min(max(delay, retryAfter), MaxStep), true
 }
 
+// Latest are the longest delays that Next can return where nobody has asked to
+// wait: the first is that after the first attempt.
+func (s Schedule) Latest() []time.Duration {
+	latest := make([]time.Duration, len(s))
+	for i, step := range s {
+		latest[i] = min(time.Duration(float64(step)*(1+jitter)), MaxStep)
+	}
+	return latest
+}
+
 // Strings returns the steps as Parse reads them: "2m", not "2m0s".
 func (s Schedule) Strings() []string {
 	texts := make([]string, len(s))
