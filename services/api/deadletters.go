@@ -86,7 +86,7 @@ func (a *API) routeDeadLetters() {
 // DeadLetterParams select dead deliveries.
 type DeadLetterParams struct {
 	Subscription string    `query:"subscription" doc:"Those to this subscription"`
-	ErrorClass   string    `query:"errorClass" maxLength:"32" doc:"Those whose last attempt failed this way: status, timeout, connect, dns, tls, blocked, protocol"`
+	ErrorClass   string    `query:"errorClass" maxLength:"32" doc:"Those whose last attempt failed this way: status, timeout, connect, address, tls, protocol"`
 	Status       int       `query:"status" minimum:"100" maximum:"999" doc:"Those whose last attempt was answered with this HTTP status"`
 	Since        Timestamp `query:"since" doc:"Those that died at this time or later"`
 	Until        Timestamp `query:"until" doc:"Those that died before this time"`

@@ -17,6 +17,7 @@ import (
 	"posthorn/events/webhook"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/retry"
+	"posthorn/services/internal/sender"
 	"posthorn/services/internal/subscription"
 )
 
@@ -86,13 +87,22 @@ func show(s subscription.Subscription) Subscription {
 	return v
 }
 
+// normalURL is the URL as it is kept: Validate says what is wrong with one that
+// is none.
+func normalURL(raw string) string {
+	if normal, err := sender.NormalizeURL(raw); err == nil {
+		return normal
+	}
+	return raw
+}
+
 func duration(d time.Duration) string { return retry.Schedule{d}.String() }
 
 // apply puts the settings into a subscription; what is left out gets its
 // default. What is wrong with them beyond their form is Validate's to say.
 func (in SubscriptionSettings) apply(s *subscription.Subscription) error {
 	var wrong subscription.InvalidError
-	s.URL, s.Description = in.URL, in.Description
+	s.URL, s.Description = normalURL(in.URL), in.Description
 	s.EventTypes = make([]events.Pattern, len(in.EventTypes))
 	for i, t := range in.EventTypes {
 		s.EventTypes[i] = events.Pattern(t) // Validate says what is wrong with it
@@ -293,7 +303,7 @@ type PageParams struct {
 
 func (a *API) listSubscriptions(ctx context.Context, in *listSubscriptionsInput) (*struct{ Body SubscriptionList }, error) {
 	filter := postgres.SubscriptionFilter{
-		Account: events.DefaultAccount, EventType: in.EventType, URL: in.URL, Status: subscription.Status(in.Status), Limit: in.Limit,
+		Account: events.DefaultAccount, EventType: in.EventType, URL: normalURL(in.URL), Status: subscription.Status(in.Status), Limit: in.Limit,
 	}
 	if in.Cursor != "" {
 		after, err := openCursor("subscriptions", in.Cursor)

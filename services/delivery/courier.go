@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -150,8 +152,9 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 		return nil, errGiveBack
 	case sender.ClassShortage:
 		return nil, s.runShort(ctx, c, e, result, asked)
-	case sender.ClassOK, sender.ClassStatus, sender.ClassTimeout, sender.ClassConnect, sender.ClassDNS, sender.ClassTLS,
-		sender.ClassBlocked, sender.ClassProtocol:
+	case sender.ClassOK, sender.ClassStatus, sender.ClassTimeout, sender.ClassConnect, sender.ClassTLS, sender.ClassProtocol:
+	case sender.ClassAddress:
+		s.refused(c, sub, result.Refusal)
 	}
 	attempt := &postgres.Attempt{
 		Position: e.Position, Subscription: c.id, EventID: d.ID, Run: e.Run, Number: e.Attempts + 1, Cause: string(e.Cause),
@@ -162,7 +165,9 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 	if e.Attempts > 0 {
 		attempt.Cause = string(envelope.Retry)
 	}
-	s.metrics.attempts.WithLabelValues(string(result.Class)).Inc()
+	// The operator's metrics tell a name without an address from one that is refused.
+	class, _, _ := strings.Cut(cmp.Or(result.Refusal, string(result.Class)), ":")
+	s.metrics.attempts.WithLabelValues(class).Inc()
 	s.metrics.duration.Observe(result.Duration.Seconds())
 	if result.Reconnected {
 		s.metrics.reconnects.Inc()

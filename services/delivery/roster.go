@@ -45,6 +45,7 @@ type consumer struct {
 	slots    chan struct{} // one for each request that may be in flight
 	stopping chan struct{}
 	parked   parking
+	refusals refusals
 	target   atomic.Pointer[target]
 }
 

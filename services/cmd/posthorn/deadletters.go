@@ -23,7 +23,7 @@ type deadCmd struct {
 
 // deadFlags select dead deliveries.
 type deadFlags struct {
-	ErrorClass string `help:"Only those whose last attempt failed this way: status, timeout, connect, dns, tls, blocked, protocol."`
+	ErrorClass string `help:"Only those whose last attempt failed this way: status, timeout, connect, address, tls, protocol."`
 	Status     int    `help:"Only those whose last attempt was answered with this HTTP status."`
 	Since      moment `help:"Only those that died at this time or later, such as 2026-01-31T08:00:00Z."`
 	Until      moment `help:"Only those that died before this time."`

@@ -156,16 +156,50 @@ type deliveryFlags struct {
 	MaxRequests   int      `help:"Requests to subscribers in flight at most. 0 is a quarter of the files that may be open, and 4096 at most." placeholder:"N" default:"0" env:"POSTHORN_MAX_REQUESTS"`
 }
 
-func (f deliveryFlags) networks() ([]netip.Prefix, error) {
+// networks are the private ones that may be reached. What each of them opens is
+// logged: it is the one setting that undoes the guard.
+func (f deliveryFlags) networks(logger *slog.Logger) ([]netip.Prefix, error) {
 	var networks []netip.Prefix
 	for _, text := range f.AllowNetworks {
 		prefix, err := netip.ParsePrefix(strings.TrimSpace(text))
 		if err != nil {
-			return nil, fmt.Errorf("POSTHORN_ALLOW_NETWORKS: %q is no network such as 10.1.0.0/16", text)
+			return nil, fmt.Errorf("POSTHORN_ALLOW_NETWORKS: %q is no network: want a CIDR such as 10.1.0.0/16", text)
 		}
-		networks = append(networks, prefix.Masked())
+		if masked := prefix.Masked(); masked != prefix {
+			return nil, fmt.Errorf("POSTHORN_ALLOW_NETWORKS: %q is an address within a network: want %s, or %s/%d for that address alone",
+				text, masked, prefix.Addr(), prefix.Addr().BitLen())
+		}
+		networks = append(networks, prefix)
+	}
+	if len(networks) > 0 {
+		logger.Info("deliveries may reach private networks", "networks", networks)
+	}
+	for _, network := range networks {
+		if danger := dangerOf(network); danger != "" {
+			logger.Warn("a network of POSTHORN_ALLOW_NETWORKS lets subscribers reach more than a service", "network", network, "reason", danger)
+		}
 	}
 	return networks, nil
+}
+
+// dangerOf says what a network has in it that subscribers are not meant to get.
+func dangerOf(network netip.Prefix) string {
+	for _, metadata := range [...]string{"169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16"} {
+		if addr := netip.MustParseAddr(metadata); network.Contains(addr) || network.Contains(netip.AddrFrom16(addr.As16())) {
+			return "it has the metadata of a cloud in it, " + metadata + ", which gives out credentials"
+		}
+	}
+	short := 8
+	switch {
+	case network.Addr().Is4In6():
+		short += 96
+	case network.Addr().Is6():
+		short = 16
+	}
+	if network.Bits() < short {
+		return fmt.Sprintf("it is larger than a /%d", short)
+	}
+	return ""
 }
 
 func (f deliveryFlags) schedule() (retry.Schedule, error) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -72,6 +73,32 @@ func TestAnImportReadsTimesLikeAnyOther(t *testing.T) {
 		e, err := parseLine([]byte(strings.Replace(line, "%", at, 1)))
 		if (err == nil) != ok || ok && e.OccurredAt.IsZero() {
 			t.Errorf("%q: %+v, %v", at, e, err)
+		}
+	}
+}
+
+func TestAllowedNetworksAreWhatTheySay(t *testing.T) {
+	t.Parallel()
+	for text, says := range map[string]string{
+		"127.0.0.1/0": "want 0.0.0.0/0, or 127.0.0.1/32", "10.1.2.3/16": "want 10.1.0.0/16, or 10.1.2.3/32", "fd00::1/64": "want fd00::/64, or fd00::1/128",
+		"10.1": "want a CIDR", "10.0.0.1": "want a CIDR", "": "want a CIDR", "10.0.0.0/33": "want a CIDR", "10.0.0.0/08": "want a CIDR", "a/8": "want a CIDR",
+	} {
+		if _, err := (deliveryFlags{AllowNetworks: []string{text}}).networks(slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v, want %q", text, err, says)
+		}
+	}
+	for text, warns := range map[string]bool{
+		"10.1.0.0/16": false, "127.0.0.0/8": false, " 192.168.1.7/32": false, "fd00:1::/32": false, "::1/128": false, "::ffff:10.0.0.0/104": false,
+		"0.0.0.0/0": true, "0.0.0.0/7": true, "169.254.0.0/16": true, "169.254.169.254/32": true, "::ffff:169.254.0.0/112": true, "fd00::/8": true, "::/0": true, "fc00::/7": true, "::ffff:0:0/96": true,
+		"100.64.0.0/10": true,
+	} {
+		var log bytes.Buffer
+		networks, err := (deliveryFlags{AllowNetworks: []string{text}}).networks(slog.New(slog.NewTextHandler(&log, nil)))
+		if err != nil || len(networks) != 1 {
+			t.Errorf("%q: %v, %v", text, networks, err)
+		}
+		if !strings.Contains(log.String(), "level=INFO") || strings.Contains(log.String(), "level=WARN") != warns {
+			t.Errorf("%q: warned %t, want %t: %s", text, !warns, warns, &log)
 		}
 	}
 }

@@ -119,7 +119,7 @@ func (p *program) addRelay(db databaseFlags, mq brokerFlags, keys keyFlags, by a
 }
 
 func (p *program) addDelivery(db databaseFlags, mq brokerFlags, keys keyFlags, by access, flags deliveryFlags) error {
-	networks, err := flags.networks()
+	networks, err := flags.networks(p.logger)
 	if err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func (p *program) addDelivery(db databaseFlags, mq brokerFlags, keys keyFlags, b
 	s := delivery.New(delivery.Config{Schedule: schedule, MaxInFlight: requests}, delivery.Parts{
 		DB: pool, Keys: keyring, Messages: authenticator(keyring), Broker: config, Publisher: publisher, Consumers: consumers,
 		Sender: sender.New(sender.Config{
-			AllowNetworks: networks, Logger: p.logger, UserAgent: "Posthorn/" + versionText(), MaxIdle: idle,
+			AllowNetworks: networks, UserAgent: "Posthorn/" + versionText(), MaxIdle: idle,
 		}),
 		Logger: p.logger, Metrics: p.metrics,
 	})

@@ -87,7 +87,7 @@ func (c *startReplayCmd) runToURL(ctx context.Context, e *env) error {
 	u := &toURL{
 		toURLFlags: c.toURLFlags, env: e, pool: pool, secret: secret, next: slice.After + 1,
 		sender: sender.New(sender.Config{
-			AllowNetworks: everywhere(), MaxTimeout: c.Timeout, Logger: e.logger, UserAgent: "Posthorn/" + versionText(),
+			AllowNetworks: everywhere(), MaxTimeout: c.Timeout, UserAgent: "Posthorn/" + versionText(),
 		}),
 	}
 	defer u.sender.Close()

@@ -19,18 +19,30 @@ import (
 type Class string
 
 // The classes. All but the last two speak about the subscriber's server.
+//
+// To the subscriber a name without an address and an address that the Guard
+// refuses are one class with one text: the difference would tell which names
+// exist inside. The operator has it in Result.Refusal.
 const (
 	ClassOK        Class = "ok"        // a complete 2xx response
 	ClassStatus    Class = "status"    // a complete response that is not 2xx
 	ClassTimeout   Class = "timeout"   // not complete in time, from the name's lookup on
 	ClassConnect   Class = "connect"   // refused, reset, unreachable, closed early
-	ClassDNS       Class = "dns"       // the name has no address
+	ClassAddress   Class = "address"   // the host has no address that may be reached
 	ClassTLS       Class = "tls"       // no trusted connection
-	ClassBlocked   Class = "blocked"   // refused by the Guard
 	ClassProtocol  Class = "protocol"  // not HTTP, too large a header, or a request that cannot be made
 	ClassShortage  Class = "shortage"  // we are short of files, ports or memory: not the subscriber's failure, and not to be counted
 	ClassCancelled Class = "cancelled" // we stopped it: not the subscriber's failure, and not to be counted
 )
+
+// The refusals that ClassAddress stands for.
+const (
+	classDNS     Class = "dns"     // the name has no address
+	classBlocked Class = "blocked" // refused by the Guard
+)
+
+// addressText is the text of ClassAddress.
+const addressText = "the host has no address that may be reached"
 
 const maxErrorLen = 240
 
@@ -50,6 +62,10 @@ func (s *Sender) fail(ctx, attempt context.Context, err error, timeout time.Dura
 		result.Class = ClassTimeout
 		result.Error = "no response within " + timeout.String()
 	}
+	if result.Class == classDNS || result.Class == classBlocked {
+		result.Refusal = string(result.Class) + ": " + result.Error
+		result.Class, result.Error = ClassAddress, addressText
+	}
 	if result.Status != 0 && result.Class != ClassCancelled {
 		result.Error = "status " + strconv.Itoa(result.Status) + ", but the response was not complete: " + result.Error
 	}
@@ -68,7 +84,7 @@ func classify(err error) (Class, string) {
 	)
 	dialing := errors.As(err, &opErr) && opErr.Op == "dial"
 	if errors.Is(err, ErrBlocked) {
-		return ClassBlocked, "the address of this host is not allowed"
+		return classBlocked, "the address of this host is not allowed"
 	}
 	if text, ok := shortage(err); ok {
 		return ClassShortage, text
@@ -79,9 +95,9 @@ func classify(err error) (Class, string) {
 		case dnsErr.IsTimeout:
 			return ClassTimeout, "the host's name was not resolved in time"
 		case dnsErr.IsNotFound:
-			return ClassDNS, "the host's name has no address"
+			return classDNS, "the host's name has no address"
 		}
-		return ClassDNS, "the host's name could not be resolved"
+		return classDNS, "the host's name could not be resolved"
 	case errors.As(err, &certErr):
 		return ClassTLS, certErr.Err.Error()
 	case errors.As(err, &hostErr):
@@ -154,27 +170,4 @@ func statusText(status int) string {
 		return "status " + code + ": " + http.StatusText(status)
 	}
 	return "status " + code
-}
-
-const maxRetryAfter = 24 * time.Hour
-
-// retryAfter reads the header's two forms, a number of seconds or a date.
-// What is neither, negative or past is 0; what is too far is 24 h.
-func retryAfter(value string, now time.Time) time.Duration {
-	value = strings.TrimSpace(value)
-	if value == "" {
-		return 0
-	}
-	if !strings.ContainsFunc(value, func(r rune) bool { return r < '0' || r > '9' }) {
-		seconds, err := strconv.ParseUint(value, 10, 64)
-		if err != nil || seconds > uint64(maxRetryAfter/time.Second) {
-			return maxRetryAfter // also for a number that does not fit
-		}
-		return time.Duration(seconds) * time.Second
-	}
-	at, err := http.ParseTime(value)
-	if err != nil {
-		return 0
-	}
-	return max(0, min(at.Sub(now), maxRetryAfter))
 }

@@ -13,5 +13,6 @@
 //
 // Send never returns a Go error: every end is a Result with a Class, and with
 // an Error that can be shown to the subscriber. That text never names an
-// address of ours, a resolver's or the one that a name resolved to.
+// address of ours, a resolver's or the one that a name resolved to, nor whether
+// a name exists that may not be reached.
 package sender

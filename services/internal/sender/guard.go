@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"syscall"
+	"time"
 )
 
 // ErrBlocked is returned by Guard.Check for an address or port that must not
@@ -15,17 +16,20 @@ import (
 var ErrBlocked = errors.New("address not allowed")
 
 // Guard decides which addresses may be connected to. Everything that is not a
-// plain public unicast address is refused, unless the operator allowed it.
+// plain public unicast address of another machine is refused, unless the
+// operator allowed it.
 type Guard struct {
 	allow   []netip.Prefix
 	deny4   []netip.Prefix
 	deny6   []netip.Prefix
 	global6 netip.Prefix
+	own     ownAddresses
 }
 
 // NewGuard returns a Guard that makes an exception for the networks given.
 func NewGuard(allow []netip.Prefix) *Guard {
 	g := &Guard{
+		own: ownAddresses{list: interfaceNetworks, now: time.Now},
 		// Everything of IPv4 in the IANA special-purpose registry.
 		deny4: prefixes(
 			"0.0.0.0/8",        // this host
@@ -97,6 +101,9 @@ func (g *Guard) Check(target netip.AddrPort) error {
 	contains := func(p netip.Prefix) bool { return p.Contains(addr) }
 	if slices.ContainsFunc(g.allow, contains) {
 		return nil
+	}
+	if g.own.contain(addr) {
+		return ErrBlocked
 	}
 	if addr.Is4() {
 		if slices.ContainsFunc(g.deny4, contains) {

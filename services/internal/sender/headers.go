@@ -95,9 +95,55 @@ const (
 	maxKeptTotal   = 8 << 10
 )
 
-// keep returns headers as they are recorded: joined, capped, and without the
-// values that give access to something.
+// keep returns a request's headers as they are recorded: joined, capped, and
+// without the values that give access to something.
 func keep(headers http.Header) map[string]string {
+	return keepUnless(headers, func(name, value string) string {
+		if sensitive(name) {
+			return redacted
+		}
+		return value
+	})
+}
+
+// keepResponse returns a response's headers as they are recorded. Whatever gives
+// access to something can be in a header of any name, so the values of those are
+// kept that are known to hold nothing of the kind, and of the others the names.
+func keepResponse(headers http.Header) map[string]string {
+	return keepUnless(headers, func(name, value string) string {
+		switch {
+		case name == "Location":
+			// What follows a "?" may be a token.
+			if path, _, cut := strings.Cut(value, "?"); cut {
+				return path + "?" + redacted
+			}
+			return value
+		case harmless(name):
+			return value
+		}
+		return redacted
+	})
+}
+
+const redacted = "[redacted]"
+
+// harmless reports whether a response's header says what kind of answer it is,
+// when to come again, or by what name to ask the server's operator about it.
+func harmless(name string) bool {
+	switch name {
+	case "Accept", "Age", "Allow", "Alt-Svc", "Cache-Control", "Connection", "Content-Encoding", "Content-Language", "Content-Length",
+		"Content-Type", "Date", "Expires", "Keep-Alive", "Last-Modified", "Retry-After", "Server", "Strict-Transport-Security",
+		"Transfer-Encoding", "Upgrade", "Vary", "Via", "X-Content-Type-Options", "X-Powered-By",
+		// Ids of requests, of which a subscriber's support asks.
+		"Cf-Ray", "Fly-Request-Id", "Request-Id", "Traceparent", "X-Amz-Cf-Id", "X-Amz-Request-Id", "X-Amzn-Requestid", "X-Amzn-Trace-Id",
+		"X-Azure-Ref", "X-Cache", "X-Cloud-Trace-Context", "X-Correlation-Id", "X-Ms-Request-Id", "X-Request-Id", "X-Runtime", "X-Trace-Id", "X-Vercel-Id":
+		return true
+	}
+	return strings.HasPrefix(name, "Ratelimit") || strings.HasPrefix(name, "X-Ratelimit-") || strings.HasPrefix(name, "X-Rate-Limit-")
+}
+
+// keepUnless keeps headers by canonical name, with what show makes of each value.
+func keepUnless(headers http.Header, show func(name, value string) string) map[string]string {
 	if len(headers) == 0 {
 		return nil
 	}
@@ -108,9 +154,7 @@ func keep(headers http.Header) map[string]string {
 		if len(values) > 1 {
 			value = strings.Join(values, ", ")
 		}
-		if sensitive(name) {
-			value = "[redacted]"
-		}
+		value = show(name, value)
 		if len(value) > maxKeptValue {
 			value = strings.ToValidUTF8(value[:maxKeptValue], "") + "..."
 		}

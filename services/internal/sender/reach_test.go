@@ -12,7 +12,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"log"
-	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -20,10 +19,13 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // countingListener counts who connected, whatever came of it.
@@ -59,7 +61,7 @@ func TestSendConnectsToNothingPrivate(t *testing.T) {
 		"169.254.169.254", "[fd00:ec2::254]", "10.0.0.1", "192.168.0.1", "[fe80::1]",
 	} {
 		got := s.Send(t.Context(), newRequestTo("http://"+host+":"+port+"/"))
-		wantClass(t, got, ClassBlocked, "not allowed")
+		wantClass(t, got, ClassAddress, "no address that may be reached")
 		texts[got.Error] = true
 	}
 	if len(texts) != 1 {
@@ -70,16 +72,35 @@ func TestSendConnectsToNothingPrivate(t *testing.T) {
 	}
 }
 
-func TestSendLogsWhatWasBlocked(t *testing.T) {
+// TestNamesInsideCannotBeFoundOut has a subscriber try names: those that exist
+// inside and those that do not exist must look the same.
+func TestNamesInsideCannotBeFoundOut(t *testing.T) {
 	t.Parallel()
-	var out bytes.Buffer
-	s := newSender(t, Config{
-		AllowNetworks: []netip.Prefix{},
-		Logger:        slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})),
-	})
-	s.Send(t.Context(), newRequestTo("http://169.254.169.254/latest?token=abc"))
-	if !bytes.Contains(out.Bytes(), []byte("169.254.169.254")) || bytes.Contains(out.Bytes(), []byte("token")) {
-		t.Errorf("logged %q", out.String())
+	inside := nameServer(t, func(int) []string { return []string{"10.1.2.3"} })
+	nowhere := nameServer(t, func(int) []string { return nil })
+	results := map[string]Result{}
+	for _, c := range []struct {
+		name, host string
+		resolver   *net.Resolver
+	}{
+		{"blocked", "db.corp.example", inside},
+		{"dns", "nothing.corp.example", nowhere},
+		{"blocked", "169.254.169.254", nowhere},
+		{"blocked", "localhost", nowhere},
+	} {
+		s := newSender(t, Config{AllowNetworks: []netip.Prefix{}, Resolver: c.resolver})
+		got := s.Send(t.Context(), newRequestTo("http://"+c.host+"/latest?token=abc"))
+		if reason, _, _ := strings.Cut(got.Refusal, ":"); reason != c.name || strings.Contains(got.Refusal, "10.1.2.3") {
+			t.Errorf("%s: refusal %q, want %s", c.host, got.Refusal, c.name)
+		}
+		// What is kept of the request has the signature in it, and is the same otherwise.
+		got.Refusal, got.StartedAt, got.Duration, got.RequestHeaders = "", time.Time{}, 0, nil
+		results[c.host] = got
+	}
+	for host, got := range results {
+		if diff := cmp.Diff(results["localhost"], got); diff != "" {
+			t.Errorf("%s can be told from another host: %s", host, diff)
+		}
 	}
 }
 
@@ -146,7 +167,7 @@ func TestSendIsNotFooledByANameThatMoves(t *testing.T) {
 	url := "http://rebind.example:" + port + "/"
 	wantClass(t, s.Send(t.Context(), newRequestTo(url)), ClassOK, "")
 	s.Close() // the next attempt has to connect again, and to ask for the name again
-	wantClass(t, s.Send(t.Context(), newRequestTo(url)), ClassBlocked, "not allowed")
+	wantClass(t, s.Send(t.Context(), newRequestTo(url)), ClassAddress, "no address that may be reached")
 	if inside.Load() != 0 || outside.Load() != 1 {
 		t.Errorf("%d connections inside, %d outside", inside.Load(), outside.Load())
 	}
@@ -172,7 +193,10 @@ func TestSendToANameWithoutAddress(t *testing.T) {
 	t.Parallel()
 	s := newSender(t, Config{Resolver: nameServer(t, func(int) []string { return nil })})
 	got := s.Send(t.Context(), newRequestTo("http://nobody.example/"))
-	wantClass(t, got, ClassDNS, "has no address")
+	wantClass(t, got, ClassAddress, addressText)
+	if got.Refusal != "dns: the host's name has no address" {
+		t.Errorf("refusal %q", got.Refusal)
+	}
 }
 
 func TestSendTimesOutWhileANameIsLookedUp(t *testing.T) {
@@ -308,4 +332,38 @@ func TestSendToOneHostIsNotHeldUpByAnother(t *testing.T) {
 	}
 	cancel()
 	wg.Wait()
+}
+
+func TestNamesBelowLocalhostAreThisMachine(t *testing.T) {
+	t.Parallel()
+	port, accepted := countingListener(t, "127.0.0.1:0")
+	nowhere := nameServer(t, func(int) []string { return []string{"127.0.0.2"} }) // what a name server says is of no interest
+	s := newSender(t, Config{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("::1/128")}, Resolver: nowhere})
+	hosts := []string{"app.localhost", "a.b.localhost", "APP.LOCALHOST", "app.localhost.", "localhost."}
+	for _, host := range hosts {
+		wantClass(t, s.Send(t.Context(), newRequestTo("http://"+host+":"+port+"/")), ClassOK, "")
+	}
+	if n := int(accepted.Load()); n == 0 || n > len(hosts) {
+		t.Errorf("%d connections for %d hosts", n, len(hosts))
+	}
+	// The guard has the last word, as for localhost.
+	s = newSender(t, Config{AllowNetworks: []netip.Prefix{}, Resolver: nowhere})
+	wantClass(t, s.Send(t.Context(), newRequestTo("http://app.localhost:"+port+"/")), ClassAddress, addressText)
+}
+
+// TestAnInternationalNameIsSentAsItIsLookedUp looks at what arrives.
+func TestAnInternationalNameIsSentAsItIsLookedUp(t *testing.T) {
+	t.Parallel()
+	got := make(chan string, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got <- r.Host }))
+	t.Cleanup(server.Close)
+	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSender(t, Config{Resolver: nameServer(t, func(int) []string { return []string{"127.0.0.1"} })})
+	wantClass(t, s.Send(t.Context(), newRequestTo("http://B\u00dcCHER.test:"+port+"/")), ClassOK, "")
+	if host := <-got; host != "xn--bcher-kva.test:"+port {
+		t.Errorf("Host: %s", host)
+	}
 }

@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -24,9 +23,6 @@ import (
 type Config struct {
 	// AllowNetworks may be reached although they are private.
 	AllowNetworks []netip.Prefix
-	// Logger gets one debug line for each attempt that the Guard refused.
-	// The default discards it.
-	Logger *slog.Logger
 	// UserAgent defaults to "Posthorn/1".
 	UserAgent string
 	// MaxResponseBody is how much of a response's body is kept. 16 KiB.
@@ -88,6 +84,9 @@ type Result struct {
 	Class  Class
 	// Error explains a failure to the subscriber. Empty if OK.
 	Error string
+	// Refusal is for the operator alone: why ClassAddress has no address,
+	// "dns: ..." or "blocked: ...".
+	Refusal string
 	// RequestHeaders and ResponseHeaders by canonical name, capped, and
 	// without credentials. The signature is kept.
 	RequestHeaders, ResponseHeaders map[string]string
@@ -112,7 +111,6 @@ type Sender struct {
 	// fresh is like transport and keeps no connection.
 	fresh      *http.Transport
 	guard      *Guard
-	logger     *slog.Logger
 	userAgent  []string
 	maxBody    int
 	maxTimeout time.Duration
@@ -123,13 +121,9 @@ type Sender struct {
 func New(config Config) *Sender {
 	s := &Sender{
 		guard:      NewGuard(config.AllowNetworks),
-		logger:     config.Logger,
 		userAgent:  []string{orDefault(config.UserAgent, "Posthorn/1")},
 		maxBody:    orDefault(config.MaxResponseBody, 16<<10),
 		maxTimeout: orDefault(config.MaxTimeout, 30*time.Second),
-	}
-	if s.logger == nil {
-		s.logger = slog.New(slog.DiscardHandler)
 	}
 	s.buffers.New = func() any {
 		buf := make([]byte, s.maxBody+1)
@@ -176,16 +170,21 @@ func New(config Config) *Sender {
 	return s
 }
 
-// dialContext is dialer's, except that "localhost." means this machine as
-// "localhost" does (RFC 6761). A hosts file is not asked for a name with a dot
-// at its end, and what a name server says of that one is of no interest.
+// dialContext is dialer's, except that "localhost." and the names below
+// "localhost" mean this machine as "localhost" does (RFC 6761, 6.3). A hosts
+// file has none of them, and what a name server says is of no interest.
 func dialContext(dialer *net.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		if host, port, err := net.SplitHostPort(address); err == nil && strings.EqualFold(host, "localhost.") {
+		if host, port, err := net.SplitHostPort(address); err == nil && isLocalhost(host) {
 			address = net.JoinHostPort("localhost", port)
 		}
 		return dialer.DialContext(ctx, network, address)
 	}
+}
+
+func isLocalhost(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
 func orDefault[T comparable](value, fallback T) T {
@@ -242,15 +241,12 @@ func (s *Sender) send(ctx context.Context, r Request, result *Result) {
 	result.Reconnected = again
 	if err != nil {
 		s.fail(ctx, attempt, err, timeout, result)
-		if result.Class == ClassBlocked {
-			s.logger.DebugContext(ctx, "attempt blocked", "id", r.ID, "host", target.Host)
-		}
 		return
 	}
 	defer func() { _ = response.Body.Close() }() // nothing more is wanted of it
 
 	result.Status = response.StatusCode
-	result.ResponseHeaders = keep(response.Header)
+	result.ResponseHeaders = keepResponse(response.Header)
 	if err := s.readBody(response, result); err != nil {
 		s.fail(ctx, attempt, err, timeout, result)
 		return
@@ -261,7 +257,7 @@ func (s *Sender) send(ctx context.Context, r Request, result *Result) {
 	}
 	result.Class = ClassStatus
 	result.Error = statusText(result.Status)
-	result.RetryAfter = retryAfter(response.Header.Get("Retry-After"), time.Now())
+	result.RetryAfter = retryAfter(response.Header, time.Now())
 }
 
 func newRequest(ctx context.Context, target *url.URL, header http.Header, body []byte) *http.Request {

@@ -496,12 +496,12 @@ func TestSendRecordsHeadersWithinBounds(t *testing.T) {
 	t.Parallel()
 	url := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Set-Cookie", "session=very-secret")
-		w.Header()["A-Multi"] = []string{"a", "b"}
-		w.Header().Set("A-Binary", "a\xffb\u0085c")
+		w.Header()["Accept"] = []string{"a", "b"}
+		w.Header().Set("Age", "a\xffb\u0085c")
 		for i := range 150 {
 			w.Header().Set(fmt.Sprintf("X-%03d", i), strings.Repeat("v", 100))
 		}
-		w.Header().Set("A-Long", strings.Repeat("v", 5000))
+		w.Header().Set("Allow", strings.Repeat("v", 5000))
 	})
 	got := newSender(t, Config{}).Send(t.Context(), newRequestTo(url))
 	wantClass(t, got, ClassOK, "")
@@ -515,8 +515,8 @@ func TestSendRecordsHeadersWithinBounds(t *testing.T) {
 	if len(kept) == 0 || len(kept) > maxKeptHeaders || total > maxKeptTotal {
 		t.Errorf("%d headers with %d bytes", len(kept), total)
 	}
-	if kept["A-Multi"] != "a, b" || kept["A-Binary"] != "a?b?c" || len(kept["A-Long"]) != maxKeptValue+3 {
-		t.Errorf("kept %q, %q and %d bytes", kept["A-Multi"], kept["A-Binary"], len(kept["A-Long"]))
+	if kept["Accept"] != "a, b" || kept["Age"] != "a?b?c" || len(kept["Allow"]) != maxKeptValue+3 {
+		t.Errorf("kept %q, %q and %d bytes", kept["Accept"], kept["Age"], len(kept["Allow"]))
 	}
 }
 
@@ -565,31 +565,6 @@ func TestSendReadsRetryAfter(t *testing.T) {
 	for status, want := range map[int]time.Duration{429: 2 * time.Minute, 503: 2 * time.Minute, 200: 0} {
 		if got := s.Send(t.Context(), newRequestTo(url+"/"+strconv.Itoa(status))); got.RetryAfter != want {
 			t.Errorf("status %d: %v, want %v", status, got.RetryAfter, want)
-		}
-	}
-}
-
-func TestRetryAfter(t *testing.T) {
-	t.Parallel()
-	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	for value, want := range map[string]time.Duration{
-		"":                               0,
-		"0":                              0,
-		" 30 ":                           30 * time.Second,
-		"86400":                          24 * time.Hour,
-		"86401":                          24 * time.Hour,
-		"999999999":                      24 * time.Hour,
-		strings.Repeat("9", 400):         24 * time.Hour,
-		"-5":                             0,
-		"1.5":                            0,
-		"soon":                           0,
-		"Fri, 02 Jan 2026 03:05:05 GMT":  time.Minute,
-		"Fri, 02 Jan 2026 03:03:05 GMT":  0,
-		"Fri, 02 Jan 2099 03:03:05 GMT":  24 * time.Hour,
-		"Friday, 02-Jan-26 03:05:05 GMT": time.Minute,
-	} {
-		if got := retryAfter(value, now); got != want {
-			t.Errorf("%q: %v, want %v", value, got, want)
 		}
 	}
 }

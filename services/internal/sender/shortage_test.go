@@ -37,9 +37,9 @@ func TestShortagesAreOurs(t *testing.T) {
 		"no buffers for a lookup":             {lookup(syscall.ENOBUFS), ClassShortage},
 		"while writing":                       {&net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("write", syscall.ENOBUFS)}, ClassShortage},
 		"refused":                             {dial("connect", syscall.ECONNREFUSED), ClassConnect},
-		"a lookup that was refused":           {lookup(syscall.ECONNREFUSED), ClassDNS},
+		"a lookup that was refused":           {lookup(syscall.ECONNREFUSED), classDNS},
 		"an address that cannot be spoken to": {&net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)}, ClassConnect},
-		"a blocked address, while short":      {fmt.Errorf("%w: %w", ErrBlocked, syscall.EMFILE), ClassBlocked},
+		"a blocked address, while short":      {fmt.Errorf("%w: %w", ErrBlocked, syscall.EMFILE), classBlocked},
 	} {
 		if class, text := classify(c.err); class != c.class || text == "" || strings.ContainsAny(text, "0123456789") {
 			t.Errorf("%s: %s %q, want %s", name, class, text, c.class)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"golang.org/x/net/idna"
 )
 
 // ErrInvalidURL is wrapped by what ValidateURL returns. The text after it says
@@ -27,6 +29,24 @@ const (
 func ValidateURL(raw string) error {
 	_, err := parseURL(raw)
 	return err
+}
+
+// NormalizeURL returns raw with its host as it is looked up, sent and shown: in
+// lower case and, where it is in another script, as UTS 46 maps it to ASCII
+// ("http://B\u00dcCHER.test/" is "http://xn--bcher-kva.test/"). It fails where
+// ValidateURL does.
+func NormalizeURL(raw string) (string, error) {
+	u, err := parseURL(raw)
+	if err != nil {
+		return "", err
+	}
+	rest, _ := strings.CutPrefix(raw[len(u.Scheme):], "://")
+	host := rest
+	if i := strings.IndexAny(rest, "/?"); i >= 0 {
+		host = rest[:i]
+	}
+	// What follows the host stays as it was written, to the byte.
+	return u.Scheme + "://" + u.Host + rest[len(host):], nil
 }
 
 func invalidURL(why string) error { return fmt.Errorf("%w: %s", ErrInvalidURL, why) }
@@ -64,7 +84,41 @@ func parseURL(raw string) (*url.URL, error) {
 	if err := validatePort(u); err != nil {
 		return nil, err
 	}
+	if err := validateHost(u); err != nil {
+		return nil, err
+	}
+	if err := mapHost(u); err != nil {
+		return nil, err
+	}
+	// Mapped, it may be a number.
 	return u, validateHost(u)
+}
+
+// mapHost makes the URL's host the one that DNS, TLS and the Host header have.
+func mapHost(u *url.URL) error {
+	host := u.Hostname()
+	if strings.HasPrefix(u.Host, "[") {
+		u.Host = strings.ToLower(u.Host)
+		return nil
+	}
+	mapped := strings.ToLower(host)
+	if strings.ContainsFunc(host, func(r rune) bool { return r >= utf8.RuneSelf }) || hasPunycode(mapped) {
+		var err error
+		// Lookup is what browsers do: UTS 46, not transitional, with the rules for
+		// characters that join and for text that runs from right to left.
+		if mapped, err = idna.Lookup.ToASCII(host); err != nil {
+			return invalidURL("its host is not an international domain name (UTS 46)")
+		}
+	}
+	if port := u.Port(); port != "" {
+		mapped += ":" + port
+	}
+	u.Host = mapped
+	return nil
+}
+
+func hasPunycode(host string) bool {
+	return strings.HasPrefix(host, "xn--") || strings.Contains(host, ".xn--")
 }
 
 func validatePort(u *url.URL) error {
@@ -135,8 +189,7 @@ func forbiddenInURL(r rune) bool {
 	return r <= ' ' || r == '\\' || r == 0x7f || unicode.IsControl(r) || unicode.IsSpace(r)
 }
 
-// forbiddenInHost admits letters of any script, which net/http turns into
-// punycode. Symbols and digits of other scripts have no use but to disguise.
+// forbiddenInHost admits letters of any script. Symbols and digits of other scripts have no use but to disguise.
 func forbiddenInHost(r rune) bool {
 	switch {
 	case r >= '0' && r <= '9', r == '-', r == '_':

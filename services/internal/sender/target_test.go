@@ -24,6 +24,44 @@ func TestValidateURLAccepts(t *testing.T) {
 	}
 }
 
+func TestAHostHasOneNameEverywhere(t *testing.T) {
+	t.Parallel()
+	for raw, want := range map[string]string{
+		"http://B\u00dcCHER.test/":         "http://xn--bcher-kva.test/",
+		"http://bücher.test:8080/Ü?Ä=Ö":    "http://xn--bcher-kva.test:8080/Ü?Ä=Ö",
+		"http://bu\u0308cher.test/":        "http://xn--bcher-kva.test/", // decomposed
+		"http://XN--BCHER-KVA.test/":       "http://xn--bcher-kva.test/",
+		"http://faß.example/":              "http://xn--fa-hia.example/", // not "fass": another domain
+		"http://例え.JP./a":                  "http://xn--r8jz45g.jp./a",
+		"HTTPS://EXAMPLE.com/A/%2F?B=c%20": "https://example.com/A/%2F?B=c%20",
+		"http://Example.COM?a/b":           "http://example.com?a/b",
+		"http://EXAMPLE.com":               "http://example.com",
+		"http://A_B.example:80/":           "http://a_b.example:80/",
+		"http://[2606:4700::A]:80/":        "http://[2606:4700::a]:80/",
+		"http://127.0.0.1:3001/x":          "http://127.0.0.1:3001/x",
+	} {
+		got, err := NormalizeURL(raw)
+		if err != nil || got != want {
+			t.Errorf("%q: %q, %v, want %q", raw, got, err, want)
+		}
+		if again, err := NormalizeURL(got); err != nil || again != got {
+			t.Errorf("%q: normalised again it is %q, %v", raw, again, err)
+		}
+		u, err := parseURL(raw)
+		if err != nil || !strings.Contains(got, "://"+u.Host) {
+			t.Errorf("%q is sent to %q", raw, u.Host)
+		}
+	}
+	for _, raw := range []string{
+		"http://xn--a.example/", "http://xn--.example/", "http://\u0301a.example/", "http://\u05d0a.example/", "http://a\u200db.example/", "http://ſ\u0338.example/\u2028",
+		"http://" + strings.Repeat("ü", 63) + ".example/",
+	} {
+		if got, err := NormalizeURL(raw); !errors.Is(err, ErrInvalidURL) {
+			t.Errorf("%q: %q, %v, want ErrInvalidURL", raw, got, err)
+		}
+	}
+}
+
 func TestValidateURLRefuses(t *testing.T) {
 	t.Parallel()
 	for _, raw := range []string{

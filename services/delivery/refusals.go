@@ -1,0 +1,40 @@
+package delivery
+
+import (
+	"sync"
+	"time"
+
+	"posthorn/services/internal/subscription"
+)
+
+// refusedAgain is when a refusal that goes on is logged again.
+const refusedAgain = time.Hour
+
+// refusals are what was logged last of a subscription's refused requests.
+type refusals struct {
+	mu     sync.Mutex
+	reason string
+	host   string
+	at     time.Time
+}
+
+// news reports whether a refusal is to be logged.
+func (r *refusals) news(host, reason string, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.reason == reason && r.host == host && now.Sub(r.at) < refusedAgain {
+		return false
+	}
+	r.reason, r.host, r.at = reason, host, now
+	return true
+}
+
+// refused tells the operator, once for each reason, what the subscriber must not
+// know: whether the host of its URL has no address, or one that may not be
+// reached.
+func (s *Service) refused(c *consumer, sub *subscription.Subscription, reason string) {
+	if host := c.hostName(); c.refusals.news(host, reason, time.Now()) {
+		s.Logger.Info("deliveries are refused: POSTHORN_ALLOW_NETWORKS has the networks inside that may be reached",
+			"subscription", sub.ID, "host", host, "reason", reason)
+	}
+}

@@ -1,0 +1,67 @@
+package sender
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+func TestGuardRefusesTheMachinesOwnAddresses(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	own, broken := []netip.Prefix{netip.MustParsePrefix("5.5.5.5/32"), netip.MustParsePrefix("2a00::5/128")}, error(nil)
+	allowed := NewGuard([]netip.Prefix{netip.MustParsePrefix("6.6.6.6/32")})
+	allowed.own = ownAddresses{now: func() time.Time { return now }, list: func() ([]netip.Prefix, error) { return own, broken }}
+	check := func(addr string) error { return allowed.Check(netip.AddrPortFrom(netip.MustParseAddr(addr), 80)) }
+	for _, addr := range []string{"5.5.5.5", "::ffff:5.5.5.5", "2a00::5"} {
+		if err := check(addr); !errors.Is(err, ErrBlocked) {
+			t.Errorf("%s is this machine's, and %v", addr, err)
+		}
+	}
+	if err := errors.Join(check("5.5.5.6"), check("2a00::6")); err != nil {
+		t.Error(err)
+	}
+	// Addresses come and go.
+	own = []netip.Prefix{netip.MustParsePrefix("6.6.6.6/32"), netip.MustParsePrefix("7.7.7.7/32")}
+	now = now.Add(ownFor)
+	if err := check("7.7.7.7"); !errors.Is(err, ErrBlocked) {
+		t.Errorf("a new address of this machine: %v", err)
+	}
+	if err := errors.Join(check("5.5.5.5"), check("6.6.6.6")); err != nil {
+		t.Errorf("one that is gone, and one that is allowed: %v", err)
+	}
+	// Where they cannot be read, those that were known count.
+	broken, own = errors.New("too many open files"), nil
+	now = now.Add(ownFor)
+	if err := check("7.7.7.7"); !errors.Is(err, ErrBlocked) {
+		t.Errorf("while interfaces cannot be read: %v", err)
+	}
+}
+
+func TestGuardKnowsTheInterfaces(t *testing.T) {
+	t.Parallel()
+	networks, err := interfaceNetworks()
+	if err != nil {
+		t.Fatal(err)
+	}
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(addrs) == 0 || len(networks) != len(addrs) {
+		t.Errorf("%d networks of %d addresses", len(networks), len(addrs))
+	}
+	for _, a := range addrs {
+		network, _ := a.(*net.IPNet)
+		addr, ok := netip.AddrFromSlice(network.IP)
+		found := false
+		for _, p := range networks {
+			found = found || p.Contains(addr.Unmap())
+		}
+		if !ok || !found {
+			t.Errorf("%s is not among %v", a, networks)
+		}
+	}
+}
