@@ -49,6 +49,8 @@ const maxBodyBytes = 256 << 10
 type Keyring interface {
 	Seal(plaintext, associatedData []byte) []byte
 	Open(sealed, associatedData []byte) ([]byte, error)
+	// Current reports whether it was sealed with the key that seals now.
+	Current(sealed []byte) bool
 }
 
 // Config of an API.

@@ -83,7 +83,7 @@ func (a *API) once(answer *spool, r *http.Request, next http.Handler) error {
 	if err != nil {
 		return err
 	}
-	associated := []byte("idempotent request " + request.Account + "/" + key)
+	associated := request.AssociatedData()
 	done, replayed, err := postgres.Once(r.Context(), a.cfg.DB, request, func(ctx context.Context) (postgres.Answer, error) {
 		next.ServeHTTP(answer, r.WithContext(ctx))
 		if answer.status >= http.StatusBadRequest {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -350,7 +351,15 @@ func (a *API) change(ctx context.Context, given SubscriptionParam, match MatchPa
 		if err := match.check(*s); err != nil {
 			return err
 		}
-		return change(s)
+		if err := change(s); err != nil {
+			return err
+		}
+		// Whatever is written is sealed with the key that seals now. Where the
+		// secret cannot be opened the change is made all the same.
+		if _, err := s.Reseal(a.cfg.Keyring); err != nil {
+			a.cfg.Logger.WarnContext(ctx, "secret cannot be opened: see posthorn secrets status", slog.Any("error", err))
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("change subscription: %w", err)
@@ -448,7 +457,9 @@ func (a *API) rotateSecret(ctx context.Context, in *struct {
 	}
 	out, err := a.change(ctx, in.SubscriptionParam, in.MatchParam, func(s *subscription.Subscription) error {
 		if err := s.Open(a.cfg.Keyring); err != nil {
-			return fmt.Errorf("rotate secret: %w", err)
+			a.cfg.Logger.WarnContext(ctx, "secret cannot be opened: see posthorn secrets status", slog.Any("error", err))
+			return problem(http.StatusConflict, "The secret cannot be opened with the present POSTHORN_SECRET_KEY, and so could not stay "+
+				"valid beside a new one. The key that sealed it has to be added again.")
 		}
 		if s.Secret.Equal(secret) {
 			return subscription.InvalidError{{Field: "secret", Message: "is the current one"}}

@@ -74,9 +74,10 @@ type Parts struct {
 	Metrics   prometheus.Registerer
 }
 
-// opener decrypts signing secrets.
+// opener decrypts signing secrets, and knows which key has sealed them.
 type opener interface {
 	Open(sealed, associatedData []byte) ([]byte, error)
+	Current(sealed []byte) bool
 }
 
 // Service delivers.

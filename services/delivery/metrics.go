@@ -9,6 +9,7 @@ type metrics struct {
 	reconnects, unverified        prometheus.Counter
 	shortages                     prometheus.Counter
 	subscriptions                 prometheus.Gauge
+	unopened, sealedOld           prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer, g *gate) metrics {
@@ -37,7 +38,15 @@ func newMetrics(reg prometheus.Registerer, g *gate) metrics {
 			Namespace: "posthorn", Subsystem: "delivery", Name: "subscriptions", Help: "Subscriptions being served.",
 		}),
 	}
-	reg.MustRegister(m.attempts, m.duration, m.subscriptions)
+	m.unopened = prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: "posthorn", Subsystem: "delivery", Name: "unopened_subscriptions",
+		Help: "Active subscriptions that are not served because their key is not in POSTHORN_SECRET_KEY.",
+	})
+	m.sealedOld = prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: "posthorn", Subsystem: "delivery", Name: "old_key_subscriptions",
+		Help: "Subscriptions whose secret another key than the first of POSTHORN_SECRET_KEY has sealed: posthorn secrets reseal.",
+	})
+	reg.MustRegister(m.attempts, m.duration, m.subscriptions, m.unopened, m.sealedOld)
 	for name, gauge := range map[string]struct {
 		help  string
 		value func() float64

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/url"
 	"slices"
@@ -31,6 +32,8 @@ type roster struct {
 	// waiting are active ones without a consumer yet: the relay has not
 	// declared their queue, or their former consumer is still being drained.
 	waiting map[subscription.ID]subscription.Subscription
+	// sealed are active ones whose secrets cannot be opened, by version.
+	sealed map[subscription.ID]int
 	// late are those of whose deliveries some may wait longer than their
 	// schedule says by now; nil until it is known of which.
 	late     map[subscription.ID]struct{}
@@ -84,7 +87,7 @@ func (c *consumer) release() { <-c.slots }
 
 // follow keeps the consumers in step with the subscriptions until ctx ends.
 func (r *roster) follow(ctx context.Context) error {
-	r.waiting = map[subscription.ID]subscription.Subscription{}
+	r.waiting, r.sealed = map[subscription.ID]subscription.Subscription{}, map[subscription.ID]int{}
 	ticker := time.NewTicker(r.cfg.Follow)
 	defer ticker.Stop()
 	for {
@@ -123,6 +126,7 @@ func (r *roster) look(ctx context.Context) error {
 	for _, sub := range changed {
 		r.apply(sub)
 	}
+	r.tellSealed(changed, review)
 	if err := r.pullIn(ctx); err != nil {
 		return err
 	}
@@ -152,10 +156,11 @@ func (r *roster) apply(sub subscription.Subscription) {
 	delete(r.waiting, sub.ID)
 	if sub.Status == subscription.Active {
 		if err := sub.Open(r.Keys); err != nil {
-			r.Logger.Error("subscription cannot be served: is POSTHORN_SECRET_KEY the one it was made with?", "error", err)
+			r.unopened(sub, c, err)
 			return
 		}
 	}
+	delete(r.sealed, sub.ID)
 	if c != nil {
 		if !slices.Equal(r.schedule(c.settings.Load()), r.schedule(&sub)) && r.late != nil {
 			r.late[sub.ID] = struct{}{}
@@ -174,6 +179,40 @@ func (r *roster) apply(sub subscription.Subscription) {
 			r.late[sub.ID] = struct{}{}
 		}
 	}
+}
+
+// unopened stops serving a subscription whose secrets cannot be opened. By its
+// former settings requests would go where they are not wanted any more, or be
+// signed with what does not count any more; its messages wait. It is tried again
+// with each review.
+func (r *roster) unopened(sub subscription.Subscription, c *consumer, err error) {
+	if version, known := r.sealed[sub.ID]; !known || version != sub.Version {
+		r.Logger.Error("subscription cannot be served: its key is not in POSTHORN_SECRET_KEY", "subscription", sub.ID, "error", err)
+	}
+	r.sealed[sub.ID] = sub.Version
+	if c != nil {
+		r.stop(c)
+	}
+}
+
+// tellSealed has readiness and metrics say what keys are missing or old.
+func (r *roster) tellSealed(seen []subscription.Subscription, all bool) {
+	r.metrics.unopened.Set(float64(len(r.sealed)))
+	if n := len(r.sealed); n > 0 {
+		r.troubles.set(troubleSealed, fmt.Sprintf("%d subscriptions cannot be opened with POSTHORN_SECRET_KEY: posthorn secrets status", n))
+	} else {
+		r.troubles.clear(troubleSealed)
+	}
+	if !all {
+		return
+	}
+	old := 0
+	for _, sub := range seen {
+		if len(sub.Sealed.Secret) > 0 && !r.Keys.Current(sub.Sealed.Secret) {
+			old++
+		}
+	}
+	r.metrics.sealedOld.Set(float64(old))
 }
 
 func (r *roster) start(sub subscription.Subscription) {

@@ -11,6 +11,7 @@ const (
 	troubleLedger        = "ledger"
 	troubleSubscriptions = "subscriptions"
 	troubleShortage      = "shortage"
+	troubleSealed        = "sealed"
 )
 
 // troubles are what keeps a Service from delivering at the moment, in words for

@@ -8,6 +8,7 @@ import (
 
 	"posthorn/migrations/pgtest"
 	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/signing"
 )
 
 // commandLines has arguments for every command, with which it prints what is
@@ -16,7 +17,8 @@ import (
 func commandLines(sub, rpl, dlv string) map[string][][]string {
 	return map[string][][]string{
 		"run": nil, "api": nil, "relay": nil, "delivery": nil, "inbox": nil, "dev": nil, "migrate": nil, "photos rebuild": nil,
-		"healthcheck": nil, "version": nil, "outbox import": {{"/nowhere/\u009b31m"}},
+		"healthcheck": nil, "version": nil, "secrets status": {{"--secret-key", signing.GenerateKey()}, {"--json", "--secret-key", signing.GenerateKey()}},
+		"secrets reseal": {{"--dry-run", "--secret-key", signing.GenerateKey()}, {"--secret-key", signing.GenerateKey()}}, "outbox import": {{"/nowhere/\u009b31m"}},
 		"replay start": {{"--subscription", sub, "--dry-run"}, {"--subscription", sub, "--type", "\u009b31m"}},
 		"replay list":  {{}, {"--json"}}, "replay show": {{rpl}}, "replay pause": {{rpl}}, "replay resume": {{rpl}}, "replay cancel": {{rpl}},
 		"dead-letters list": {{}}, "dead-letters show": {{dlv}, {dlv, "--curl"}},

@@ -52,6 +52,7 @@ type cli struct {
 	Audit    auditCmd    `cmd:"" help:"Compare the ledger with the log: what is lost, duplicated, unexpected or misrouted."`
 	Outbox   outboxCmd   `cmd:"" help:"Look into the log of events."`
 	Explain  explainCmd  `cmd:"" help:"Say what became of an event for each subscription, and why."`
+	Secrets  secretsCmd  `cmd:"" help:"See and change the key that signing secrets are sealed with."`
 	Health   healthCmd   `cmd:"" name:"healthcheck" help:"Ask a running part whether it is well; for containers."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }

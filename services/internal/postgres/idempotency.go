@@ -28,6 +28,11 @@ type IdempotentRequest struct {
 	Fingerprint []byte
 }
 
+// AssociatedData binds the sealed answer to the request.
+func (r IdempotentRequest) AssociatedData() []byte {
+	return []byte("idempotent request " + r.Account + "/" + r.Key)
+}
+
 // Answer is what a request came to. Sealed is not looked into.
 type Answer struct {
 	Status int

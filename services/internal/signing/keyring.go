@@ -68,10 +68,12 @@ func ParseKeyring(text string) (*Keyring, error) {
 		if one == "" {
 			return nil, fmt.Errorf("read key %d: empty: %w", i+1, ErrInvalidKey)
 		}
-		raw, err := base64.StdEncoding.Strict().DecodeString(one)
+		// Either alphabet, with or without padding: what made the key decides.
+		plain := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(one, "="))
+		raw, err := base64.RawStdEncoding.Strict().DecodeString(plain)
 		if err != nil {
 			// The decoder's own error quotes from the key.
-			return nil, fmt.Errorf("read key %d: not base64: %w", i+1, ErrInvalidKey)
+			return nil, fmt.Errorf("read key %d: not base64 (make one with \"openssl rand -base64 32\"): %w", i+1, ErrInvalidKey)
 		}
 		if len(raw) != keySize {
 			return nil, fmt.Errorf("read key %d: %d bytes and not %d (make one with \"openssl rand -base64 32\"): %w",
@@ -145,6 +147,15 @@ func (r *Keyring) Open(sealed, associatedData []byte) ([]byte, error) {
 // was not should be opened and sealed again before its key is removed.
 func (r *Keyring) Current(sealed []byte) bool {
 	return len(sealed) > idSize && sealed[0] == version && bytes.Equal(sealed[1:1+idSize], r.keys[0].id[:])
+}
+
+// KeyIDs name the keys of the ring, in its order, as sealed values name theirs.
+func (r *Keyring) KeyIDs() []string {
+	ids := make([]string, len(r.keys))
+	for i, k := range r.keys {
+		ids[i] = hex.EncodeToString(k.id[:])
+	}
+	return ids
 }
 
 // KeyID names the key that seals now, for a log. It says nothing of the key.

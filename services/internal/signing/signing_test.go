@@ -154,6 +154,14 @@ func TestParseKeyringRefuses(t *testing.T) {
 	if _, err := ParseKeyring(" " + key + " , " + GenerateKey() + "\n"); err != nil {
 		t.Errorf("white space around keys: %v", err)
 	}
+	// Bytes that both alphabets write differently, and one key whichever it is.
+	raw := bytes.Repeat([]byte{0xfb, 0xff}, 16)
+	for _, encoding := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
+		text := encoding.EncodeToString(raw)
+		if got := ring(t, text).KeyID(); got != ring(t, base64.StdEncoding.EncodeToString(raw)).KeyID() {
+			t.Errorf("%s is another key", text)
+		}
+	}
 }
 
 func TestAKeyringIsNeverPrinted(t *testing.T) {

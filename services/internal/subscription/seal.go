@@ -27,6 +27,29 @@ func (s *Subscription) Seal(keys sealer) {
 	}
 }
 
+// resealer seals with one of several keys, and knows which.
+type resealer interface {
+	sealer
+	opener
+	Current(sealed []byte) bool
+}
+
+// Reseal has Sealed sealed with the key that seals now, and reports whether it
+// was not. It leaves everything as it is where a secret cannot be opened.
+func (s *Subscription) Reseal(keys resealer) (resealed bool, err error) {
+	current := func(sealed []byte) bool { return len(sealed) == 0 || keys.Current(sealed) }
+	if current(s.Sealed.Secret) && current(s.Sealed.Previous) {
+		return false, nil
+	}
+	opened := *s
+	if err := opened.Open(keys); err != nil {
+		return false, err
+	}
+	opened.Seal(keys)
+	s.Sealed = opened.Sealed
+	return true, nil
+}
+
 // Open fills the secrets from Sealed.
 func (s *Subscription) Open(keys opener) error {
 	s.Secret, s.PreviousSecret = webhook.Secret{}, webhook.Secret{}
