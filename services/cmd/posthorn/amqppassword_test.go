@@ -16,7 +16,11 @@ func TestAMQPPassword(t *testing.T) {
 		{"amqp://u:@host:5672/", "other", ""},
 		{"amqp://u@host:5672/", "", "guest"}, // the library's default
 	} {
-		uri, err := amqp.ParseURI(brokerFlags{AMQPURL: test.url, Password: test.password}.url())
+		address, err := brokerFlags{AMQPURL: test.url, Password: test.password}.url()
+		if err != nil {
+			t.Fatalf("%s with %q: %v", test.url, test.password, err)
+		}
+		uri, err := amqp.ParseURI(address)
 		if err != nil {
 			t.Fatalf("%s with %q: %v", test.url, test.password, err)
 		}

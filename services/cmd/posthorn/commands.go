@@ -21,6 +21,10 @@ type runCmd struct {
 }
 
 func (c *runCmd) Run(ctx context.Context, e *env) error {
+	// What is wrong with the settings is said before anything is waited for.
+	if _, err := c.url(); err != nil {
+		return err
+	}
 	p := newProgram(e)
 	if err := p.migrate(ctx, c.databaseFlags); err != nil {
 		return err
@@ -40,10 +44,10 @@ func (c *runCmd) assemble(ctx context.Context, p *program) error {
 	if err := p.addAPI(ctx, c.databaseFlags, c.httpFlags, c.hostFlags, c.keyFlags); err != nil {
 		return err
 	}
-	if err := p.addRelay(c.databaseFlags, c.brokerFlags, c.keyFlags, access{c.AdminKey, c.Open}); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
+	if err := p.addRelay(ctx, c.databaseFlags, c.brokerFlags, c.keyFlags, access{c.AdminKey, c.Open}); err != nil {
 		return err
 	}
-	if err := p.addDelivery(c.databaseFlags, c.brokerFlags, c.keyFlags, access{c.AdminKey, c.Open}, c.deliveryFlags); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
+	if err := p.addDelivery(ctx, c.databaseFlags, c.brokerFlags, c.keyFlags, access{c.AdminKey, c.Open}, c.deliveryFlags); err != nil {
 		return err
 	}
 	return p.addMetrics(ctx, c.metricsFlags)
@@ -76,7 +80,7 @@ type relayCmd struct {
 
 func (c *relayCmd) Run(ctx context.Context, e *env) error {
 	p := newProgram(e)
-	if err := p.addRelay(c.databaseFlags, c.brokerFlags, c.keyFlags, access{c.AdminKey, c.Open}); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
+	if err := p.addRelay(ctx, c.databaseFlags, c.brokerFlags, c.keyFlags, access{c.AdminKey, c.Open}); err != nil {
 		return err
 	}
 	if err := p.addMetrics(ctx, c.metricsFlags); err != nil {
@@ -98,7 +102,7 @@ type deliveryCmd struct {
 
 func (c *deliveryCmd) Run(ctx context.Context, e *env) error {
 	p := newProgram(e)
-	if err := p.addDelivery(c.databaseFlags, c.brokerFlags, c.keyFlags, access{c.AdminKey, c.Open}, c.deliveryFlags); err != nil { //nolint:contextcheck // its connection outlives the call that makes it
+	if err := p.addDelivery(ctx, c.databaseFlags, c.brokerFlags, c.keyFlags, access{c.AdminKey, c.Open}, c.deliveryFlags); err != nil {
 		return err
 	}
 	if err := p.addMetrics(ctx, c.metricsFlags); err != nil {

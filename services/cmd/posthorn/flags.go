@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"database/sql"
 	"encoding/base64"
 	"errors"
@@ -21,6 +22,7 @@ import (
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/process"
 	"posthorn/services/internal/retry"
+	"posthorn/services/internal/serverurl"
 	"posthorn/services/internal/signing"
 	"posthorn/services/internal/web"
 )
@@ -54,6 +56,19 @@ type databaseFlags struct {
 	DatabaseURL string `help:"Postgres to work with." placeholder:"postgres://user:password@host:5432/name" required:"" env:"DATABASE_URL"`
 }
 
+// probed is open for a part that is starting: what keeps it from ever working is
+// said at once. A database that is away is waited for by the part itself.
+func (f databaseFlags) probed(ctx context.Context, part string, conns int) (*sql.DB, error) {
+	pool, err := f.open(part, conns)
+	if err != nil {
+		return nil, err
+	}
+	if err := postgres.Probe(ctx, pool); err != nil {
+		return nil, errors.Join(err, pool.Close())
+	}
+	return pool, nil
+}
+
 // open returns a pool whose connections carry the part's name.
 func (f databaseFlags) open(part string, conns int) (*sql.DB, error) {
 	return postgres.Open(f.DatabaseURL, "posthorn "+part, conns)
@@ -66,22 +81,26 @@ type brokerFlags struct {
 	Namespace string `help:"Put before the name of every exchange and queue, so that installations can share a broker." env:"POSTHORN_NAMESPACE"`
 }
 
-func (f brokerFlags) config(part string, logger *slog.Logger) broker.Config {
-	return broker.Config{URL: f.url(), Namespace: f.Namespace, QueueType: f.QueueType, ConnectionName: "posthorn " + part, Logger: logger}
+func (f brokerFlags) config(part string, logger *slog.Logger) (broker.Config, error) {
+	address, err := f.url()
+	return broker.Config{URL: address, Namespace: f.Namespace, QueueType: f.QueueType, ConnectionName: "posthorn " + part, Logger: logger}, err
 }
 
 // url is AMQP_URL with AMQP_PASSWORD as the password where it has a user and
 // none, so that a password need not be escaped for a URL.
-func (f brokerFlags) url() string {
-	u, err := url.Parse(f.AMQPURL)
-	if err != nil || f.Password == "" || u.User == nil {
-		return f.AMQPURL
+func (f brokerFlags) url() (string, error) {
+	u, err := serverurl.Parse(f.AMQPURL, []string{"amqp", "amqps"}, "amqp://user:password@host:5672/vhost", "AMQP_PASSWORD")
+	if err != nil {
+		return "", fmt.Errorf("AMQP_URL: %w", err)
+	}
+	if f.Password == "" || u.User == nil {
+		return f.AMQPURL, nil
 	}
 	if _, has := u.User.Password(); has || u.User.Username() == "" {
-		return f.AMQPURL
+		return f.AMQPURL, nil
 	}
 	u.User = url.UserPassword(u.User.Username(), f.Password)
-	return u.String()
+	return u.String(), nil
 }
 
 type hostFlags struct {
@@ -159,8 +178,24 @@ type deliveryFlags struct {
 // networks are the private ones that may be reached. What each of them opens is
 // logged: it is the one setting that undoes the guard.
 func (f deliveryFlags) networks(logger *slog.Logger) ([]netip.Prefix, error) {
-	var networks []netip.Prefix
-	for _, text := range f.AllowNetworks {
+	networks, err := parseNetworks(f.AllowNetworks)
+	if err != nil {
+		return nil, err
+	}
+	if len(networks) > 0 {
+		logger.Info("deliveries may reach private networks", "networks", networks)
+	}
+	for _, network := range networks {
+		if danger := dangerOf(network); danger != "" {
+			logger.Warn("a network of POSTHORN_ALLOW_NETWORKS lets subscribers reach more than a service", "network", network, "reason", danger)
+		}
+	}
+	return networks, nil
+}
+
+// parseNetworks reads POSTHORN_ALLOW_NETWORKS.
+func parseNetworks(texts []string) (networks []netip.Prefix, err error) {
+	for _, text := range texts {
 		prefix, err := netip.ParsePrefix(strings.TrimSpace(text))
 		if err != nil {
 			return nil, fmt.Errorf("POSTHORN_ALLOW_NETWORKS: %q is no network: want a CIDR such as 10.1.0.0/16", text)
@@ -170,14 +205,6 @@ func (f deliveryFlags) networks(logger *slog.Logger) ([]netip.Prefix, error) {
 				text, masked, prefix.Addr(), prefix.Addr().BitLen())
 		}
 		networks = append(networks, prefix)
-	}
-	if len(networks) > 0 {
-		logger.Info("deliveries may reach private networks", "networks", networks)
-	}
-	for _, network := range networks {
-		if danger := dangerOf(network); danger != "" {
-			logger.Warn("a network of POSTHORN_ALLOW_NETWORKS lets subscribers reach more than a service", "network", network, "reason", danger)
-		}
 	}
 	return networks, nil
 }

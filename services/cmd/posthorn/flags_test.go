@@ -102,3 +102,26 @@ func TestAllowedNetworksAreWhatTheySay(t *testing.T) {
 		}
 	}
 }
+
+func TestAPasswordThatHasToBeEncodedIsNotShown(t *testing.T) {
+	t.Parallel()
+	const database, broker = "postgres://nobody@127.0.0.1:1/none", "amqp://127.0.0.1:1/"
+	for _, secret := range []string{"zq/vx", "zq?vx", "zq#vx", "zq%vx", "zq vx", "zq@vx/kj", "5432/zqvx"} {
+		for name, addresses := range map[string][2]string{
+			"DATABASE_URL": {"postgres://u:" + secret + "@127.0.0.1:1/db", broker}, "AMQP_URL": {database, "amqp://u:" + secret + "@127.0.0.1:1/"},
+		} {
+			for _, part := range []string{"run", "relay", "delivery"} {
+				var out, errOut bytes.Buffer
+				code := run(t.Context(), []string{part, "--database-url=" + addresses[0], "--amqp-url=" + addresses[1], "--data-dir=" + t.TempDir(), "--metrics-addr="}, &out, &errOut)
+				if code == 0 || !strings.Contains(errOut.String(), name) || !strings.Contains(errOut.String(), "percent-encoded") {
+					t.Errorf("%s with %q in %s: exit code %d, %s", part, secret, name, code, errOut.String())
+				}
+				for _, piece := range []string{"zq", "vx", "kj"} {
+					if strings.Contains(errOut.String(), piece) {
+						t.Errorf("%s with %q in %s shows a piece of it: %s", part, secret, name, errOut.String())
+					}
+				}
+			}
+		}
+	}
+}

@@ -18,6 +18,7 @@ func commandLines(sub, rpl, dlv string) map[string][][]string {
 	return map[string][][]string{
 		"run": nil, "api": nil, "relay": nil, "delivery": nil, "inbox": nil, "dev": nil, "migrate": nil, "photos rebuild": nil,
 		"healthcheck": nil, "version": nil, "secrets status": {{"--secret-key", signing.GenerateKey()}, {"--json", "--secret-key", signing.GenerateKey()}},
+		"doctor":         {{"--amqp-url=amqp://127.0.0.1:1/", "--secret-key", signing.GenerateKey()}},
 		"secrets reseal": {{"--dry-run", "--secret-key", signing.GenerateKey()}, {"--secret-key", signing.GenerateKey()}}, "outbox import": {{"/nowhere/\u009b31m"}},
 		"replay start": {{"--subscription", sub, "--dry-run"}, {"--subscription", sub, "--type", "\u009b31m"}},
 		"replay list":  {{}, {"--json"}}, "replay show": {{rpl}}, "replay pause": {{rpl}}, "replay resume": {{rpl}}, "replay cancel": {{rpl}},

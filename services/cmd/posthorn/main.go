@@ -53,6 +53,7 @@ type cli struct {
 	Outbox   outboxCmd   `cmd:"" help:"Look into the log of events."`
 	Explain  explainCmd  `cmd:"" help:"Say what became of an event for each subscription, and why."`
 	Secrets  secretsCmd  `cmd:"" help:"See and change the key that signing secrets are sealed with."`
+	Doctor   doctorCmd   `cmd:"" help:"Check what an installation stands on, and say what to do."`
 	Health   healthCmd   `cmd:"" name:"healthcheck" help:"Ask a running part whether it is well; for containers."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }

@@ -53,7 +53,7 @@ func newProgram(e *env) *program {
 // addAPI adds the HTTP API and the projection that it shows. The listener is
 // opened here, so that a port that is taken is reported before anything runs.
 func (p *program) addAPI(ctx context.Context, db databaseFlags, web httpFlags, named hostFlags, keys keyFlags) error {
-	pool, err := db.open("api", 16)
+	pool, err := db.probed(ctx, "api", 16)
 	if err != nil {
 		return err
 	}
@@ -89,21 +89,24 @@ func (p *program) addAPI(ctx context.Context, db databaseFlags, web httpFlags, n
 	return nil
 }
 
-func (p *program) addRelay(db databaseFlags, mq brokerFlags, keys keyFlags, by access) error {
+func (p *program) addRelay(ctx context.Context, db databaseFlags, mq brokerFlags, keys keyFlags, by access) error {
 	keyring, err := keys.keyring(by)
 	if err != nil {
 		return err
 	}
-	pool, err := db.open("relay", 6)
+	pool, err := db.probed(ctx, "relay", 6)
 	if err != nil {
 		return err
 	}
-	config := mq.config("relay", p.logger)
-	publisher, err := broker.NewPublisher(config)
+	config, err := mq.config("relay", p.logger)
 	if err != nil {
 		return err
 	}
-	topology, err := broker.NewTopology(config)
+	publisher, err := broker.NewPublisher(config) //nolint:contextcheck // its connection outlives the call that makes it
+	if err != nil {
+		return err
+	}
+	topology, err := broker.NewTopology(config) //nolint:contextcheck // its connection outlives the call that makes it
 	if err != nil {
 		return errors.Join(err, publisher.Close())
 	}
@@ -118,7 +121,7 @@ func (p *program) addRelay(db databaseFlags, mq brokerFlags, keys keyFlags, by a
 	return nil
 }
 
-func (p *program) addDelivery(db databaseFlags, mq brokerFlags, keys keyFlags, by access, flags deliveryFlags) error {
+func (p *program) addDelivery(ctx context.Context, db databaseFlags, mq brokerFlags, keys keyFlags, by access, flags deliveryFlags) error {
 	networks, err := flags.networks(p.logger)
 	if err != nil {
 		return err
@@ -131,16 +134,19 @@ func (p *program) addDelivery(db databaseFlags, mq brokerFlags, keys keyFlags, b
 	if err != nil {
 		return err
 	}
-	pool, err := db.open("delivery", 8)
+	pool, err := db.probed(ctx, "delivery", 8)
 	if err != nil {
 		return err
 	}
-	config := mq.config("delivery", p.logger)
+	config, err := mq.config("delivery", p.logger)
+	if err != nil {
+		return err
+	}
 	consumers, err := broker.NewConsumers(config)
 	if err != nil {
 		return err
 	}
-	publisher, err := broker.NewPublisher(config)
+	publisher, err := broker.NewPublisher(config) //nolint:contextcheck // its connection outlives the call that makes it
 	if err != nil {
 		return err
 	}
@@ -220,6 +226,10 @@ func (p *program) migrate(ctx context.Context, db databaseFlags) error {
 	deadline, cancel := context.WithTimeout(ctx, migrateWait)
 	defer cancel()
 	for told := false; ; {
+		// What will not pass is said at once.
+		if err := postgres.Probe(deadline, pool); err != nil {
+			return err
+		}
 		err := migrations.Up(deadline, pool)
 		if err == nil || ctx.Err() != nil {
 			return err

@@ -75,7 +75,7 @@ func (c *secretsStatusCmd) Run(ctx context.Context, e *env) error {
 		p.printf("key %+q, %s: %d secrets of subscriptions, %d answers kept for an Idempotency-Key\n", u.Key, what, u.Secrets, u.Answers)
 	}
 	if p.err == nil && missing {
-		return exitError(3)
+		return errFindings
 	}
 	return p.err
 }
@@ -147,7 +147,7 @@ func (c *secretsResealCmd) Run(ctx context.Context, e *env) error {
 		return fmt.Errorf("print: %w", err)
 	}
 	if done.Unopened > 0 {
-		return exitError(3)
+		return errFindings
 	}
 	return nil
 }

@@ -16,13 +16,13 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"strings"
 	"time"
 
 	"github.com/lib/pq"
 
 	"posthorn/events"
+	"posthorn/services/internal/serverurl"
 )
 
 var (
@@ -41,13 +41,14 @@ type Queryer interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// Open returns a pool for the server of the URL. It does not connect: a
-// database that is away is reported by the first query. application names the
-// connections in pg_stat_activity.
+// Open returns a pool for the server of the URL; PGPASSWORD is the password
+// where the URL has none. It does not connect: a database that is away is
+// reported by the first query, and Probe tells what will not pass. application
+// names the connections in pg_stat_activity.
 func Open(databaseURL, application string, maxConns int) (*sql.DB, error) {
-	u, err := url.Parse(databaseURL)
-	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
-		return nil, errors.New("want a database URL such as postgres://user:password@host:5432/name")
+	u, err := serverurl.Parse(databaseURL, []string{"postgres", "postgresql"}, "postgres://user:password@host:5432/name", "PGPASSWORD")
+	if err != nil {
+		return nil, fmt.Errorf("DATABASE_URL: %w", err)
 	}
 	q := u.Query()
 	for name, value := range map[string]string{
@@ -55,13 +56,20 @@ func Open(databaseURL, application string, maxConns int) (*sql.DB, error) {
 		"connect_timeout":  "5",
 		// Bind parameters in one round trip instead of two.
 		"binary_parameters": "yes",
-		// What the relay forwards must survive a crash of the database.
-		"synchronous_commit": "on",
-		// Our statements are short; compiling one costs more than running it.
-		"jit": "off",
 	} {
 		if !q.Has(name) {
 			q.Set(name, value)
+		}
+	}
+	var settings strings.Builder
+	for _, s := range [...]struct{ name, value string }{
+		// What the relay forwards must survive a crash of the database.
+		{"synchronous_commit", "on"},
+		// Our statements are short; compiling one costs more than running it.
+		{"jit", "off"},
+	} {
+		if !q.Has(s.name) {
+			settings.WriteString("SET " + s.name + " TO " + s.value + ";")
 		}
 	}
 	u.RawQuery = q.Encode()
@@ -69,11 +77,37 @@ func Open(databaseURL, application string, maxConns int) (*sql.DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read database URL: %w", err)
 	}
-	db := sql.OpenDB(connector)
+	db := sql.OpenDB(session{connector, settings.String()})
 	db.SetMaxOpenConns(maxConns)
 	db.SetMaxIdleConns(maxConns)
 	db.SetConnMaxIdleTime(5 * time.Minute)
 	return db, nil
+}
+
+// session sets a connection's settings once it stands. Sent with the startup, as
+// parameters of the URL are, a pooler such as PgBouncer would refuse them, or be
+// told to ignore them, and what is ignored is not safe.
+type session struct {
+	driver.Connector
+
+	settings string
+}
+
+// Connect implements driver.Connector.
+func (s session) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := s.Connector.Connect(ctx)
+	if err != nil || s.settings == "" {
+		return conn, err //nolint:wrapcheck // database/sql looks at what it is
+	}
+	execer, ok := conn.(driver.ExecerContext)
+	if !ok {
+		return nil, errors.Join(errors.New("driver has no ExecContext"), conn.Close())
+	}
+	if _, err := execer.ExecContext(ctx, s.settings, nil); err != nil {
+		_ = conn.Close() // what is wrong is in err
+		return nil, fmt.Errorf("set up connection: %w", err)
+	}
+	return conn, nil
 }
 
 // Translate maps an error of database/sql or of the driver to this package's.
@@ -131,6 +165,9 @@ func refusedEvent(err error) string {
 
 func unavailable(err error) bool {
 	if pqErr, ok := errors.AsType[*pq.Error](err); ok {
+		if refusalOf(pqErr) != "" {
+			return false
+		}
 		switch pqErr.Code.Class() {
 		case "08", // connection exception
 			"40", // transaction rollback: deadlock, serialization failure
