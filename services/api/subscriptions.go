@@ -268,7 +268,7 @@ func (a *API) createSubscription(ctx context.Context, in *struct{ Body NewSubscr
 	}
 	s.Secret = secret
 	s.Seal(a.cfg.Keyring)
-	stored, err := postgres.CreateSubscriptionFrom(ctx, a.cfg.DB, s, from)
+	stored, err := postgres.Subscribe(ctx, a.cfg.DB, s, from)
 	if err != nil {
 		return nil, fmt.Errorf("create subscription: %w", err)
 	}

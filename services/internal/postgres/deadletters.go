@@ -119,7 +119,7 @@ func DeadLetters(ctx context.Context, q Queryer, f DeadLetterFilter) (Page[Deliv
 		LEFT JOIN posthorn.outbox o ON o.position = d.position
 		WHERE ($2::uuid IS NULL OR d.subscription_id = $2)
 		  AND ($3::bigint IS NULL OR (d.position <= $3 AND (d.position, d.subscription_id) < ($3, $4::uuid))) AND `+deadConditions(5),
-		"position DESC, subscription_id DESC", f.Limit, append([]any{f.Account, sub, position, last}, f.args()...), scanDelivery)
+		"position DESC, subscription_id DESC", f.Limit, append([]any{f.Account, sub, position, last}, f.Args()...), scanDelivery)
 }
 
 // ErrCount is wrapped by PurgeDeadLetters when there are not as many as the
@@ -137,7 +137,7 @@ func PurgeDeadLetters(ctx context.Context, db *sql.DB, account string, id subscr
 			return fmt.Errorf("look for subscription: %w", err)
 		}
 		var positions pq.Int64Array
-		args := append([]any{id.UUID()}, f.args()...)
+		args := append([]any{id.UUID()}, f.Args()...)
 		if err := tx.QueryRowContext(ctx, `
 			SELECT array_agg(position) FROM (
 				SELECT d.position FROM posthorn.deliveries d

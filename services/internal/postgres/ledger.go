@@ -300,12 +300,12 @@ func scanDue(rows *sql.Rows) (due []Due, err error) {
 	for rows.Next() {
 		var (
 			d Due
-			f recordFields
+			f RecordFields
 		)
-		if err := rows.Scan(f.columns(&d.Run, &d.Attempts, &d.Cause)...); err != nil {
+		if err := rows.Scan(f.Columns(&d.Run, &d.Attempts, &d.Cause)...); err != nil {
 			return nil, fmt.Errorf("read due delivery: %w", err)
 		}
-		d.Record = f.record()
+		d.Record = f.Read()
 		due = append(due, d)
 	}
 	if err := rows.Err(); err != nil {

@@ -137,29 +137,29 @@ func queryRecords(ctx context.Context, q Queryer, what, query string, args ...an
 }
 
 func scanRecord(rows *sql.Rows) (Record, error) {
-	var f recordFields
-	if err := rows.Scan(f.columns()...); err != nil {
+	var f RecordFields
+	if err := rows.Scan(f.Columns()...); err != nil {
 		return Record{}, fmt.Errorf("read record: %w", err)
 	}
-	return f.record(), nil
+	return f.Read(), nil
 }
 
-// recordFields are the recordColumns of a row. They can hold whatever Postgres
+// RecordFields are the recordColumns of a row. They can hold whatever Postgres
 // can, so that no row keeps those behind it from being read.
-type recordFields struct {
+type RecordFields struct {
 	Record
 	metadata, attributes []byte
 	occurred, recorded   instant
 }
 
-// columns are the destinations of the recordColumns, and of further ones.
-func (f *recordFields) columns(further ...any) []any {
+// Columns are the destinations of the recordColumns, and of further ones.
+func (f *RecordFields) Columns(further ...any) []any {
 	return append([]any{
 		&f.Position, &f.Kind, &f.ID, &f.Account, &f.Type, &f.Subject, &f.Data, &f.metadata, &f.attributes, &f.occurred, &f.recorded,
 	}, further...)
 }
 
-func (f *recordFields) record() Record {
+func (f *RecordFields) Read() Record {
 	f.Metadata = decodeMetadata(f.metadata)
 	f.OccurredAt, f.RecordedAt = f.occurred.Time, f.recorded.Time
 	if string(f.attributes) != "{}" {

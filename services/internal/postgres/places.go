@@ -57,10 +57,10 @@ func (p *Place) UnmarshalText(text []byte) (err error) {
 // IsZero reports whether no place is named.
 func (p Place) IsZero() bool { return p == Place{} }
 
-// after is the position after which a stretch that begins at the place
+// After is the position after which a stretch that begins at the place
 // begins. Times rise with the positions only nearly, so whoever goes by a
 // time looks at the times of the rows as well.
-func (p Place) after(ctx context.Context, q Queryer, horizon int64) (int64, error) {
+func (p Place) After(ctx context.Context, q Queryer, horizon int64) (int64, error) {
 	switch {
 	case p.Now:
 		return horizon, nil

@@ -161,7 +161,7 @@ func failedConditions(n int) string {
 	AND ($c::timestamptz IS NULL OR d.finished_at >= $c) AND ($d::timestamptz IS NULL OR d.finished_at < $d)`)
 }
 
-func (f DeadFilter) args() []any {
+func (f DeadFilter) Args() []any {
 	return []any{f.ErrorClass, f.LastStatus, timeOrNull(f.Since), timeOrNull(f.Until)}
 }
 
@@ -215,7 +215,7 @@ func selectReplayed(ctx context.Context, q Queryer, r Replay, types []string, th
 	switch {
 	case r.OnlyDead:
 		args = append(args, r.Position, through, limit, r.Subscription.UUID())
-		args = append(args, r.Dead.args()...)
+		args = append(args, r.Dead.Args()...)
 		query = `
 			WITH dead AS MATERIALIZED (
 				(SELECT d.position FROM posthorn.deliveries d
@@ -328,7 +328,7 @@ func PreviewReplay(ctx context.Context, q Queryer, s Selection, first int) (Prev
 	types := patternTexts(sub.EventTypes)
 	args := r.selectedArgs(types)
 	args = append(args, r.After, r.Through, r.Subscription.UUID(), r.OnlyDead)
-	args = append(args, r.Dead.args()...)
+	args = append(args, r.Dead.Args()...)
 	p := Preview{Replay: r}
 	if err := q.QueryRowContext(ctx, `
 		SELECT count(*), count(*) FILTER (WHERE d.status IN ('pending', 'retrying') AND NOT `+waiting+`)

@@ -16,14 +16,13 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-var (
-	// ErrState is wrapped when something is not in a state in which the change
-	// that was asked for is possible.
-	ErrState = errors.New("not possible in this state")
-	// ErrUnknownEvents is wrapped by CreateReplay and PreviewReplay when event
-	// ids were given of which not one is in the log.
-	ErrUnknownEvents = errors.New("none of the events exists")
-)
+// ErrState is wrapped when something is not in a state in which the change
+// that was asked for is possible.
+var ErrState = errors.New("not possible in this state")
+
+// ErrUnknownEvents is wrapped by CreateReplay and PreviewReplay when event
+// ids were given of which not one is in the log.
+var ErrUnknownEvents = errors.New("none of the events exists")
 
 // ReplayID names a replay: "rpl_" and a UUIDv7.
 type ReplayID string
@@ -195,6 +194,21 @@ func CreateReplay(ctx context.Context, db *sql.DB, s Selection) (Replay, error) 
 		return err
 	})
 	return created, err
+}
+
+// replayPastTx creates a replay of the events that a new subscription matches,
+// from a place up to a position.
+func replayPastTx(ctx context.Context, tx *sql.Tx, s subscription.Subscription, from Place, through int64) error {
+	r := Replay{
+		ID: NewReplayID(), Selection: Selection{Account: s.Account, Subscription: s.ID, Cause: CauseReplay}, Through: through,
+		fromTime: timeOrNull(from.Time),
+	}
+	var err error
+	if r.After, err = from.After(ctx, tx, through); err != nil {
+		return err
+	}
+	_, err = insertReplayTx(ctx, tx, r)
+	return err
 }
 
 func insertReplayTx(ctx context.Context, tx *sql.Tx, r Replay) (Replay, error) {

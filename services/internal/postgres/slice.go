@@ -173,7 +173,7 @@ func Bounds(ctx context.Context, q Queryer, from, to Place) (after, through int6
 	if err != nil {
 		return 0, 0, err
 	}
-	if after, err = from.after(ctx, q, horizon); err != nil {
+	if after, err = from.After(ctx, q, horizon); err != nil {
 		return 0, 0, err
 	}
 	if through, err = to.through(ctx, q, horizon); err != nil {

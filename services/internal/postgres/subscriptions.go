@@ -113,46 +113,45 @@ const schedule = `
 
 // CreateSubscription stores a subscription, with its secrets sealed, and
 // appends the record that makes it count from that position of the log on.
-func CreateSubscription(ctx context.Context, db *sql.DB, s subscription.Subscription) (subscription.Subscription, error) {
-	return CreateSubscriptionFrom(ctx, db, s, Place{Now: true})
+func CreateSubscription(ctx context.Context, db *sql.DB, s subscription.Subscription) (created subscription.Subscription, err error) {
+	err = commitTx(ctx, db, func(tx *sql.Tx) (err error) {
+		created, err = CreateSubscriptionTx(ctx, tx, s)
+		return err
+	})
+	return created, err
 }
 
-// CreateSubscriptionFrom is CreateSubscription for one that also gets the past
-// from a place on: a replay of what it matches, up to its own record, where
-// the live stream begins.
-func CreateSubscriptionFrom(ctx context.Context, db *sql.DB, s subscription.Subscription, from Place) (subscription.Subscription, error) {
-	var created subscription.Subscription
-	err := commitTx(ctx, db, func(tx *sql.Tx) (err error) {
-		created, err = scanSubscription(tx.QueryRowContext(ctx, `
-			INSERT INTO posthorn.subscriptions (id, url, event_types, description, status, retry_schedule, timeout,
-			    max_in_flight, secret, previous_secret, previous_secret_until, account)
-			VALUES ($1, $2, $3, $4, $5, `+schedule+`, $7::interval, $8, $9, $10, $11, $12)
-			RETURNING `+subscriptionColumns, append(storedColumns(s), s.Account)...).Scan)
-		if err != nil {
+// CreateSubscriptionTx is CreateSubscription in the caller's transaction.
+func CreateSubscriptionTx(ctx context.Context, tx *sql.Tx, s subscription.Subscription) (subscription.Subscription, error) {
+	created, err := scanSubscription(tx.QueryRowContext(ctx, `
+		INSERT INTO posthorn.subscriptions (id, url, event_types, description, status, retry_schedule, timeout,
+		    max_in_flight, secret, previous_secret, previous_secret_until, account)
+		VALUES ($1, $2, $3, $4, $5, `+schedule+`, $7::interval, $8, $9, $10, $11, $12)
+		RETURNING `+subscriptionColumns, append(storedColumns(s), s.Account)...).Scan)
+	if err != nil {
+		return subscription.Subscription{}, err
+	}
+	if created.Since, err = appendRecordTx(ctx, tx, created.Record()); err != nil {
+		return subscription.Subscription{}, err
+	}
+	if _, err := tx.ExecContext(ctx, `
+		UPDATE posthorn.subscriptions SET since = $2 WHERE id = $1`, s.ID.UUID(), created.Since); err != nil {
+		return subscription.Subscription{}, fmt.Errorf("store position of subscription: %w", err)
+	}
+	return created, nil
+}
+
+// Subscribe is CreateSubscription for a subscription that may also get past
+// events: with a place, a replay of the events that it matches from there up to
+// its own record, where the live stream begins.
+func Subscribe(ctx context.Context, db *sql.DB, s subscription.Subscription, from Place) (created subscription.Subscription, err error) {
+	err = commitTx(ctx, db, func(tx *sql.Tx) (err error) {
+		if created, err = CreateSubscriptionTx(ctx, tx, s); err != nil || from.IsZero() || from.Now {
 			return err
 		}
-		if created.Since, err = appendRecordTx(ctx, tx, created.Record()); err != nil {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, `
-			UPDATE posthorn.subscriptions SET since = $2 WHERE id = $1`, s.ID.UUID(), created.Since); err != nil {
-			return fmt.Errorf("note position of subscription: %w", err)
-		}
-		if from.IsZero() || from.Now {
-			return nil
-		}
-		// What is below the record is settled when the relay has come to it,
+		// Events below the record are settled once the relay has reached it,
 		// and the replay waits for that.
-		end := created.Since - 1
-		r := Replay{
-			ID: NewReplayID(), Selection: Selection{Account: s.Account, Subscription: s.ID, Cause: CauseReplay}, Through: end,
-			fromTime: timeOrNull(from.Time),
-		}
-		if r.After, err = from.after(ctx, tx, end); err != nil {
-			return err
-		}
-		_, err = insertReplayTx(ctx, tx, r)
-		return err
+		return replayPastTx(ctx, tx, s, from, created.Since-1)
 	})
 	return created, err
 }
