@@ -36,8 +36,9 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"posthorn/events"
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/groupcommit"
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/photo"
 	"posthorn/services/internal/readiness"
 	"posthorn/services/internal/web"
 )
@@ -127,9 +128,9 @@ type API struct {
 
 	// Events with an id that a client chose wait for whoever else is using
 	// that id, so they do not share commits with the rest.
-	plain *groupcommit.Group[events.Event, postgres.Appended]
-	keyed *groupcommit.Group[events.Event, postgres.Appended]
-	likes *groupcommit.Group[postgres.Like, postgres.Appended]
+	plain *groupcommit.Group[events.Event, eventlog.Appended]
+	keyed *groupcommit.Group[events.Event, eventlog.Appended]
+	likes *groupcommit.Group[photo.Like, eventlog.Appended]
 
 	room          *semaphore.Weighted
 	keyedRequests *semaphore.Weighted
@@ -170,9 +171,9 @@ func New(cfg Config) (*API, error) {
 		return nil, err
 	}
 	group := groupcommit.Config{MaxItems: 500, MaxWait: cfg.GroupWait}
-	a.plain = groupcommit.New(group, grouped(a, "plain", postgres.AppendGroup))
-	a.keyed = groupcommit.New(group, grouped(a, "keyed", postgres.AppendGroup))
-	a.likes = groupcommit.New(group, grouped(a, "likes", postgres.LikeGroup))
+	a.plain = groupcommit.New(group, grouped(a, "plain", eventlog.AppendGroup))
+	a.keyed = groupcommit.New(group, grouped(a, "keyed", eventlog.AppendGroup))
+	a.likes = groupcommit.New(group, grouped(a, "likes", photo.LikeGroup))
 	if err := a.route(); err != nil {
 		return nil, err
 	}
@@ -180,9 +181,9 @@ func New(cfg Config) (*API, error) {
 }
 
 // grouped is the flush of a group: bounded, since its context is nobody's.
-func grouped[In any](a *API, name string, flush func(context.Context, *sql.DB, []In) ([]postgres.Appended, error)) func(context.Context, []In) ([]postgres.Appended, error) {
+func grouped[In any](a *API, name string, flush func(context.Context, *sql.DB, []In) ([]eventlog.Appended, error)) func(context.Context, []In) ([]eventlog.Appended, error) {
 	sizes := a.metrics.groupSize.WithLabelValues(name)
-	return func(ctx context.Context, items []In) ([]postgres.Appended, error) {
+	return func(ctx context.Context, items []In) ([]eventlog.Appended, error) {
 		ctx, cancel := context.WithTimeout(ctx, a.cfg.CommitTimeout)
 		defer cancel()
 		sizes.Observe(float64(len(items)))

@@ -15,7 +15,7 @@ import (
 
 	"posthorn/events"
 	"posthorn/outbox"
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/eventlog"
 )
 
 // maxBatch is how many events one request may bring.
@@ -103,7 +103,7 @@ func (a *API) logFailure(ctx context.Context, p *Problem, err error) {
 // commit hands an item to a group and waits for its commit, at most for the
 // CommitTimeout. When the client goes away first, the item is committed all
 // the same.
-func commit[In any](ctx context.Context, a *API, do func(context.Context, In) (postgres.Appended, error), item In) (outbox.Result, error) {
+func commit[In any](ctx context.Context, a *API, do func(context.Context, In) (eventlog.Appended, error), item In) (outbox.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.CommitTimeout)
 	defer cancel()
 	got, err := do(ctx, item)
@@ -164,10 +164,10 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request, key string, batc
 	// A batch has its own commit: all of it or nothing.
 	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.CommitTimeout)
 	defer cancel()
-	results, err := postgres.AppendBatch(ctx, a.cfg.DB, events.DefaultAccount, key, batch)
+	results, err := eventlog.AppendBatch(ctx, a.cfg.DB, events.DefaultAccount, key, batch)
 	if err != nil {
 		if errors.Is(err, outbox.ErrConflict) && key != "" {
-			if _, ok := errors.AsType[*postgres.ConflictError](err); !ok {
+			if _, ok := errors.AsType[*eventlog.ConflictError](err); !ok {
 				err = problem(http.StatusConflict, "The Idempotency-Key was used before with another batch.",
 					FieldIssue{Location: "header", Field: "Idempotency-Key", Message: "was used with another batch"})
 			}

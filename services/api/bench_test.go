@@ -19,7 +19,9 @@ import (
 
 	"posthorn/events"
 	"posthorn/migrations/pgtest"
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/groupcommit"
+	"posthorn/services/internal/photo"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/signing"
 )
@@ -74,7 +76,7 @@ func registerHumaLike(a *API) {
 			Body     AcceptedEvent
 		}, error,
 		) {
-			e, err := postgres.LikeEvent(postgres.LikedPhoto, in.PhotoID, "", nil)
+			e, err := photo.LikeEvent(photo.LikedPhoto, in.PhotoID, "", nil)
 			if err != nil {
 				return nil, err
 			}
@@ -194,8 +196,8 @@ func BenchmarkLikeHandler(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	a.plain = groupcommit.New(groupcommit.Config{}, func(_ context.Context, items []events.Event) ([]postgres.Appended, error) {
-		return make([]postgres.Appended, len(items)), nil
+	a.plain = groupcommit.New(groupcommit.Config{}, func(_ context.Context, items []events.Event) ([]eventlog.Appended, error) {
+		return make([]eventlog.Appended, len(items)), nil
 	})
 	registerHumaLike(a)
 	ctx, stop := context.WithCancel(b.Context())

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/postgres"
 )
 
@@ -58,11 +59,11 @@ func positionCursor(given string) (int64, error) {
 	return position, nil
 }
 
-func attemptPlace(k postgres.AttemptKey) string {
+func attemptPlace(k ledger.AttemptKey) string {
 	return strconv.FormatInt(k.StartedAt.UnixMicro(), 10) + "." + strconv.FormatInt(k.Position, 10) + "." + strconv.Itoa(k.Number)
 }
 
-func attemptCursor(given string) (*postgres.AttemptKey, error) {
+func attemptCursor(given string) (*ledger.AttemptKey, error) {
 	place, err := openCursor("attempts", given)
 	if err != nil {
 		return nil, err
@@ -81,5 +82,5 @@ func attemptCursor(given string) (*postgres.AttemptKey, error) {
 	if numbers[0] > 253_402_300_799_000_000 || numbers[2] > 1<<31-1 {
 		return nil, badCursor()
 	}
-	return &postgres.AttemptKey{StartedAt: time.UnixMicro(numbers[0]).UTC(), Position: numbers[1], Number: int(numbers[2])}, nil
+	return &ledger.AttemptKey{StartedAt: time.UnixMicro(numbers[0]).UTC(), Position: numbers[1], Number: int(numbers[2])}, nil
 }

@@ -11,7 +11,10 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"posthorn/events"
+	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/replay"
 	"posthorn/services/internal/sender"
 	"posthorn/services/internal/subscription"
 )
@@ -58,7 +61,7 @@ type DeliveryDetail struct {
 	Request      *RequestMade `json:"request,omitempty" doc:"Left out when the event or the subscription is gone"`
 }
 
-func showDelivery(d postgres.Delivery) Delivery {
+func showDelivery(d ledger.Delivery) Delivery {
 	return Delivery{
 		ID: d.String(), EventID: d.EventID, EventType: d.EventType, Position: d.Position, SubscriptionID: string(d.Subscription),
 		Status: string(d.Status), Cause: d.Cause, Run: d.Run, Attempts: d.Attempts, LastStatus: d.LastStatus, ErrorClass: d.ErrorClass,
@@ -92,14 +95,14 @@ type DeadLetterParams struct {
 	Until        Timestamp `query:"until" doc:"Those that died before this time"`
 }
 
-func (in DeadLetterParams) filter() (postgres.DeadFilter, error) {
+func (in DeadLetterParams) filter() (ledger.DeadFilter, error) {
 	var issues []FieldIssue
-	filter := postgres.DeadFilter{
+	filter := ledger.DeadFilter{
 		ErrorClass: in.ErrorClass, LastStatus: in.Status,
 		Since: in.Since.time("query", "since", &issues), Until: in.Until.time("query", "until", &issues),
 	}
 	if issues != nil {
-		return postgres.DeadFilter{}, invalid(issues...)
+		return ledger.DeadFilter{}, invalid(issues...)
 	}
 	return filter, nil
 }
@@ -113,7 +116,7 @@ func (a *API) listDeadLetters(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	filter := postgres.DeadLetterFilter{Account: events.DefaultAccount, DeadFilter: dead, Limit: in.Limit}
+	filter := ledger.DeadLetterFilter{Account: events.DefaultAccount, DeadFilter: dead, Limit: in.Limit}
 	out := &struct{ Body DeliveryList }{Body: DeliveryList{Items: []Delivery{}}}
 	if in.Subscription != "" {
 		if filter.Subscription, err = subscription.ParseID(in.Subscription); err != nil {
@@ -125,7 +128,7 @@ func (a *API) listDeadLetters(ctx context.Context, in *struct {
 		if err != nil {
 			return nil, err
 		}
-		before, err := postgres.ParseDeliveryID(place)
+		before, err := ledger.ParseDeliveryID(place)
 		if err != nil {
 			return nil, badCursor()
 		}
@@ -134,11 +137,11 @@ func (a *API) listDeadLetters(ctx context.Context, in *struct {
 	if err := a.reserve(ctx); err != nil {
 		return nil, err
 	}
-	page, err := postgres.DeadLetters(ctx, a.cfg.DB, filter)
+	page, err := ledger.DeadLetters(ctx, a.cfg.DB, filter)
 	if err != nil {
 		return nil, fmt.Errorf("list dead letters: %w", err)
 	}
-	out.Body.Items, out.Body.NextCursor = showPage(page, "dead-letters", showDelivery, postgres.Delivery.String)
+	out.Body.Items, out.Body.NextCursor = showPage(page, "dead-letters", showDelivery, ledger.Delivery.String)
 	return out, nil
 }
 
@@ -149,22 +152,22 @@ type DeliveryParam struct {
 
 func (a *API) getDelivery(onlyDead bool) func(context.Context, *DeliveryParam) (*struct{ Body DeliveryDetail }, error) {
 	return func(ctx context.Context, in *DeliveryParam) (*struct{ Body DeliveryDetail }, error) {
-		id, err := postgres.ParseDeliveryID(in.ID)
+		id, err := ledger.ParseDeliveryID(in.ID)
 		if err != nil {
 			return nil, err
 		}
 		if err := a.reserve(ctx); err != nil {
 			return nil, err
 		}
-		d, err := postgres.DeliveryByID(ctx, a.cfg.DB, events.DefaultAccount, id)
+		d, err := ledger.ByID(ctx, a.cfg.DB, events.DefaultAccount, id)
 		if err != nil {
 			return nil, fmt.Errorf("read delivery: %w", err)
 		}
-		if onlyDead && d.Status != postgres.Dead {
+		if onlyDead && d.Status != ledger.Dead {
 			return nil, problem(http.StatusNotFound, "The delivery is "+string(d.Status)+", not dead.")
 		}
 		out := &struct{ Body DeliveryDetail }{Body: DeliveryDetail{Delivery: showDelivery(d), AttemptsMade: []Attempt{}}}
-		attempts, err := postgres.DeliveryAttempts(ctx, a.cfg.DB, id)
+		attempts, err := ledger.DeliveryAttempts(ctx, a.cfg.DB, id)
 		if err != nil {
 			return nil, fmt.Errorf("read delivery: %w", err)
 		}
@@ -182,15 +185,15 @@ func (a *API) getDelivery(onlyDead bool) func(context.Context, *DeliveryParam) (
 
 // requestOf is the request of a delivery: the body as it is sent, the headers
 // as they were sent last.
-func (a *API) requestOf(ctx context.Context, d postgres.Delivery, headers map[string]string) (*RequestMade, error) {
-	record, err := postgres.RecordAt(ctx, a.cfg.DB, d.Position)
+func (a *API) requestOf(ctx context.Context, d ledger.Delivery, headers map[string]string) (*RequestMade, error) {
+	record, err := eventlog.At(ctx, a.cfg.DB, d.Position)
 	if errors.Is(err, postgres.ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read event of delivery: %w", err)
 	}
-	sub, err := postgres.Subscription(ctx, a.cfg.DB, d.Subscription)
+	sub, err := subscription.ByID(ctx, a.cfg.DB, d.Subscription)
 	if err != nil {
 		return nil, fmt.Errorf("read subscription of delivery: %w", err)
 	}
@@ -202,11 +205,11 @@ func (a *API) requestOf(ctx context.Context, d postgres.Delivery, headers map[st
 }
 
 func (a *API) retryDelivery(ctx context.Context, in *DeliveryParam) (*replayOutput, error) {
-	id, err := postgres.ParseDeliveryID(in.ID)
+	id, err := ledger.ParseDeliveryID(in.ID)
 	if err != nil {
 		return nil, err
 	}
-	r, err := postgres.RedriveDelivery(ctx, a.cfg.DB, events.DefaultAccount, id)
+	r, err := replay.RedriveDelivery(ctx, a.cfg.DB, events.DefaultAccount, id)
 	if errors.Is(err, postgres.ErrState) {
 		return nil, problem(http.StatusConflict, "The delivery is under way: its first attempt is yet to be made.")
 	}
@@ -235,10 +238,10 @@ type Redriven struct {
 	Replays []Replay `json:"replays" nullable:"false"`
 }
 
-func (in Redrive) selections() ([]postgres.Selection, error) {
-	base := postgres.Selection{
-		Account: events.DefaultAccount, Cause: postgres.CauseRedrive, OnlyDead: true, Unfiltered: true, Rate: in.Rate,
-		Dead: postgres.DeadFilter{ErrorClass: in.ErrorClass, LastStatus: in.Status},
+func (in Redrive) selections() ([]replay.Selection, error) {
+	base := replay.Selection{
+		Account: events.DefaultAccount, Cause: replay.CauseRedrive, OnlyDead: true, Unfiltered: true, Rate: in.Rate,
+		Dead: ledger.DeadFilter{ErrorClass: in.ErrorClass, LastStatus: in.Status},
 	}
 	var issues []FieldIssue
 	base.Dead.Since, base.Dead.Until = in.Since.time("body", "since", &issues), in.Until.time("body", "until", &issues)
@@ -254,17 +257,17 @@ func (in Redrive) selections() ([]postgres.Selection, error) {
 			return nil, invalid(inBody("subscription", "does not exist"))
 		}
 		base.Subscription = id
-		return []postgres.Selection{base}, nil
+		return []replay.Selection{base}, nil
 	}
-	ids := make([]postgres.DeliveryID, len(in.IDs))
+	ids := make([]ledger.DeliveryID, len(in.IDs))
 	for i, text := range in.IDs {
-		id, err := postgres.ParseDeliveryID(text)
+		id, err := ledger.ParseDeliveryID(text)
 		if err != nil {
 			return nil, invalid(inBody("ids["+strconv.Itoa(i)+"]", "is not the id of a delivery"))
 		}
 		ids[i] = id
 	}
-	return postgres.SelectionsOf(base, ids), nil
+	return replay.SelectionsOf(base, ids), nil
 }
 
 func (a *API) redriveDeadLetters(ctx context.Context, in *struct{ Body Redrive }) (*struct{ Body Redriven }, error) {
@@ -274,7 +277,7 @@ func (a *API) redriveDeadLetters(ctx context.Context, in *struct{ Body Redrive }
 	}
 	out := &struct{ Body Redriven }{Body: Redriven{Replays: []Replay{}}}
 	for _, s := range selections {
-		r, err := postgres.CreateReplay(ctx, a.cfg.DB, s)
+		r, err := replay.Create(ctx, a.cfg.DB, s)
 		if err != nil {
 			return nil, replayProblem(err)
 		}
@@ -301,8 +304,8 @@ func (a *API) purgeDeadLetters(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, invalid(FieldIssue{Location: "query", Field: "subscription", Message: "is required"})
 	}
-	n, err := postgres.PurgeDeadLetters(ctx, a.cfg.DB, events.DefaultAccount, id, dead, in.Confirm)
-	if errors.Is(err, postgres.ErrCount) {
+	n, err := ledger.PurgeDeadLetters(ctx, a.cfg.DB, events.DefaultAccount, id, dead, in.Confirm)
+	if errors.Is(err, ledger.ErrCount) {
 		return nil, problem(http.StatusConflict, fmt.Sprintf("There are %d dead letters, not %d; nothing was done. Confirm with confirm=%d.", n, in.Confirm, n))
 	}
 	if err != nil {

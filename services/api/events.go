@@ -12,6 +12,10 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"posthorn/events"
+	"posthorn/services/internal/audit"
+	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/ledger"
+	"posthorn/services/internal/photo"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/subscription"
 )
@@ -41,11 +45,11 @@ type EventList struct {
 	NextCursor string  `json:"nextCursor,omitempty" doc:"Give it as cursor to get the next page; absent on the last one"`
 }
 
-func showEvent(r postgres.Record) Event {
+func showEvent(r eventlog.Record) Event {
 	e := Event{
 		Position: r.Position, ID: r.ID, Type: r.Type, Subject: r.Subject, Source: r.Source, SourceID: r.SourceID,
 		DataSchema: r.DataSchema, MediaType: r.ContentType, Extensions: r.Extensions, Metadata: r.Metadata,
-		Test: r.Kind == postgres.KindTest, OccurredAt: r.OccurredAt.UTC(), RecordedAt: r.RecordedAt.UTC(),
+		Test: r.Kind == eventlog.KindTest, OccurredAt: r.OccurredAt.UTC(), RecordedAt: r.RecordedAt.UTC(),
 	}
 	switch {
 	case r.JSON() && json.Valid(r.Data):
@@ -94,7 +98,7 @@ type listEventsInput struct {
 
 func (a *API) listEvents(ctx context.Context, in *listEventsInput) (*struct{ Body EventList }, error) {
 	var issues []FieldIssue
-	filter := postgres.EventFilter{
+	filter := eventlog.Filter{
 		Account: events.DefaultAccount, Type: in.Type, Subject: in.Subject,
 		Since: in.Since.time("query", "since", &issues), Until: in.Until.time("query", "until", &issues),
 		After: in.After, Before: in.Before, Ascending: in.Order == "asc", Limit: in.Limit,
@@ -116,12 +120,12 @@ func (a *API) listEvents(ctx context.Context, in *listEventsInput) (*struct{ Bod
 	if err := a.reserve(ctx); err != nil {
 		return nil, err
 	}
-	page, err := postgres.ListEvents(ctx, a.cfg.DB, filter)
+	page, err := eventlog.List(ctx, a.cfg.DB, filter)
 	if err != nil {
 		return nil, fmt.Errorf("list events: %w", err)
 	}
 	out := &struct{ Body EventList }{}
-	out.Body.Items, out.Body.NextCursor = showPage(page, "events", showEvent, func(r postgres.Record) string {
+	out.Body.Items, out.Body.NextCursor = showPage(page, "events", showEvent, func(r eventlog.Record) string {
 		return strconv.FormatInt(r.Position, 10)
 	})
 	return out, nil
@@ -134,13 +138,13 @@ type EventParam struct {
 
 // event reads the event. An id that no event can have is not asked for: the
 // database would refuse some of them as text.
-func (a *API) event(ctx context.Context, given EventParam) (postgres.Record, error) {
+func (a *API) event(ctx context.Context, given EventParam) (eventlog.Record, error) {
 	if (events.Event{Type: "x", ID: given.ID}).Validate() != nil {
-		return postgres.Record{}, postgres.ErrNotFound
+		return eventlog.Record{}, postgres.ErrNotFound
 	}
-	r, err := postgres.EventByID(ctx, a.cfg.DB, events.DefaultAccount, given.ID)
+	r, err := eventlog.ByID(ctx, a.cfg.DB, events.DefaultAccount, given.ID)
 	if err != nil {
-		return postgres.Record{}, fmt.Errorf("read event: %w", err)
+		return eventlog.Record{}, fmt.Errorf("read event: %w", err)
 	}
 	return r, nil
 }
@@ -203,18 +207,18 @@ func (a *API) listEventDeliveries(ctx context.Context, in *struct {
 			return nil, badCursor()
 		}
 	}
-	page, err := postgres.EventDeliveries(ctx, a.cfg.DB, event, in.Owed, after, in.Limit)
+	page, err := audit.EventDeliveries(ctx, a.cfg.DB, event, in.Owed, after, in.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("list deliveries of event: %w", err)
 	}
 	out := &struct{ Body EventDeliveryList }{Body: EventDeliveryList{EventID: event.ID, Position: event.Position}}
 	out.Body.Items, out.Body.NextCursor = showPage(page, "deliveries",
-		func(d postgres.EventDelivery) EventDelivery { return showEventDelivery(event.Position, d) },
-		func(d postgres.EventDelivery) string { return string(d.Subscription) })
+		func(d audit.EventDelivery) EventDelivery { return showEventDelivery(event.Position, d) },
+		func(d audit.EventDelivery) string { return string(d.Subscription) })
 	return out, nil
 }
 
-func showEventDelivery(position int64, d postgres.EventDelivery) EventDelivery {
+func showEventDelivery(position int64, d audit.EventDelivery) EventDelivery {
 	v := EventDelivery{
 		SubscriptionID: string(d.Subscription),
 		Matched:        d.Reason == "" || d.Reason.Matched(),
@@ -223,7 +227,7 @@ func showEventDelivery(position int64, d postgres.EventDelivery) EventDelivery {
 		CreatedAt: timeOrNil(d.CreatedAt), FinishedAt: timeOrNil(d.FinishedAt),
 	}
 	if d.Reason == "" {
-		v.DeliveryID = postgres.DeliveryID{Position: position, Subscription: d.Subscription}.String()
+		v.DeliveryID = ledger.DeliveryID{Position: position, Subscription: d.Subscription}.String()
 	}
 	return v
 }
@@ -255,9 +259,9 @@ type Attempt struct {
 	Next            string            `json:"next" doc:"The delivery's status after it"`
 }
 
-func showAttempt(t postgres.LoggedAttempt) Attempt {
+func showAttempt(t ledger.LoggedAttempt) Attempt {
 	return Attempt{
-		DeliveryID: postgres.DeliveryID{Position: t.Position, Subscription: t.Subscription}.String(),
+		DeliveryID: ledger.DeliveryID{Position: t.Position, Subscription: t.Subscription}.String(),
 		EventID:    t.EventID, EventType: t.EventType, Run: t.Run, Number: t.Number, Cause: t.Cause, StartedAt: t.StartedAt.UTC(),
 		DurationMS: float64(t.Duration.Microseconds()) / 1000, Status: t.HTTPStatus, Outcome: t.ErrorClass, Error: t.Error,
 		RequestHeaders: t.RequestHeaders, ResponseHeaders: t.ResponseHeaders,
@@ -281,10 +285,10 @@ func (a *API) listAttempts(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := postgres.AccountSubscription(ctx, a.cfg.DB, events.DefaultAccount, id); err != nil {
+	if _, err := subscription.OfAccount(ctx, a.cfg.DB, events.DefaultAccount, id); err != nil {
 		return nil, fmt.Errorf("list attempts: %w", err)
 	}
-	var before *postgres.AttemptKey
+	var before *ledger.AttemptKey
 	if in.Cursor != "" {
 		if before, err = attemptCursor(in.Cursor); err != nil {
 			return nil, err
@@ -293,13 +297,13 @@ func (a *API) listAttempts(ctx context.Context, in *struct {
 	if err := a.reserve(ctx); err != nil {
 		return nil, err
 	}
-	page, err := postgres.Attempts(ctx, a.cfg.DB, id, in.Failed, before, in.Limit)
+	page, err := ledger.Attempts(ctx, a.cfg.DB, id, in.Failed, before, in.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("list attempts: %w", err)
 	}
 	out := &struct{ Body AttemptList }{}
-	out.Body.Items, out.Body.NextCursor = showPage(page, "attempts", showAttempt, func(t postgres.LoggedAttempt) string {
-		return attemptPlace(postgres.AttemptKey{StartedAt: t.StartedAt, Position: t.Position, Number: t.Number})
+	out.Body.Items, out.Body.NextCursor = showPage(page, "attempts", showAttempt, func(t ledger.LoggedAttempt) string {
+		return attemptPlace(ledger.AttemptKey{StartedAt: t.StartedAt, Position: t.Position, Number: t.Number})
 	})
 	return out, nil
 }
@@ -321,7 +325,7 @@ func (a *API) routePhotos() {
 		if message := nameIssue(in.ID, maxPhotoIDBytes); message != "" {
 			return nil, invalid(FieldIssue{Location: "path", Field: "photoId", Message: message})
 		}
-		likes, err := postgres.PhotoLikes(ctx, a.cfg.DB, in.ID)
+		likes, err := photo.Likes(ctx, a.cfg.DB, in.ID)
 		if err != nil {
 			return nil, fmt.Errorf("count likes: %w", err)
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"posthorn/events"
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/idempotency"
 )
 
 const (
@@ -84,16 +84,16 @@ func (a *API) once(answer *spool, r *http.Request, next http.Handler) error {
 		return err
 	}
 	associated := request.AssociatedData()
-	done, replayed, err := postgres.Once(r.Context(), a.cfg.DB, request, func(ctx context.Context) (postgres.Answer, error) {
+	done, replayed, err := idempotency.Once(r.Context(), a.cfg.DB, request, func(ctx context.Context) (idempotency.Answer, error) {
 		next.ServeHTTP(answer, r.WithContext(ctx))
 		if answer.status >= http.StatusBadRequest {
-			return postgres.Answer{}, errFailed
+			return idempotency.Answer{}, errFailed
 		}
 		plain, err := json.Marshal(answerKept{Header: answer.header, Body: answer.body.Bytes()})
 		if err != nil {
-			return postgres.Answer{}, fmt.Errorf("keep answer: %w", err)
+			return idempotency.Answer{}, fmt.Errorf("keep answer: %w", err)
 		}
-		return postgres.Answer{Status: answer.status, Sealed: a.cfg.Keyring.Seal(plain, associated)}, nil
+		return idempotency.Answer{Status: answer.status, Sealed: a.cfg.Keyring.Seal(plain, associated)}, nil
 	})
 	switch {
 	case errors.Is(err, errFailed):
@@ -120,10 +120,10 @@ func (a *API) once(answer *spool, r *http.Request, next http.Handler) error {
 
 func keyProblem(err error) error {
 	switch {
-	case errors.Is(err, postgres.ErrKeyBusy):
+	case errors.Is(err, idempotency.ErrKeyBusy):
 		return problem(http.StatusConflict, "A request with this Idempotency-Key is in flight. Send it again when it is done.",
 			FieldIssue{Location: "header", Field: keyHeader, Message: "is in use by a request in flight"}).with("Retry-After", retryAfter)
-	case errors.Is(err, postgres.ErrKeyReused):
+	case errors.Is(err, idempotency.ErrKeyReused):
 		return invalid(FieldIssue{Location: "header", Field: keyHeader, Message: "was used with another request in the last 24 hours; want a new key"})
 	default:
 		return err
@@ -132,10 +132,10 @@ func keyProblem(err error) error {
 
 // fingerprint tells the request from any other. Both spellings of the path of
 // subscriptions are one.
-func fingerprint(r *http.Request, key string) (postgres.IdempotentRequest, error) {
+func fingerprint(r *http.Request, key string) (idempotency.IdempotentRequest, error) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return postgres.IdempotentRequest{}, fmt.Errorf("read body: %w", err)
+		return idempotency.IdempotentRequest{}, fmt.Errorf("read body: %w", err)
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	path := r.URL.EscapedPath()
@@ -146,7 +146,7 @@ func fingerprint(r *http.Request, key string) (postgres.IdempotentRequest, error
 	for _, part := range []string{r.Method, path, r.URL.RawQuery, r.Header.Get("If-Match"), string(body)} {
 		_, _ = fmt.Fprintf(hash, "%d %s\n", len(part), part) // never fails
 	}
-	return postgres.IdempotentRequest{Account: events.DefaultAccount, Key: key, Fingerprint: hash.Sum(nil)}, nil
+	return idempotency.IdempotentRequest{Account: events.DefaultAccount, Key: key, Fingerprint: hash.Sum(nil)}, nil
 }
 
 // clientKey is the header's key, with or without the quotes of the IETF
@@ -185,7 +185,7 @@ func (a *API) forgetRequests(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
-		if _, err := postgres.ForgetRequests(ctx, a.cfg.DB); err != nil && ctx.Err() == nil {
+		if _, err := idempotency.ForgetRequests(ctx, a.cfg.DB); err != nil && ctx.Err() == nil {
 			a.cfg.Logger.WarnContext(ctx, "old idempotency keys are not deleted", slog.Any("error", err))
 		}
 	}

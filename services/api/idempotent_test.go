@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"posthorn/services/api"
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/idempotency"
 	"posthorn/services/internal/signing"
 )
 
@@ -261,7 +261,7 @@ func TestAKeyIsKeptForADay(t *testing.T) {
 		t.Error("kept for more than a day")
 	}
 	s.exec(`UPDATE posthorn.idempotent_requests SET created_at = now() - interval '24 hours 1 minute' WHERE key = 'old'`)
-	n, err := postgres.ForgetRequests(t.Context(), s.db)
+	n, err := idempotency.ForgetRequests(t.Context(), s.db)
 	if left := s.count(`SELECT count(*) FROM posthorn.idempotent_requests`); err != nil || n != 1 || left != 1 {
 		t.Errorf("%d forgotten and %d left (%v), want 1 and 1", n, left, err)
 	}

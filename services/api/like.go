@@ -13,6 +13,8 @@ import (
 
 	"posthorn/events/strictjson"
 	"posthorn/outbox"
+	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/photo"
 	"posthorn/services/internal/postgres"
 )
 
@@ -51,7 +53,7 @@ func (a *API) postLike(w http.ResponseWriter, r *http.Request) {
 	a.like(w, r, like)
 }
 
-func (a *API) like(w http.ResponseWriter, r *http.Request, like postgres.Like) {
+func (a *API) like(w http.ResponseWriter, r *http.Request, like photo.Like) {
 	var (
 		result outbox.Result
 		err    error
@@ -59,7 +61,7 @@ func (a *API) like(w http.ResponseWriter, r *http.Request, like postgres.Like) {
 	if like.UserID != "" {
 		result, err = commit(r.Context(), a, a.likes.Do, like)
 	} else {
-		result, err = a.appendLike(r, postgres.LikedPhoto, like)
+		result, err = a.appendLike(r, photo.LikedPhoto, like)
 	}
 	if err != nil {
 		a.fail(w, r, err)
@@ -69,8 +71,8 @@ func (a *API) like(w http.ResponseWriter, r *http.Request, like postgres.Like) {
 }
 
 // appendLike appends the event of a like or unlike by nobody in particular.
-func (a *API) appendLike(r *http.Request, eventType string, like postgres.Like) (outbox.Result, error) {
-	e, err := postgres.LikeEvent(eventType, like.PhotoID, "", like.Metadata)
+func (a *API) appendLike(r *http.Request, eventType string, like photo.Like) (outbox.Result, error) {
+	e, err := photo.LikeEvent(eventType, like.PhotoID, "", like.Metadata)
 	if err != nil {
 		return outbox.Result{}, err
 	}
@@ -100,7 +102,7 @@ func (a *API) deleteLike(w http.ResponseWriter, r *http.Request) {
 	if like.UserID != "" {
 		result, err = commit(r.Context(), a, a.unlike, like)
 	} else {
-		result, err = a.appendLike(r, postgres.UnlikedPhoto, like)
+		result, err = a.appendLike(r, photo.UnlikedPhoto, like)
 	}
 	if err != nil {
 		a.fail(w, r, err)
@@ -110,17 +112,17 @@ func (a *API) deleteLike(w http.ResponseWriter, r *http.Request) {
 }
 
 // decodeLike reads photo and user from path, query and body.
-func decodeLike(r *http.Request, body []byte) (postgres.Like, *Problem) {
+func decodeLike(r *http.Request, body []byte) (photo.Like, *Problem) {
 	id := chi.URLParam(r, "photoId")
 	// chi matches the path as it was sent where that differs from Go's own
 	// escaping of it, and only then.
 	if r.URL.RawPath != "" {
 		var err error
 		if id, err = url.PathUnescape(id); err != nil {
-			return postgres.Like{}, problem(http.StatusBadRequest, "The path cannot be decoded.")
+			return photo.Like{}, problem(http.StatusBadRequest, "The path cannot be decoded.")
 		}
 	}
-	like := postgres.Like{PhotoID: id}
+	like := photo.Like{PhotoID: id}
 	var issues []FieldIssue
 	if message := nameIssue(id, maxPhotoIDBytes); message != "" {
 		issues = append(issues, FieldIssue{Location: "path", Field: "photoId", Message: message})
@@ -128,7 +130,7 @@ func decodeLike(r *http.Request, body []byte) (postgres.Like, *Problem) {
 	if r.URL.RawQuery != "" {
 		query, err := url.ParseQuery(r.URL.RawQuery)
 		if err != nil {
-			return postgres.Like{}, problem(http.StatusBadRequest, "The query cannot be decoded.")
+			return photo.Like{}, problem(http.StatusBadRequest, "The query cannot be decoded.")
 		}
 		for name, values := range query {
 			switch {
@@ -147,12 +149,12 @@ func decodeLike(r *http.Request, body []byte) (postgres.Like, *Problem) {
 	if len(body) > 0 {
 		more, p := decodeLikeBody(r, body, &like)
 		if p != nil {
-			return postgres.Like{}, p
+			return photo.Like{}, p
 		}
 		issues = append(issues, more...)
 	}
 	if issues != nil {
-		return postgres.Like{}, invalid(issues...)
+		return photo.Like{}, invalid(issues...)
 	}
 	if parent := r.Header.Get("Traceparent"); validTraceparent(parent) {
 		like.Metadata = map[string]string{"traceparent": parent}
@@ -160,7 +162,7 @@ func decodeLike(r *http.Request, body []byte) (postgres.Like, *Problem) {
 	return like, nil
 }
 
-func decodeLikeBody(r *http.Request, body []byte, like *postgres.Like) ([]FieldIssue, *Problem) {
+func decodeLikeBody(r *http.Request, body []byte, like *photo.Like) ([]FieldIssue, *Problem) {
 	media, p := mediaType(r)
 	if p != nil {
 		return nil, p
@@ -209,10 +211,10 @@ func nameIssue(name string, limit int) string {
 
 // unlike is not grouped: it is rare beside likes, and groups of both on the
 // same rows would have to agree on an order to take them in.
-func (a *API) unlike(ctx context.Context, like postgres.Like) (postgres.Appended, error) {
-	result, err := postgres.Unlike(ctx, a.cfg.DB, like)
+func (a *API) unlike(ctx context.Context, like photo.Like) (eventlog.Appended, error) {
+	result, err := photo.Unlike(ctx, a.cfg.DB, like)
 	if errors.Is(err, postgres.ErrNotFound) {
 		err = problem(http.StatusNotFound, "This user does not like this photo.")
 	}
-	return postgres.Appended{Result: result}, err
+	return eventlog.Appended{Result: result}, err
 }

@@ -7,8 +7,8 @@ import (
 	"sync"
 	"testing"
 
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/photo"
-	"posthorn/services/internal/postgres"
 )
 
 func (s *server) likes(id string) int64 {
@@ -204,11 +204,11 @@ func TestTheLikeCountIsTheFoldOfTheLog(t *testing.T) {
 		}
 		s.do("POST", "/events", string(body)).want(202)
 		check("before the projection")
-		horizon, err := postgres.Horizon(t.Context(), s.db)
+		horizon, err := eventlog.Horizon(t.Context(), s.db)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, led, err := postgres.ProjectPhotos(t.Context(), s.db, horizon, 1+r.IntN(50)); err != nil || !led {
+		if _, led, err := photo.ProjectPhotos(t.Context(), s.db, horizon, 1+r.IntN(50)); err != nil || !led {
 			t.Fatalf("led %v: %v", led, err)
 		}
 		check("within the projection")

@@ -15,6 +15,7 @@ import (
 	"posthorn/events"
 	"posthorn/events/strictjson"
 	"posthorn/outbox"
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/groupcommit"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/subscription"
@@ -108,7 +109,7 @@ func translate(err error) *Problem {
 	var (
 		p       *Problem
 		fields  subscription.InvalidError
-		clashes *postgres.ConflictError
+		clashes *eventlog.ConflictError
 	)
 	switch {
 	case errors.As(err, &p):

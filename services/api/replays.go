@@ -13,7 +13,9 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"posthorn/events"
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/replay"
 	"posthorn/services/internal/subscription"
 )
 
@@ -41,8 +43,8 @@ func (Place) Schema(huma.Registry) *huma.Schema {
 }
 
 // place reads a field of the body.
-func (p Place) place(field string, wrong *subscription.InvalidError) postgres.Place {
-	place, err := postgres.ParsePlace(string(p))
+func (p Place) place(field string, wrong *subscription.InvalidError) eventlog.Place {
+	place, err := eventlog.ParsePlace(string(p))
 	if err != nil {
 		*wrong = append(*wrong, subscription.FieldError{Field: field, Message: err.Error()})
 	}
@@ -64,13 +66,13 @@ type NewReplay struct {
 }
 
 // selection turns it into what the database is asked for.
-func (in NewReplay) selection() (postgres.Selection, error) {
+func (in NewReplay) selection() (replay.Selection, error) {
 	var wrong subscription.InvalidError
 	add := func(field, message string) {
 		wrong = append(wrong, subscription.FieldError{Field: field, Message: message})
 	}
-	s := postgres.Selection{
-		Account: events.DefaultAccount, Cause: postgres.CauseReplay, Subjects: in.Subjects, EventIDs: in.EventIDs,
+	s := replay.Selection{
+		Account: events.DefaultAccount, Cause: replay.CauseReplay, Subjects: in.Subjects, EventIDs: in.EventIDs,
 		OnlyDead: in.OnlyDead, Unfiltered: in.Filter == "none", Rate: in.Rate,
 	}
 	var err error
@@ -133,7 +135,7 @@ type ReplayList struct {
 	NextCursor string   `json:"nextCursor,omitempty" doc:"Give it as cursor to get the next page; absent on the last one"`
 }
 
-func showReplay(r postgres.Replay) Replay {
+func showReplay(r replay.Replay) Replay {
 	v := Replay{
 		ID: string(r.ID), Subscription: string(r.Subscription), Cause: r.Cause, From: r.After + 1, To: r.Through,
 		Subjects: r.Subjects, EventIDs: r.EventIDs, OnlyDead: r.OnlyDead, Filter: "subscription", Rate: r.Rate,
@@ -169,13 +171,13 @@ func (a *API) routeReplays() {
 	register(a, create, a.createReplay)
 	register(a, op("list-replays", http.MethodGet, "/replays", "List replays, the latest first"), a.listReplays)
 	register(a, op("get-replay", http.MethodGet, "/replays/{id}", "Show a replay and how far it has come"), a.getReplay)
-	register(a, op("pause-replay", http.MethodPost, "/replays/{id}/pause", "Send no more for now"), a.setReplay(postgres.ReplayPaused))
+	register(a, op("pause-replay", http.MethodPost, "/replays/{id}/pause", "Send no more for now"), a.setReplay(replay.Paused))
 	register(a, op("resume-replay", http.MethodPost, "/replays/{id}/resume", "Go on with a replay that was paused or has failed"),
-		a.setReplay(postgres.ReplayRunning))
+		a.setReplay(replay.Running))
 	register(a, op("cancel-replay", http.MethodPost, "/replays/{id}/cancel", "Send no more; what was sent is delivered"),
-		a.setReplay(postgres.ReplayCancelled))
+		a.setReplay(replay.Cancelled))
 	register(a, op("delete-replay", http.MethodDelete, "/replays/{id}", "Cancel a replay, like POST /replays/{id}/cancel"),
-		a.setReplay(postgres.ReplayCancelled))
+		a.setReplay(replay.Cancelled))
 }
 
 func (a *API) createReplay(ctx context.Context, in *struct{ Body NewReplay }) (*replayOutput, error) {
@@ -187,7 +189,7 @@ func (a *API) createReplay(ctx context.Context, in *struct{ Body NewReplay }) (*
 		if err := a.reserve(ctx); err != nil {
 			return nil, err
 		}
-		preview, err := postgres.PreviewReplay(ctx, a.cfg.DB, s, 20)
+		preview, err := replay.PreviewOf(ctx, a.cfg.DB, s, 20)
 		if err != nil {
 			return nil, replayProblem(err)
 		}
@@ -195,18 +197,18 @@ func (a *API) createReplay(ctx context.Context, in *struct{ Body NewReplay }) (*
 		r.ID, r.Status, r.Progress, r.Position = "", "dryRun", 0, preview.After
 		r.Matched, r.Skipped = preview.Matched, preview.Skipped
 		for _, e := range preview.First {
-			r.First = append(r.First, showEvent(postgres.Record{Kind: postgres.KindEvent, Event: e}))
+			r.First = append(r.First, showEvent(eventlog.Record{Kind: eventlog.KindEvent, Event: e}))
 		}
 		return &replayOutput{Status: http.StatusOK, Body: r}, nil
 	}
-	r, err := postgres.CreateReplay(ctx, a.cfg.DB, s)
+	r, err := replay.Create(ctx, a.cfg.DB, s)
 	if err != nil {
 		return nil, replayProblem(err)
 	}
 	return createdReplay(r), nil
 }
 
-func createdReplay(r postgres.Replay) *replayOutput {
+func createdReplay(r replay.Replay) *replayOutput {
 	return &replayOutput{Status: http.StatusCreated, Location: "/replays/" + string(r.ID), Body: showReplay(r)}
 }
 
@@ -215,7 +217,7 @@ func replayProblem(err error) error {
 	switch {
 	case errors.Is(err, postgres.ErrNotFound):
 		return subscription.InvalidError{{Field: "subscription", Message: "does not exist"}}
-	case errors.Is(err, postgres.ErrUnknownEvents):
+	case errors.Is(err, replay.ErrUnknownEvents):
 		return subscription.InvalidError{{Field: "eventIds", Message: "none of them is in the log"}}
 	default:
 		return fmt.Errorf("create replay: %w", err)
@@ -228,7 +230,7 @@ func (a *API) listReplays(ctx context.Context, in *struct {
 	PageParams
 },
 ) (*struct{ Body ReplayList }, error) {
-	filter := postgres.ReplayFilter{Account: events.DefaultAccount, Status: postgres.ReplayStatus(in.Status), Limit: in.Limit}
+	filter := replay.Filter{Account: events.DefaultAccount, Status: replay.Status(in.Status), Limit: in.Limit}
 	out := &struct{ Body ReplayList }{Body: ReplayList{Items: []Replay{}}}
 	if in.Subscription != "" {
 		id, err := subscription.ParseID(in.Subscription)
@@ -242,18 +244,18 @@ func (a *API) listReplays(ctx context.Context, in *struct {
 		if err != nil {
 			return nil, err
 		}
-		if filter.Before, err = postgres.ParseReplayID(place); err != nil {
+		if filter.Before, err = replay.ParseID(place); err != nil {
 			return nil, badCursor()
 		}
 	}
 	if err := a.reserve(ctx); err != nil {
 		return nil, err
 	}
-	page, err := postgres.ListReplays(ctx, a.cfg.DB, filter)
+	page, err := replay.List(ctx, a.cfg.DB, filter)
 	if err != nil {
 		return nil, fmt.Errorf("list replays: %w", err)
 	}
-	out.Body.Items, out.Body.NextCursor = showPage(page, "replays", showReplay, func(r postgres.Replay) string { return string(r.ID) })
+	out.Body.Items, out.Body.NextCursor = showPage(page, "replays", showReplay, func(r replay.Replay) string { return string(r.ID) })
 	return out, nil
 }
 
@@ -263,24 +265,24 @@ type ReplayParam struct {
 }
 
 func (a *API) getReplay(ctx context.Context, in *ReplayParam) (*replayOutput, error) {
-	id, err := postgres.ParseReplayID(in.ID)
+	id, err := replay.ParseID(in.ID)
 	if err != nil {
 		return nil, err
 	}
-	r, err := postgres.ReplayByID(ctx, a.cfg.DB, events.DefaultAccount, id)
+	r, err := replay.ByID(ctx, a.cfg.DB, events.DefaultAccount, id)
 	if err != nil {
 		return nil, fmt.Errorf("read replay: %w", err)
 	}
 	return &replayOutput{Status: http.StatusOK, Body: showReplay(r)}, nil
 }
 
-func (a *API) setReplay(status postgres.ReplayStatus) func(context.Context, *ReplayParam) (*replayOutput, error) {
+func (a *API) setReplay(status replay.Status) func(context.Context, *ReplayParam) (*replayOutput, error) {
 	return func(ctx context.Context, in *ReplayParam) (*replayOutput, error) {
-		id, err := postgres.ParseReplayID(in.ID)
+		id, err := replay.ParseID(in.ID)
 		if err != nil {
 			return nil, err
 		}
-		r, err := postgres.SetReplayStatus(ctx, a.cfg.DB, events.DefaultAccount, id, status)
+		r, err := replay.SetStatus(ctx, a.cfg.DB, events.DefaultAccount, id, status)
 		if errors.Is(err, postgres.ErrState) {
 			return nil, problem(http.StatusConflict, "The replay is "+strconv.Quote(string(r.Status))+"; that cannot be changed any more this way.")
 		}

@@ -16,7 +16,7 @@ import (
 	"posthorn/events"
 	"posthorn/events/strictjson"
 	"posthorn/events/webhook"
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/operate"
 	"posthorn/services/internal/retry"
 	"posthorn/services/internal/sender"
 	"posthorn/services/internal/subscription"
@@ -268,7 +268,7 @@ func (a *API) createSubscription(ctx context.Context, in *struct{ Body NewSubscr
 	}
 	s.Secret = secret
 	s.Seal(a.cfg.Keyring)
-	stored, err := postgres.Subscribe(ctx, a.cfg.DB, s, from)
+	stored, err := operate.Subscribe(ctx, a.cfg.DB, s, from)
 	if err != nil {
 		return nil, fmt.Errorf("create subscription: %w", err)
 	}
@@ -303,7 +303,7 @@ type PageParams struct {
 }
 
 func (a *API) listSubscriptions(ctx context.Context, in *listSubscriptionsInput) (*struct{ Body SubscriptionList }, error) {
-	filter := postgres.SubscriptionFilter{
+	filter := subscription.Filter{
 		Account: events.DefaultAccount, EventType: in.EventType, URL: normalURL(in.URL), Status: subscription.Status(in.Status), Limit: in.Limit,
 	}
 	if in.Cursor != "" {
@@ -318,7 +318,7 @@ func (a *API) listSubscriptions(ctx context.Context, in *listSubscriptionsInput)
 	if err := a.reserve(ctx); err != nil {
 		return nil, err
 	}
-	page, err := postgres.ListSubscriptions(ctx, a.cfg.DB, filter)
+	page, err := subscription.List(ctx, a.cfg.DB, filter)
 	if err != nil {
 		return nil, fmt.Errorf("list subscriptions: %w", err)
 	}
@@ -334,7 +334,7 @@ func (a *API) getSubscription(ctx context.Context, in *SubscriptionParam) (*subs
 	if err != nil {
 		return nil, err
 	}
-	s, err := postgres.AccountSubscription(ctx, a.cfg.DB, events.DefaultAccount, id)
+	s, err := subscription.OfAccount(ctx, a.cfg.DB, events.DefaultAccount, id)
 	if err != nil {
 		return nil, fmt.Errorf("read subscription: %w", err)
 	}
@@ -347,7 +347,7 @@ func (a *API) change(ctx context.Context, given SubscriptionParam, match MatchPa
 	if err != nil {
 		return nil, err
 	}
-	s, err := postgres.UpdateSubscription(ctx, a.cfg.DB, events.DefaultAccount, id, func(s *subscription.Subscription) error {
+	s, err := subscription.Update(ctx, a.cfg.DB, events.DefaultAccount, id, func(s *subscription.Subscription) error {
 		if err := match.check(*s); err != nil {
 			return err
 		}
@@ -426,7 +426,7 @@ func (a *API) setStatus(status subscription.Status) func(context.Context, *Subsc
 	return func(ctx context.Context, in *SubscriptionParam) (*subscriptionOutput, error) {
 		return a.change(ctx, *in, MatchParam{}, func(s *subscription.Subscription) error {
 			if s.Status == status {
-				return postgres.ErrUnchanged
+				return subscription.ErrUnchanged
 			}
 			if status == subscription.Paused && s.Status == subscription.Disabled {
 				return problem(http.StatusConflict, "The subscription is disabled: no deliveries are owed that could wait. Resume it first.")
@@ -516,7 +516,7 @@ func (a *API) testSubscription(ctx context.Context, in *struct {
 	if err := e.Validate(); err != nil {
 		return nil, err
 	}
-	e, err = postgres.AppendTest(ctx, a.cfg.DB, events.DefaultAccount, id, e, func(s subscription.Subscription) error {
+	e, err = subscription.AppendTest(ctx, a.cfg.DB, events.DefaultAccount, id, e, func(s subscription.Subscription) error {
 		if s.Status != subscription.Active {
 			return problem(http.StatusConflict, "The subscription is "+string(s.Status)+", so nothing is sent to it: resume it first.")
 		}

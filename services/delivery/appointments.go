@@ -3,7 +3,7 @@ package delivery
 import (
 	"context"
 
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/retry"
 	"posthorn/services/internal/subscription"
 )
@@ -29,7 +29,7 @@ func (s *Service) schedule(sub *subscription.Subscription) retry.Schedule {
 // before it had got here. Several processes that do it do it once.
 func (r *roster) pullIn(ctx context.Context) error {
 	if r.late == nil {
-		ids, err := postgres.WaitingSubscriptions(ctx, r.DB)
+		ids, err := ledger.WaitingSubscriptions(ctx, r.DB)
 		if err != nil {
 			return err
 		}
@@ -51,7 +51,7 @@ func (r *roster) pullIn(ctx context.Context) error {
 			delete(r.late, id)
 			continue
 		}
-		moved, err := postgres.PullIn(ctx, r.DB, id, r.schedule(&sub).Latest(), pullAtOnce)
+		moved, err := ledger.PullIn(ctx, r.DB, id, r.schedule(&sub).Latest(), pullAtOnce)
 		if err != nil {
 			return err
 		}

@@ -17,7 +17,7 @@ import (
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/failpoint"
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/sender"
 	"posthorn/services/internal/subscription"
 )
@@ -96,19 +96,19 @@ func (s *Service) deliver(ctx context.Context, c *consumer, d broker.Delivery) e
 	// below may be lost: a retry is overdue then, and swept.
 	failpoint.Hit("delivery.after_record")
 	switch attempt.Status {
-	case postgres.Retrying:
+	case ledger.Retrying:
 		e.Attempts = attempt.Number
 		return s.sendLater(ctx, c, d, e, attempt.RetryIn)
-	case postgres.Dead:
+	case ledger.Dead:
 		return s.bury(ctx, c, d, *attempt)
-	case postgres.Pending, postgres.Delivered, postgres.Cancelled:
+	case ledger.Pending, ledger.Delivered, ledger.Cancelled:
 	}
 	return nil
 }
 
 // inTurn makes an attempt when it may start: one of the subscription's
 // maxInFlight, and one of the process's.
-func (s *Service) inTurn(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope) (*postgres.Attempt, error) {
+func (s *Service) inTurn(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope) (*ledger.Attempt, error) {
 	if err := c.acquire(ctx); err != nil {
 		return nil, err
 	}
@@ -123,7 +123,7 @@ func (s *Service) inTurn(ctx context.Context, c *consumer, d broker.Delivery, e 
 
 // attempt makes one attempt and says what follows, or nothing where the
 // message turns out not to be due.
-func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope) (*postgres.Attempt, error) {
+func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope) (*ledger.Attempt, error) {
 	sub := c.settings.Load()
 	switch {
 	case sub.Status == subscription.Deleted:
@@ -139,7 +139,7 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 	mine := wanted(sub, e)
 	asked := !mine || !s.fresh(d, e)
 	if asked {
-		due, err := s.due(ctx, c, d, e, postgres.Claim{For: sub.Timeout + 5*time.Second, Entered: !mine})
+		due, err := s.due(ctx, c, d, e, ledger.Claim{For: sub.Timeout + 5*time.Second, Entered: !mine})
 		if err != nil || !due {
 			return nil, err
 		}
@@ -156,7 +156,7 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 	case sender.ClassAddress:
 		s.refused(c, sub, result.Refusal)
 	}
-	attempt := &postgres.Attempt{
+	attempt := &ledger.Attempt{
 		Position: e.Position, Subscription: c.id, EventID: d.ID, Run: e.Run, Number: e.Attempts + 1, Cause: string(e.Cause),
 		StartedAt: result.StartedAt, Duration: result.Duration,
 		HTTPStatus: result.Status, ErrorClass: string(result.Class), Error: result.Error,
@@ -173,11 +173,11 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 		s.metrics.reconnects.Inc()
 	}
 	if result.OK() {
-		attempt.Status = postgres.Delivered
+		attempt.Status = ledger.Delivered
 	} else if delay, more := s.schedule(c.settings.Load()).Next(attempt.Number, result.RetryAfter, rand.Float64); more {
-		attempt.Status, attempt.RetryIn = postgres.Retrying, delay
+		attempt.Status, attempt.RetryIn = ledger.Retrying, delay
 	} else {
-		attempt.Status = postgres.Dead
+		attempt.Status = ledger.Dead
 	}
 	return attempt, nil
 }
@@ -191,7 +191,7 @@ func (s *Service) fresh(d broker.Delivery, e envelope.Envelope) bool {
 }
 
 // due asks the ledger for the right to make the attempt.
-func (s *Service) due(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope, claim postgres.Claim) (bool, error) {
+func (s *Service) due(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope, claim ledger.Claim) (bool, error) {
 	claim.Position, claim.Subscription, claim.EventID, claim.Cause = e.Position, c.id, d.ID, string(e.Cause)
 	claim.Run, claim.Attempts = e.Run, e.Attempts
 	answer, err := s.claims.Do(ctx, claim)
@@ -207,10 +207,10 @@ func (s *Service) due(ctx context.Context, c *consumer, d broker.Delivery, e env
 		return false, errMisrouted
 	case answer.Absent: // the relay publishes it again, or enters it and the sweeper sends it
 	case answer.Run != e.Run: // a later run has begun, and has a message of its own
-	case answer.Status == postgres.Dead && d.Redelivered:
+	case answer.Status == ledger.Dead && d.Redelivered:
 		// We may have crashed between the ledger and the dead-letter queue.
 		// A second copy there is better than none.
-		return false, s.bury(ctx, c, d, postgres.Attempt{Number: answer.Attempts})
+		return false, s.bury(ctx, c, d, ledger.Attempt{Number: answer.Attempts})
 	case answer.Busy > 0 && answer.Attempts <= e.Attempts:
 		// Another process has it, or died with it. Look again when its claim
 		// is over.
@@ -223,7 +223,7 @@ func (s *Service) due(ctx context.Context, c *consumer, d broker.Delivery, e env
 
 // entered waits for a delivery that the relay has yet to enter in the ledger,
 // which it does right after it has published.
-func (s *Service) entered(ctx context.Context, c *consumer, claim postgres.Claim, answer postgres.Claimed) (postgres.Claimed, error) {
+func (s *Service) entered(ctx context.Context, c *consumer, claim ledger.Claim, answer ledger.Claimed) (ledger.Claimed, error) {
 	var err error
 	for range enterLooks {
 		if err != nil || !answer.Absent || answer.Relayed {
@@ -270,7 +270,7 @@ func (s *Service) sendLater(ctx context.Context, c *consumer, d broker.Delivery,
 
 // bury puts the message into the subscription's dead-letter queue, with
 // headers that say why.
-func (s *Service) bury(ctx context.Context, c *consumer, d broker.Delivery, last postgres.Attempt) error {
+func (s *Service) bury(ctx context.Context, c *consumer, d broker.Delivery, last ledger.Attempt) error {
 	headers := maps.Clone(d.Headers)
 	headers["posthorn-attempts"] = strconv.Itoa(last.Number)
 	headers[headerReason] = "attempts exhausted"

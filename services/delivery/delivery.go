@@ -30,6 +30,7 @@ import (
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/groupcommit"
+	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/readiness"
 	"posthorn/services/internal/retry"
@@ -88,8 +89,8 @@ type Service struct {
 	metrics metrics
 
 	ledger   *postgres.Prepared
-	attempts *groupcommit.Group[postgres.Attempt, error]
-	claims   *groupcommit.Group[postgres.Claim, postgres.Claimed]
+	attempts *groupcommit.Group[ledger.Attempt, error]
+	claims   *groupcommit.Group[ledger.Claim, ledger.Claimed]
 	messages *groupcommit.Group[broker.Publishing, broker.Outcome]
 	working  working
 	gate     *gate
@@ -163,11 +164,11 @@ func (s *Service) Run(ctx context.Context) error {
 // record enters attempts in the ledger, and does not give up while the
 // database is away: until it is back, the messages stay unacknowledged and
 // nothing new is begun.
-func (s *Service) record(ctx context.Context, batch []postgres.Attempt) ([]error, error) {
+func (s *Service) record(ctx context.Context, batch []ledger.Attempt) ([]error, error) {
 	results := make([]error, len(batch))
 	wait := 20 * time.Millisecond
 	for {
-		err := postgres.RecordAttempts(ctx, s.ledger, batch)
+		err := ledger.RecordAttempts(ctx, s.ledger, batch)
 		switch {
 		case err == nil:
 			s.troubles.clear(troubleLedger)
@@ -176,7 +177,7 @@ func (s *Service) record(ctx context.Context, batch []postgres.Attempt) ([]error
 			// One that the ledger will not have must not cost its neighbours.
 			s.Logger.Error("attempts are recorded one by one", "count", len(batch), "error", err)
 			for i := range batch {
-				results[i] = postgres.RecordAttempts(ctx, s.ledger, batch[i:i+1])
+				results[i] = ledger.RecordAttempts(ctx, s.ledger, batch[i:i+1])
 			}
 			return results, nil
 		case s.draining.Err() != nil:
@@ -195,8 +196,8 @@ func (s *Service) record(ctx context.Context, batch []postgres.Attempt) ([]error
 	}
 }
 
-func (s *Service) claim(ctx context.Context, batch []postgres.Claim) ([]postgres.Claimed, error) {
-	return postgres.ClaimAttempts(ctx, s.DB, batch)
+func (s *Service) claim(ctx context.Context, batch []ledger.Claim) ([]ledger.Claimed, error) {
+	return ledger.ClaimAttempts(ctx, s.DB, batch)
 }
 
 // publish sends messages together. That some failed is in their outcomes.

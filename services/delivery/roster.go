@@ -111,9 +111,9 @@ func (r *roster) look(ctx context.Context) error {
 	var changed []subscription.Subscription
 	var err error
 	if review {
-		changed, err = postgres.AllSubscriptions(ctx, r.DB)
+		changed, err = subscription.All(ctx, r.DB)
 	} else {
-		changed, err = postgres.ChangedSubscriptions(ctx, r.DB, now.Sub(r.looked)+followOverlap)
+		changed, err = subscription.Changed(ctx, r.DB, now.Sub(r.looked)+followOverlap)
 	}
 	if err != nil {
 		return err
@@ -135,7 +135,7 @@ func (r *roster) look(ctx context.Context) error {
 	}
 	// Looking for a queue that is not there costs the broker a channel each
 	// time; asking the database costs next to nothing.
-	ready, err := postgres.HaveQueues(ctx, r.DB, slices.Collect(maps.Keys(r.waiting)))
+	ready, err := subscription.HaveQueues(ctx, r.DB, slices.Collect(maps.Keys(r.waiting)))
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,7 @@ import (
 	"errors"
 
 	"posthorn/services/internal/envelope"
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/sender"
 )
 
@@ -21,7 +21,7 @@ func (s *Service) runShort(ctx context.Context, c *consumer, e envelope.Envelope
 	if claimed {
 		// The right to the attempt goes back, or the next one to ask would wait
 		// until it has run out. Where that fails it does run out.
-		if err := postgres.ReleaseClaim(ctx, s.DB, e.Position, c.id, e.Run, e.Attempts); err != nil {
+		if err := ledger.ReleaseClaim(ctx, s.DB, e.Position, c.id, e.Run, e.Attempts); err != nil {
 			s.Logger.Debug("claim is not released", "subscription", c.id, "position", e.Position, "error", err)
 		}
 	}

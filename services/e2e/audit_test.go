@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"testing"
 
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/audit"
 )
 
 // Subscriptions come, change and go while events flow through the whole
@@ -46,8 +46,8 @@ func TestAnAuditOfABusySystemIsClean(t *testing.T) {
 		}
 	}
 	eventually(t, patience, "the relay is at the end of the log", s.relayed)
-	report, err := postgres.Audit(t.Context(), s.db, postgres.AuditOptions{
-		Found: func(f postgres.Finding) error { t.Errorf("found %+v", f); return nil },
+	report, err := audit.Run(t.Context(), s.db, audit.Options{
+		Found: func(f audit.Finding) error { t.Errorf("found %+v", f); return nil },
 	})
 	if err != nil || report.Owed == 0 || report.Owed != report.Deliveries {
 		t.Errorf("%+v, %v", report, err)
@@ -65,8 +65,8 @@ func TestAnAuditOfABusySystemIsClean(t *testing.T) {
 		SELECT count(*) FROM gone`).Scan(&lost); err != nil || lost == 0 {
 		t.Fatal(lost, err)
 	}
-	report, err = postgres.Audit(t.Context(), s.db, postgres.AuditOptions{Repair: true})
-	if err != nil || report.Found[postgres.Lost] != lost || report.Repaired != lost {
+	report, err = audit.Run(t.Context(), s.db, audit.Options{Repair: true})
+	if err != nil || report.Found[audit.Lost] != lost || report.Repaired != lost {
 		t.Errorf("%d are lost: %+v, %v", lost, report, err)
 	}
 }

@@ -12,6 +12,9 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"posthorn/services/internal/audit"
+	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/operate"
 	"posthorn/services/internal/postgres"
 )
 
@@ -51,18 +54,18 @@ func TestAnEventThatTheExchangeDoesNotTakeHoldsUpNobody(t *testing.T) {
 	once(t, gone, nil)
 
 	eventually(t, patience, "the relay is at the end of the log", s.relayed)
-	aside, err := postgres.ListQuarantined(t.Context(), s.db, 0, false, 10)
+	aside, err := eventlog.ListQuarantined(t.Context(), s.db, 0, false, 10)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(aside) != 1 || aside[0].EventID != stuck[0] || aside[0].Status != postgres.Rerouted ||
+	if len(aside) != 1 || aside[0].EventID != stuck[0] || aside[0].Status != eventlog.Rerouted ||
 		!strings.Contains(aside[0].Reason, "no confirm") {
 		t.Errorf("in quarantine: %+v, want %s to be rerouted for want of a confirm", aside, stuck[0])
 	}
-	if _, err := postgres.ReleaseQuarantined(t.Context(), s.db, aside[0].Position); err != nil {
+	if _, err := operate.ReleaseQuarantined(t.Context(), s.db, aside[0].Position); err != nil {
 		t.Error(err)
 	}
-	if n, err := postgres.CountQuarantined(t.Context(), s.db); err != nil || n != 0 {
+	if n, err := eventlog.CountQuarantined(t.Context(), s.db); err != nil || n != 0 {
 		t.Errorf("%d in quarantine, %v, want none after the release", n, err)
 	}
 }
@@ -249,7 +252,7 @@ func TestNoRecordStopsThoseBehindIt(t *testing.T) {
 
 	// An event can arrive before the relay has recorded its window.
 	eventually(t, patience, "the relay is at the end of the log", s.relayed)
-	held, err := postgres.ListQuarantined(t.Context(), s.db, 0, false, 1000)
+	held, err := eventlog.ListQuarantined(t.Context(), s.db, 0, false, 1000)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,20 +306,20 @@ func (s *system) readEverything() {
 			next = "/events?limit=20&cursor=" + page.NextCursor
 		}
 	}
-	horizon, err := postgres.Horizon(s.t.Context(), s.db)
+	horizon, err := eventlog.Horizon(s.t.Context(), s.db)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	for after := int64(0); after < horizon; {
-		_, reached, err := postgres.ReadSlice(s.t.Context(), s.db, postgres.Slice{After: after, Through: horizon}, 50)
+		_, reached, err := eventlog.ReadSlice(s.t.Context(), s.db, eventlog.Slice{After: after, Through: horizon}, 50)
 		if err != nil {
 			s.t.Fatal(err)
 		}
 		after = reached
 	}
-	var found []postgres.Finding
-	if _, err := postgres.Audit(s.t.Context(), s.db, postgres.AuditOptions{Found: func(f postgres.Finding) error {
-		if f.Problem != postgres.Quarantine {
+	var found []audit.Finding
+	if _, err := audit.Run(s.t.Context(), s.db, audit.Options{Found: func(f audit.Finding) error {
+		if f.Problem != audit.Quarantine {
 			found = append(found, f)
 		}
 		return nil
@@ -326,16 +329,16 @@ func (s *system) readEverything() {
 }
 
 // releaseOneAndDropTheRest mends one record and deals with all of them.
-func (s *system) releaseOneAndDropTheRest(sub *subscriber, held []postgres.Quarantined) {
+func (s *system) releaseOneAndDropTheRest(sub *subscriber, held []eventlog.Quarantined) {
 	s.t.Helper()
 	ctx := context.WithoutCancel(s.t.Context())
-	var mended postgres.Quarantined
+	var mended eventlog.Quarantined
 	for _, r := range held {
-		_, err := postgres.ReleaseQuarantined(ctx, s.db, r.Position)
-		if !errors.Is(err, postgres.ErrUnfit) {
+		_, err := operate.ReleaseQuarantined(ctx, s.db, r.Position)
+		if !errors.Is(err, eventlog.ErrUnfit) {
 			s.t.Errorf("release of %+v: %v, want ErrUnfit", r, err)
 		}
-		if strings.HasPrefix(r.Reason, postgres.ErrUnfit.Error()+": occurred_at is infinity") {
+		if strings.HasPrefix(r.Reason, eventlog.ErrUnfit.Error()+": occurred_at is infinity") {
 			mended = r
 		}
 	}
@@ -345,17 +348,17 @@ func (s *system) releaseOneAndDropTheRest(sub *subscriber, held []postgres.Quara
 	if _, err := s.db.ExecContext(ctx, `UPDATE posthorn.outbox SET occurred_at = now() WHERE position = $1`, mended.Position); err != nil {
 		s.t.Fatal(err)
 	}
-	if _, err := postgres.ReleaseQuarantined(ctx, s.db, mended.Position); err != nil {
+	if _, err := operate.ReleaseQuarantined(ctx, s.db, mended.Position); err != nil {
 		s.t.Fatal(err)
 	}
 	eventually(s.t, 2*patience, "the mended event arrives", func() bool { return sub.times()[mended.EventID] == 1 })
 	for _, r := range held {
-		_, err := postgres.DropQuarantined(ctx, s.db, r.Position)
+		_, err := eventlog.DropQuarantined(ctx, s.db, r.Position)
 		if wrong := r.Position == mended.Position; wrong != errors.Is(err, postgres.ErrState) || err != nil && !wrong {
 			s.t.Errorf("drop of %+v: %v", r, err)
 		}
 	}
-	report, err := postgres.Audit(ctx, s.db, postgres.AuditOptions{})
+	report, err := audit.Run(ctx, s.db, audit.Options{})
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"posthorn/services/internal/broker"
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/replay"
 	"posthorn/services/internal/retry"
 )
 
@@ -214,9 +214,9 @@ func TestWhatAReplayCouldNotSendIsSwept(t *testing.T) {
 	ids := s.post("E", 20)
 	s.arrived(sub.ID, r, 1, ids)
 	stop()
-	replay := s.replay(sub.ID, nil)
+	begun := s.replay(sub.ID, nil)
 	// A relay that dies between the ledger and the broker.
-	step, err := postgres.StepReplay(t.Context(), s.db, postgres.ReplayID(replay.ID), 12)
+	step, err := replay.TakeStep(t.Context(), s.db, replay.ID(begun.ID), 12)
 	if err != nil || len(step.Due) != 12 {
 		t.Fatalf("step = %+v, %v", step, err)
 	}
@@ -225,7 +225,7 @@ func TestWhatAReplayCouldNotSendIsSwept(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.startRelay()
-	s.replayDone(replay.ID)
+	s.replayDone(begun.ID)
 	s.arrived(sub.ID, r, 2, ids)
 }
 

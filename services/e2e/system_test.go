@@ -29,11 +29,13 @@ import (
 	"posthorn/services/delivery"
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/envelope"
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/photo"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/retry"
 	"posthorn/services/internal/sender"
 	"posthorn/services/internal/signing"
+	"posthorn/services/internal/subscription"
 	"posthorn/services/relay"
 )
 
@@ -205,7 +207,7 @@ func (s *system) removeTopology() {
 	defer func() { _ = topology.Close() }()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.t.Context()), patience)
 	defer cancel()
-	subs, err := postgres.AllSubscriptions(ctx, s.db)
+	subs, err := subscription.All(ctx, s.db)
 	if err != nil {
 		return // the database is gone, and with it what would have to be removed
 	}
@@ -438,11 +440,11 @@ func eventually(t *testing.T, within time.Duration, what string, condition func(
 // relayed reports whether the relay is at the end of the log.
 func (s *system) relayed() bool {
 	s.t.Helper()
-	horizon, err := postgres.Horizon(s.t.Context(), s.db)
+	horizon, err := eventlog.Horizon(s.t.Context(), s.db)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	position, err := postgres.RelayPosition(s.t.Context(), s.db)
+	position, err := eventlog.RelayPosition(s.t.Context(), s.db)
 	if err != nil {
 		s.t.Fatal(err)
 	}

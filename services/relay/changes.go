@@ -9,7 +9,7 @@ import (
 
 	"posthorn/events"
 	"posthorn/services/internal/broker"
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/subscription"
 )
 
@@ -20,26 +20,26 @@ const changesAtOnce = 64
 // change is one control record and what it makes of a route.
 type change struct {
 	position int64
-	old      postgres.Route
+	old      Route
 	known    bool // old is one
-	route    postgres.Route
+	route    Route
 }
 
 // together are the changes that the records begin with, up to one that is of a
 // subscription which is among them already: those of different subscriptions
 // touch different queues, so nothing keeps them from being made side by side.
-func (b *batch) together(records []postgres.Record) []change {
+func (b *batch) together(records []eventlog.Record) []change {
 	var changes []change
 	taken := map[subscription.ID]bool{}
 	for i := range records {
 		r := &records[i]
-		if r.Kind != postgres.KindSubscription || len(changes) == changesAtOnce {
+		if r.Kind != eventlog.KindSubscription || len(changes) == changesAtOnce {
 			break
 		}
 		c := change{position: r.Position}
 		record, err := r.Change()
 		if err != nil {
-			b.setAside(r, postgres.Held, err)
+			b.setAside(r, eventlog.Held, err)
 			changes = append(changes, c)
 			continue
 		}
@@ -48,7 +48,7 @@ func (b *batch) together(records []postgres.Record) []change {
 		}
 		taken[record.ID] = true
 		c.old, c.known = b.routes.get(record.ID)
-		c.route = postgres.Route{
+		c.route = Route{
 			ID: record.ID, Account: record.Account, EventTypes: record.EventTypes, Status: record.Status, Since: c.old.Since,
 		}
 		if !c.known {
@@ -111,7 +111,7 @@ func (b *batch) shape(ctx context.Context, c *change) error {
 
 // rebind binds before it unbinds, so that a pattern which replaces another
 // leaves no gap.
-func (b *batch) rebind(ctx context.Context, old, route postgres.Route) error {
+func (b *batch) rebind(ctx context.Context, old, route Route) error {
 	was := b.routes.bound(old)
 	if added := without(bound(route), was); len(added) > 0 {
 		if err := b.Topology.Bind(ctx, string(route.ID), route.Account, added); err != nil && !errors.Is(err, broker.ErrNotFound) {

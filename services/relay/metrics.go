@@ -3,7 +3,7 @@ package relay
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/eventlog"
 )
 
 type metrics struct {
@@ -29,7 +29,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		Help: "Records that could not be forwarded: held, for an operator to deal with, or rerouted around the exchange.",
 	}, []string{"status"})
 	reg.MustRegister(setAside)
-	for _, status := range []postgres.QuarantineStatus{postgres.Held, postgres.Rerouted} {
+	for _, status := range []eventlog.QuarantineStatus{eventlog.Held, eventlog.Rerouted} {
 		setAside.WithLabelValues(string(status))
 	}
 	return metrics{

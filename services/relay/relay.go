@@ -135,7 +135,7 @@ func (r *Relay) lead(ctx context.Context) (err error) {
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, postgres.ErrUnavailable), errors.Is(err, postgres.ErrFenced):
+		case errors.Is(err, postgres.ErrUnavailable), errors.Is(err, ErrFenced):
 			return fmt.Errorf("lose the lead: %w", err)
 		}
 		if t.forwarded {

@@ -6,7 +6,8 @@ import (
 	"time"
 
 	"posthorn/services/internal/broker"
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/subscription"
 )
 
@@ -29,13 +30,13 @@ const (
 // between the ledger and the broker.
 func (t *term) sweep(ctx context.Context) error {
 	return every(ctx, t.cfg.SweepEvery, func() error {
-		waiting, err := postgres.CountQuarantined(ctx, t.DB)
+		waiting, err := eventlog.CountQuarantined(ctx, t.DB)
 		if err != nil {
 			return err
 		}
 		t.quarantined.Store(waiting)
 		t.metrics.quarantined.Set(float64(waiting))
-		backlogs, err := postgres.Overdue(ctx, t.DB, overdueGrace)
+		backlogs, err := ledger.Overdue(ctx, t.DB, overdueGrace)
 		if err != nil {
 			return err
 		}
@@ -48,7 +49,7 @@ func (t *term) sweep(ctx context.Context) error {
 	})
 }
 
-func (t *term) sweepOne(ctx context.Context, b postgres.Backlog) error {
+func (t *term) sweepOne(ctx context.Context, b ledger.Backlog) error {
 	route, ok := t.routes.get(b.Subscription)
 	if !ok || route.Status != subscription.Active {
 		return nil // they wait until it is resumed
@@ -67,7 +68,7 @@ func (t *term) sweepOne(ctx context.Context, b postgres.Backlog) error {
 	// wrong guess does no harm: a swept message is checked against the ledger
 	// before an attempt is made for it.
 	for lost := b.Overdue - waiting; lost > 0; {
-		due, err := postgres.OverdueDeliveries(ctx, t.DB, b.Subscription, overdueGrace, min(lost, sweepAtOnce))
+		due, err := ledger.OverdueDeliveries(ctx, t.DB, b.Subscription, overdueGrace, min(lost, sweepAtOnce))
 		if err != nil || len(due) == 0 {
 			return err
 		}
@@ -84,13 +85,13 @@ func (t *term) sweepOne(ctx context.Context, b postgres.Backlog) error {
 
 // fit are the due deliveries whose records can be sent. A record that has been
 // spoilt since it was forwarded is set aside, and its delivery waits.
-func (t *term) fit(ctx context.Context, id subscription.ID, due []postgres.Due) ([]postgres.Due, error) {
-	var aside []postgres.Quarantined
+func (t *term) fit(ctx context.Context, id subscription.ID, due []ledger.Due) ([]ledger.Due, error) {
+	var aside []eventlog.Quarantined
 	var positions []int64
 	fit := due[:0]
 	for i := range due {
 		if err := due[i].Check(); err != nil {
-			aside = append(aside, postgres.NewQuarantined(&due[i].Record, postgres.Held, err))
+			aside = append(aside, eventlog.NewQuarantined(&due[i].Record, eventlog.Held, err))
 			positions = append(positions, due[i].Position)
 			continue
 		}
@@ -101,13 +102,13 @@ func (t *term) fit(ctx context.Context, id subscription.ID, due []postgres.Due) 
 	}
 	t.Logger.Error("overdue deliveries cannot be sent: see posthorn outbox quarantine", "subscription", id,
 		"count", len(aside), "position", aside[0].Position, "reason", aside[0].Reason)
-	if err := postgres.SetAside(ctx, t.DB, aside...); err != nil {
+	if err := eventlog.SetAside(ctx, t.DB, aside...); err != nil {
 		return nil, err
 	}
-	return fit, postgres.Postpone(ctx, t.DB, id, positions, unfitAgain)
+	return fit, ledger.Postpone(ctx, t.DB, id, positions, unfitAgain)
 }
 
-func (t *term) resend(ctx context.Context, id subscription.ID, due []postgres.Due) error {
+func (t *term) resend(ctx context.Context, id subscription.ID, due []ledger.Due) error {
 	if len(due) == 0 {
 		return nil
 	}
@@ -122,7 +123,7 @@ func (t *term) resend(ctx context.Context, id subscription.ID, due []postgres.Du
 	case broker.Refused(err):
 		// Only this subscription is at fault. It is tried again later.
 		t.Logger.Warn("queue does not take overdue deliveries", "subscription", id, "count", len(due), "error", err)
-		return postgres.Postpone(ctx, t.DB, id, positions, sweepAgain)
+		return ledger.Postpone(ctx, t.DB, id, positions, sweepAgain)
 	case err != nil:
 		return fmt.Errorf("send overdue deliveries of %s again: %w", id, err)
 	}
@@ -130,7 +131,7 @@ func (t *term) resend(ctx context.Context, id subscription.ID, due []postgres.Du
 	t.Logger.Info("overdue deliveries are sent again", "subscription", id, "count", len(due))
 	// Crash window: sent and not postponed, so sent once more at the next
 	// round and dropped by the delivery that finds it done.
-	return postgres.Postpone(ctx, t.DB, id, positions, sweepAgain)
+	return ledger.Postpone(ctx, t.DB, id, positions, sweepAgain)
 }
 
 // reconcile goes round the routes and declares each one's queues and bindings
@@ -163,7 +164,7 @@ func (t *term) reconcile(ctx context.Context) error {
 func (t *term) restore(ctx context.Context, ids ...subscription.ID) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	routes := make([]postgres.Route, 0, len(ids))
+	routes := make([]Route, 0, len(ids))
 	for _, id := range ids {
 		if route, ok := t.routes.get(id); ok {
 			routes = append(routes, route)

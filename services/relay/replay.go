@@ -8,7 +8,9 @@ import (
 
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/envelope"
+	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/replay"
 	"posthorn/services/internal/subscription"
 )
 
@@ -25,17 +27,17 @@ const (
 // none faster than its rate. Where it has come to is in the ledger, so that
 // the next leader goes on from there.
 func (t *term) replay(ctx context.Context) error {
-	next := map[postgres.ReplayID]time.Time{}
+	next := map[replay.ID]time.Time{}
 	for {
 		if err := t.emptyDeadQueues(ctx); err != nil {
 			return err
 		}
-		running, err := postgres.RunningReplays(ctx, t.DB)
+		running, err := replay.AllRunning(ctx, t.DB)
 		if err != nil {
 			return err
 		}
 		wait := replayLook
-		known := make(map[postgres.ReplayID]time.Time, len(running))
+		known := make(map[replay.ID]time.Time, len(running))
 		for _, r := range running {
 			if due := time.Until(next[r.ID]); due > 0 {
 				known[r.ID] = next[r.ID]
@@ -87,8 +89,8 @@ func replayRows(rate int) int {
 
 // replayStep takes a replay a step further and sends the messages of the runs
 // that it begins. more is false where there is nothing to do for the moment.
-func (t *term) replayStep(ctx context.Context, r postgres.Replay) (sent int, more bool, err error) {
-	step, err := postgres.StepReplay(ctx, t.DB, r.ID, replayRows(r.Rate))
+func (t *term) replayStep(ctx context.Context, r replay.Replay) (sent int, more bool, err error) {
+	step, err := replay.TakeStep(ctx, t.DB, r.ID, replayRows(r.Rate))
 	switch {
 	case err == nil:
 	case errors.Is(err, postgres.ErrUnavailable), ctx.Err() != nil:
@@ -96,7 +98,7 @@ func (t *term) replayStep(ctx context.Context, r postgres.Replay) (sent int, mor
 	default:
 		// Only this one is at fault: the others, and the live events, go on.
 		t.Logger.Error("replay has failed", "replay", r.ID, "subscription", r.Subscription, "error", err)
-		return 0, false, postgres.FailReplay(ctx, t.DB, r.ID, err)
+		return 0, false, replay.Fail(ctx, t.DB, r.ID, err)
 	}
 	// Crash window: the runs are in the ledger and their messages are not
 	// sent. They are overdue after postgres.SweepGrace, and the sweeper sends
@@ -105,14 +107,14 @@ func (t *term) replayStep(ctx context.Context, r postgres.Replay) (sent int, mor
 	if err := t.sendReplayed(context.WithoutCancel(ctx), step); err != nil {
 		return 0, false, err
 	}
-	if step.Status != postgres.ReplayRunning {
+	if step.Status != replay.Running {
 		t.Logger.Info("replay has ended", "replay", r.ID, "subscription", r.Subscription, "status", step.Status,
 			"sent", step.Sent, "skipped", step.Skipped)
 	}
-	return len(step.Due), step.Status == postgres.ReplayRunning && !step.Waiting, nil
+	return len(step.Due), step.Status == replay.Running && !step.Waiting, nil
 }
 
-func (t *term) sendReplayed(ctx context.Context, step postgres.Step) error {
+func (t *term) sendReplayed(ctx context.Context, step replay.Step) error {
 	due, err := t.fit(ctx, step.Subscription, step.Due)
 	if err != nil || len(due) == 0 {
 		return err
@@ -135,7 +137,7 @@ func (t *term) sendReplayed(ctx context.Context, step postgres.Step) error {
 
 // publishDue sends the messages of due deliveries to their subscription alone,
 // and says which of them came back because its queue is missing.
-func (t *term) publishDue(ctx context.Context, id subscription.ID, due []postgres.Due, suspect bool) (returned []postgres.Due, err error) {
+func (t *term) publishDue(ctx context.Context, id subscription.ID, due []ledger.Due, suspect bool) (returned []ledger.Due, err error) {
 	messages := make([]broker.Publishing, len(due))
 	for i := range due {
 		d := &due[i]
@@ -163,7 +165,7 @@ func (t *term) publishDue(ctx context.Context, id subscription.ID, due []postgre
 // dead letters were redriven or purged. Where some are left the queue stays as
 // it is: the ledger, not the queue, is the list.
 func (t *term) emptyDeadQueues(ctx context.Context) error {
-	checks, err := postgres.DeadQueueChecks(ctx, t.DB)
+	checks, err := ledger.DeadQueueChecks(ctx, t.DB)
 	if err != nil {
 		return err
 	}
@@ -173,7 +175,7 @@ func (t *term) emptyDeadQueues(ctx context.Context) error {
 				return fmt.Errorf("empty the dead-letter queue of %s: %w", c.Subscription, err)
 			}
 		}
-		if err := postgres.DeadQueueChecked(ctx, t.DB, c.Subscription); err != nil {
+		if err := ledger.DeadQueueChecked(ctx, t.DB, c.Subscription); err != nil {
 			return err
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"posthorn/events"
-	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/subscription"
 )
 
@@ -15,7 +14,7 @@ import (
 // forwarding loop alone and read by others.
 type routes struct {
 	mu   sync.RWMutex
-	byID map[subscription.ID]postgres.Route
+	byID map[subscription.ID]Route
 	// exact finds by type, wild holds the patterns with wildcards; answers
 	// keeps what both came to until a route changes.
 	exact   map[address][]subscription.ID
@@ -56,8 +55,8 @@ type wildcard struct {
 // maxAnswers bounds the kept answers: types are words that callers choose.
 const maxAnswers = 10_000
 
-func newRoutes(known []postgres.Route) *routes {
-	r := &routes{byID: make(map[subscription.ID]postgres.Route, len(known))}
+func newRoutes(known []Route) *routes {
+	r := &routes{byID: make(map[subscription.ID]Route, len(known))}
 	r.exact, r.wild, r.answers = map[address][]subscription.ID{}, map[string][]wildcard{}, map[address]recipients{}
 	r.addressed, r.perAccount = map[subscription.ID]bool{}, map[string]int{}
 	for _, route := range known {
@@ -66,7 +65,7 @@ func newRoutes(known []postgres.Route) *routes {
 	return r
 }
 
-func (r *routes) add(route postgres.Route) {
+func (r *routes) add(route Route) {
 	r.byID[route.ID] = route
 	r.perAccount[route.Account]++
 	if !route.Status.Owed() {
@@ -138,7 +137,7 @@ func (r *routes) match(account, eventType string) recipients {
 	return to
 }
 
-func (r *routes) set(route postgres.Route) {
+func (r *routes) set(route Route) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.remove(route.ID)
@@ -148,7 +147,7 @@ func (r *routes) set(route postgres.Route) {
 	clear(r.answers)
 }
 
-func (r *routes) get(id subscription.ID) (postgres.Route, bool) {
+func (r *routes) get(id subscription.ID) (Route, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	route, ok := r.byID[id]
@@ -170,7 +169,7 @@ func (r *routes) address(id subscription.ID) {
 }
 
 // bound are the patterns that a known route's queue is to be bound with.
-func (r *routes) bound(route postgres.Route) []string {
+func (r *routes) bound(route Route) []string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	if r.addressed[route.ID] {
@@ -210,7 +209,7 @@ func (r *routes) accounts() []string {
 }
 
 // bound are the patterns that a route's queue is to be bound with.
-func bound(route postgres.Route) []string {
+func bound(route Route) []string {
 	if !route.Status.Owed() || !bindable(route.EventTypes) {
 		return nil
 	}
@@ -250,7 +249,7 @@ func bindable(patterns []events.Pattern) bool {
 
 // stale are patterns that an older version may have bound the route's queue
 // with, though they are not to be bound.
-func stale(route postgres.Route) []string {
+func stale(route Route) []string {
 	if bindable(route.EventTypes) {
 		return nil
 	}

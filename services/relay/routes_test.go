@@ -6,12 +6,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"posthorn/events"
-	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/subscription"
 )
 
-func route(account string, status subscription.Status, types ...events.Pattern) postgres.Route {
-	return postgres.Route{ID: subscription.NewID(), Account: account, Status: status, EventTypes: types}
+func route(account string, status subscription.Status, types ...events.Pattern) Route {
+	return Route{ID: subscription.NewID(), Account: account, Status: status, EventTypes: types}
 }
 
 func TestRoutesMatchEachSubscriptionOnceAndFollowChanges(t *testing.T) {
@@ -21,9 +20,9 @@ func TestRoutesMatchEachSubscriptionOnceAndFollowChanges(t *testing.T) {
 	paused := route("default", subscription.Paused, "a.#")
 	disabled := route("default", subscription.Disabled, "#")
 	foreign := route("other", subscription.Active, "#")
-	r := newRoutes([]postgres.Route{exact, overlapping, paused, disabled, foreign})
+	r := newRoutes([]Route{exact, overlapping, paused, disabled, foreign})
 
-	check := func(account, eventType string, want ...postgres.Route) {
+	check := func(account, eventType string, want ...Route) {
 		t.Helper()
 		ids := map[subscription.ID]int{}
 		for _, route := range want {
@@ -80,7 +79,7 @@ func TestBoundPatternsAreThoseOfWhoIsOwed(t *testing.T) {
 			t.Errorf("bindable(%q) = %v, want %v", pattern, got, want)
 		}
 		addressed := route("default", subscription.Active, "x", pattern)
-		to := newRoutes([]postgres.Route{addressed}).match("default", "x")
+		to := newRoutes([]Route{addressed}).match("default", "x")
 		if len(to.bound) != 0 != want || len(to.bound)+len(to.addressed) != 1 {
 			t.Errorf("%q: bound %v, addressed %v", pattern, to.bound, to.addressed)
 		}

@@ -8,7 +8,7 @@ import (
 
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/envelope"
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/subscription"
 )
 
@@ -81,7 +81,7 @@ const probeKey = "posthorn.probe"
 //
 // A queue that refuses the event itself is not bound to the exchange for the
 // rest of the term: it would have the exchange refuse every event.
-func (b *batch) reroute(ctx context.Context, r *postgres.Record, to recipients, cause envelope.Cause, why error) error {
+func (b *batch) reroute(ctx context.Context, r *eventlog.Record, to recipients, cause envelope.Cause, why error) error {
 	messages := []broker.Publishing{{Exchange: b.Names.Deliver(), Key: probeKey, ID: r.ID}}
 	ids := slices.Collect(to.all())
 	for _, id := range ids {
@@ -97,7 +97,7 @@ func (b *batch) reroute(ctx context.Context, r *postgres.Record, to recipients, 
 		b.cut(r.Position)
 		return fmt.Errorf("publish event at position %d: %w", r.Position, err)
 	}
-	b.setAside(r, postgres.Rerouted, why)
+	b.setAside(r, eventlog.Rerouted, why)
 	for i, id := range ids {
 		if outcomes[i+1] != broker.Nacked {
 			continue

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"posthorn/services/internal/broker"
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/subscription"
 )
@@ -68,19 +69,19 @@ func (t *term) serve(ctx context.Context) error {
 
 func (t *term) begin(ctx context.Context) error {
 	conn := t.lead.Conn()
-	position, err := postgres.RelayPosition(ctx, conn)
+	position, err := eventlog.RelayPosition(ctx, conn)
 	if err != nil {
 		return err
 	}
-	known, err := postgres.Routes(ctx, conn)
+	known, err := Routes(ctx, conn)
 	if err != nil {
 		return err
 	}
-	horizon, err := postgres.Horizon(ctx, conn)
+	horizon, err := eventlog.Horizon(ctx, conn)
 	if err != nil {
 		return err
 	}
-	ahead, err := postgres.ControlRecords(ctx, conn, position, horizon)
+	ahead, err := eventlog.ControlRecords(ctx, conn, position, horizon)
 	if err != nil {
 		return err
 	}
@@ -103,7 +104,7 @@ func (t *term) begin(ctx context.Context) error {
 
 // declareAll declares the shared topology and that of every route. A queue
 // that is somebody else's costs its own subscription and nobody else's.
-func (t *term) declareAll(ctx context.Context, known []postgres.Route) error {
+func (t *term) declareAll(ctx context.Context, known []Route) error {
 	if err := t.Topology.DeclareShared(ctx, t.routes.accounts()); err != nil {
 		return fmt.Errorf("declare exchanges and retry queues: %w", err)
 	}
@@ -131,7 +132,7 @@ func (t *term) declareAll(ctx context.Context, known []postgres.Route) error {
 
 // declare declares the queues and bindings of routes, most of which are likely
 // to be there.
-func (t *term) declare(ctx context.Context, routes ...postgres.Route) error {
+func (t *term) declare(ctx context.Context, routes ...Route) error {
 	subs := make([]broker.Declaration, len(routes))
 	for i, r := range routes {
 		subs[i] = broker.Declaration{Subscription: string(r.ID), Account: r.Account, Patterns: t.routes.bound(r)}
@@ -162,9 +163,9 @@ func (t *term) declared(id subscription.ID, err error) error {
 // unbindAhead takes back bindings that a predecessor made for records above
 // our position: events before those records are about to be published again
 // and must not reach a subscription that was created after them.
-func (t *term) unbindAhead(ctx context.Context, ahead []postgres.Record) error {
+func (t *term) unbindAhead(ctx context.Context, ahead []eventlog.Record) error {
 	for i := range ahead {
-		if ahead[i].Kind != postgres.KindSubscription {
+		if ahead[i].Kind != eventlog.KindSubscription {
 			continue
 		}
 		change, err := ahead[i].Change()
@@ -188,7 +189,7 @@ func (t *term) forward(ctx context.Context) error {
 			return ctx.Err()
 		}
 		// Not interrupted: that would cost the session, and the lead with it.
-		horizon, err := postgres.AwaitHorizon(context.WithoutCancel(ctx), t.lead.Conn(), t.position, step, awaitFor)
+		horizon, err := eventlog.AwaitHorizon(context.WithoutCancel(ctx), t.lead.Conn(), t.position, step, awaitFor)
 		if err != nil {
 			return err
 		}

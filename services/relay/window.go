@@ -10,8 +10,9 @@ import (
 	"posthorn/events"
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/envelope"
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/failpoint"
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/subscription"
 )
 
@@ -26,14 +27,14 @@ const owedAtOnce = 10_000
 // window forwards one window of the log. Whatever happens in between, the
 // position moves only over what was confirmed.
 func (t *term) window(ctx context.Context, horizon int64) error {
-	w, err := postgres.ReadWindow(ctx, t.lead.Conn(), t.position, horizon, t.stuck.width(t.cfg.Positions), t.cfg.Bytes)
+	w, err := eventlog.ReadWindow(ctx, t.lead.Conn(), t.position, horizon, t.stuck.width(t.cfg.Positions), t.cfg.Bytes)
 	if err != nil {
 		return err
 	}
 	// A batch that has begun is finished also when we are told to stop, so
 	// that a deploy sends nothing twice.
 	ctx = context.WithoutCancel(ctx)
-	b := batch{term: t, progress: postgres.Progress{From: t.position, Through: w.Through}}
+	b := batch{term: t, progress: Progress{From: t.position, Through: w.Through}}
 	failed := b.publish(ctx, w.Records)
 	if failed != nil {
 		t.suspectThrough = max(t.suspectThrough, w.Through)
@@ -46,7 +47,7 @@ func (t *term) window(ctx context.Context, horizon int64) error {
 	// next term publishes it again, marked as suspect, and the deliveries
 	// look into the ledger before they make an attempt for such a message.
 	failpoint.Hit("relay.after_publish")
-	if err := postgres.Advance(ctx, t.lead.Conn(), b.progress); err != nil {
+	if err := Advance(ctx, t.lead.Conn(), b.progress); err != nil {
 		return errors.Join(failed, err)
 	}
 	failpoint.Hit("relay.after_advance")
@@ -65,7 +66,7 @@ func (t *term) window(ctx context.Context, horizon int64) error {
 // batch is what becomes of one window.
 type batch struct {
 	*term
-	progress postgres.Progress
+	progress Progress
 	// waiting to be published, in position order, with the position of each.
 	waiting   []broker.Publishing
 	positions []int64
@@ -76,7 +77,7 @@ type batch struct {
 
 // publish publishes the records and applies changes of subscriptions between
 // them. Where it fails, progress is cut back to what is done.
-func (b *batch) publish(ctx context.Context, records []postgres.Record) error {
+func (b *batch) publish(ctx context.Context, records []eventlog.Record) error {
 	begun, changed := time.Now(), false
 	for i := 0; i < len(records); i++ {
 		r := &records[i]
@@ -84,7 +85,7 @@ func (b *batch) publish(ctx context.Context, records []postgres.Record) error {
 			b.cut(r.Position)
 			break
 		}
-		if r.Kind == postgres.KindSubscription {
+		if r.Kind == eventlog.KindSubscription {
 			// Everything before the record has to be in the queues before the
 			// bindings change, and everything after it must not be.
 			if err := b.flush(ctx); err != nil {
@@ -99,7 +100,7 @@ func (b *batch) publish(ctx context.Context, records []postgres.Record) error {
 			continue
 		}
 		if err := r.Check(); err != nil {
-			b.setAside(r, postgres.Held, err)
+			b.setAside(r, eventlog.Held, err)
 			continue
 		}
 		to, cause := b.recipients(r)
@@ -120,14 +121,14 @@ func (b *batch) publish(ctx context.Context, records []postgres.Record) error {
 }
 
 // setAside has a record entered in the quarantine with the progress.
-func (b *batch) setAside(r *postgres.Record, status postgres.QuarantineStatus, why error) {
-	b.progress.SetAside = append(b.progress.SetAside, postgres.NewQuarantined(r, status, why))
+func (b *batch) setAside(r *eventlog.Record, status eventlog.QuarantineStatus, why error) {
+	b.progress.SetAside = append(b.progress.SetAside, eventlog.NewQuarantined(r, status, why))
 }
 
 // recipients are the subscriptions that are owed a record, and why: an event
 // goes to those that match, a test to the one that it names.
-func (b *batch) recipients(r *postgres.Record) (recipients, envelope.Cause) {
-	if r.Kind != postgres.KindTest {
+func (b *batch) recipients(r *eventlog.Record) (recipients, envelope.Cause) {
+	if r.Kind != eventlog.KindTest {
 		return b.routes.match(r.Account, r.Type), envelope.Live
 	}
 	id := subscription.ID(r.Metadata[subscription.TestTarget])
@@ -139,20 +140,20 @@ func (b *batch) recipients(r *postgres.Record) (recipients, envelope.Cause) {
 }
 
 // owe has deliveries entered in the ledger with the progress.
-func (b *batch) owe(r *postgres.Record, to recipients, cause envelope.Cause) {
+func (b *batch) owe(r *eventlog.Record, to recipients, cause envelope.Cause) {
 	for id := range to.all() {
-		b.progress.Owed = append(b.progress.Owed, postgres.Owed{
+		b.progress.Owed = append(b.progress.Owed, ledger.Owed{
 			Position: r.Position, Subscription: id, EventID: r.ID, Cause: string(cause),
 		})
 	}
 }
 
 // enqueue has a record published with the next flush.
-func (b *batch) enqueue(r *postgres.Record, to recipients, cause envelope.Cause) {
+func (b *batch) enqueue(r *eventlog.Record, to recipients, cause envelope.Cause) {
 	// Published also where nobody subscribes: others may listen on the
 	// exchange. Mandatory only where somebody does. An account that never had a
 	// subscription has no exchange.
-	if r.Kind == postgres.KindEvent && b.routes.hasExchange(r.Account) {
+	if r.Kind == eventlog.KindEvent && b.routes.hasExchange(r.Account) {
 		b.wait(r, broker.Publishing{
 			Exchange: b.Names.Events(r.Account), Key: r.Type, Mandatory: len(to.bound) > 0, Queues: len(to.bound),
 		}, cause)
@@ -167,19 +168,19 @@ func (b *batch) addressed(id subscription.ID) broker.Publishing {
 	return broker.Publishing{Exchange: b.Names.Deliver(), Key: string(id), Mandatory: true}
 }
 
-func (b *batch) wait(r *postgres.Record, p broker.Publishing, cause envelope.Cause) {
+func (b *batch) wait(r *eventlog.Record, p broker.Publishing, cause envelope.Cause) {
 	b.waiting = append(b.waiting, b.message(p, r, b.envelope(r, cause)))
 	b.positions = append(b.positions, r.Position)
 }
 
-func (b *batch) envelope(r *postgres.Record, cause envelope.Cause) envelope.Envelope {
+func (b *batch) envelope(r *eventlog.Record, cause envelope.Cause) envelope.Envelope {
 	return envelope.Envelope{
 		Position: r.Position, Cause: cause, PublishedAt: time.Now(), Suspect: r.Position <= b.suspectThrough,
 	}
 }
 
 // message completes a publishing with an event and its signed envelope.
-func (r *Relay) message(p broker.Publishing, record *postgres.Record, e envelope.Envelope) broker.Publishing {
+func (r *Relay) message(p broker.Publishing, record *eventlog.Record, e envelope.Envelope) broker.Publishing {
 	e = e.WithTrace(record.Metadata)
 	p.ID = record.ID
 	p.ContentType = "application/json"
@@ -237,6 +238,6 @@ func (b *batch) flush(ctx context.Context) error {
 // cut takes the record at a position, and all after it, out of the progress.
 func (b *batch) cut(position int64) {
 	b.progress.Through = position - 1
-	b.progress.Owed = slices.DeleteFunc(b.progress.Owed, func(o postgres.Owed) bool { return o.Position >= position })
-	b.progress.SetAside = slices.DeleteFunc(b.progress.SetAside, func(q postgres.Quarantined) bool { return q.Position >= position })
+	b.progress.Owed = slices.DeleteFunc(b.progress.Owed, func(o ledger.Owed) bool { return o.Position >= position })
+	b.progress.SetAside = slices.DeleteFunc(b.progress.SetAside, func(q eventlog.Quarantined) bool { return q.Position >= position })
 }

@@ -8,7 +8,9 @@ import (
 	"strconv"
 	"time"
 
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/audit"
+	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/ledger"
 )
 
 // exitError ends the program with a status of its own, where a command has
@@ -22,8 +24,8 @@ func (s exitError) Error() string { return "exit status " + strconv.Itoa(int(s))
 
 type auditCmd struct {
 	databaseFlags
-	From          postgres.Place `help:"First position, or a time such as 2026-01-31T08:00:00Z from which on. The beginning of the log, if not given." placeholder:"PLACE"`
-	To            postgres.Place `help:"Last position, or a time before which. What the relay has forwarded, if not given." placeholder:"PLACE"`
+	From          eventlog.Place `help:"First position, or a time such as 2026-01-31T08:00:00Z from which on. The beginning of the log, if not given." placeholder:"PLACE"`
+	To            eventlog.Place `help:"Last position, or a time before which. What the relay has forwarded, if not given." placeholder:"PLACE"`
 	Grace         time.Duration  `help:"How late a delivery that is not finished may be." default:"10m"`
 	Repair        bool           `help:"Enter lost deliveries in the ledger, due now, so that the relay sends them; give stuck ones what they lack."`
 	Strict        bool           `help:"Fail for duplicated deliveries too."`
@@ -49,30 +51,30 @@ Exit status: 0 clean, 1 error, 3 findings, repaired or not.`
 
 // auditFinding is a finding in JSON.
 type auditFinding struct {
-	Problem      postgres.Problem        `json:"problem"`
-	Position     int64                   `json:"position"`
-	Event        string                  `json:"event,omitempty"`
-	Subscription string                  `json:"subscription"`
-	Status       postgres.DeliveryStatus `json:"status,omitempty"`
-	Cause        string                  `json:"cause"`
-	Run          int                     `json:"run"`
-	Repaired     bool                    `json:"repaired,omitempty"`
+	Problem      audit.Problem `json:"problem"`
+	Position     int64         `json:"position"`
+	Event        string        `json:"event,omitempty"`
+	Subscription string        `json:"subscription"`
+	Status       ledger.Status `json:"status,omitempty"`
+	Cause        string        `json:"cause"`
+	Run          int           `json:"run"`
+	Repaired     bool          `json:"repaired,omitempty"`
 }
 
 // auditResult is the whole audit in JSON.
 type auditResult struct {
-	Clean      bool                              `json:"clean"`
-	From       int64                             `json:"from"`
-	To         int64                             `json:"to"`
-	Events     int64                             `json:"events"`
-	Waiting    int64                             `json:"waiting"`
-	Owed       int64                             `json:"owed"`
-	Deliveries int64                             `json:"deliveries"`
-	ByStatus   map[postgres.DeliveryStatus]int64 `json:"byStatus"`
-	Found      map[postgres.Problem]int64        `json:"found"`
-	Repaired   int64                             `json:"repaired"`
-	Findings   []auditFinding                    `json:"findings"`
-	Seconds    float64                           `json:"seconds"`
+	Clean      bool                    `json:"clean"`
+	From       int64                   `json:"from"`
+	To         int64                   `json:"to"`
+	Events     int64                   `json:"events"`
+	Waiting    int64                   `json:"waiting"`
+	Owed       int64                   `json:"owed"`
+	Deliveries int64                   `json:"deliveries"`
+	ByStatus   map[ledger.Status]int64 `json:"byStatus"`
+	Found      map[audit.Problem]int64 `json:"found"`
+	Repaired   int64                   `json:"repaired"`
+	Findings   []auditFinding          `json:"findings"`
+	Seconds    float64                 `json:"seconds"`
 }
 
 func (c *auditCmd) Run(ctx context.Context, e *env) error {
@@ -81,7 +83,7 @@ func (c *auditCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	defer func() { _ = pool.Close() }()
-	after, through, err := postgres.Bounds(ctx, pool, c.From, c.To)
+	after, through, err := eventlog.Bounds(ctx, pool, c.From, c.To)
 	switch {
 	case err != nil:
 		return err
@@ -92,11 +94,11 @@ func (c *auditCmd) Run(ctx context.Context, e *env) error {
 	}
 	started, report := time.Now(), newProgress(e.errOut, c.Quiet)
 	report.every = c.ProgressEvery
-	result := auditResult{Found: map[postgres.Problem]int64{}, Findings: []auditFinding{}}
-	shown := map[postgres.Problem]int{}
-	audited, err := postgres.Audit(ctx, pool, postgres.AuditOptions{
+	result := auditResult{Found: map[audit.Problem]int64{}, Findings: []auditFinding{}}
+	shown := map[audit.Problem]int{}
+	audited, err := audit.Run(ctx, pool, audit.Options{
 		After: after, Through: through, Grace: c.Grace, Repair: c.Repair,
-		Found: func(f postgres.Finding) error {
+		Found: func(f audit.Finding) error {
 			if shown[f.Problem]++; shown[f.Problem] <= c.Limit {
 				result.Findings = append(result.Findings, auditFinding{
 					f.Problem, f.Position, f.EventID, string(f.Subscription), f.Status, f.Cause, f.Run, f.Repaired,
@@ -110,9 +112,9 @@ func (c *auditCmd) Run(ctx context.Context, e *env) error {
 		return notDone(ctx, fmt.Errorf("audit: %w", err)) // never 0, which would mean clean
 	}
 	result.Clean = true
-	for _, p := range postgres.Problems() {
+	for _, p := range audit.Problems() {
 		result.Found[p] = audited.Found[p]
-		if audited.Found[p] > 0 && (p != postgres.Duplicated || c.Strict) {
+		if audited.Found[p] > 0 && (p != audit.Duplicated || c.Strict) {
 			result.Clean = false
 		}
 	}
@@ -144,12 +146,12 @@ func (r *auditResult) print(w io.Writer) error {
 			f.Problem, f.Position, orDash(f.Event), f.Subscription, f.Status, f.Cause, f.Run, repaired)
 	}
 	p.printf("positions %d to %d: %d events, %d deliveries owed, %d in the ledger (%d delivered, %d dead, %d cancelled, %d retrying, %d pending)\n",
-		r.From, r.To, r.Events, r.Owed, r.Deliveries, r.ByStatus[postgres.Delivered], r.ByStatus[postgres.Dead],
-		r.ByStatus[postgres.Cancelled], r.ByStatus[postgres.Retrying], r.ByStatus[postgres.Pending])
+		r.From, r.To, r.Events, r.Owed, r.Deliveries, r.ByStatus[ledger.Delivered], r.ByStatus[ledger.Dead],
+		r.ByStatus[ledger.Cancelled], r.ByStatus[ledger.Retrying], r.ByStatus[ledger.Pending])
 	if r.Waiting > 0 {
 		p.printf("%d events are waiting for the relay and were not looked at\n", r.Waiting)
 	}
-	for _, problem := range postgres.Problems() {
+	for _, problem := range audit.Problems() {
 		p.printf("%-10s %d\n", problem, r.Found[problem])
 	}
 	if r.Repaired > 0 {

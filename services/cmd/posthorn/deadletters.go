@@ -9,7 +9,10 @@ import (
 	"strings"
 
 	"posthorn/events"
+	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/replay"
 	"posthorn/services/internal/sender"
 	"posthorn/services/internal/subscription"
 )
@@ -29,8 +32,8 @@ type deadFlags struct {
 	Until      moment `help:"Only those that died before this time."`
 }
 
-func (f deadFlags) filter() postgres.DeadFilter {
-	return postgres.DeadFilter{ErrorClass: f.ErrorClass, LastStatus: f.Status, Since: f.Since.Time, Until: f.Until.Time}
+func (f deadFlags) filter() ledger.DeadFilter {
+	return ledger.DeadFilter{ErrorClass: f.ErrorClass, LastStatus: f.Status, Since: f.Since.Time, Until: f.Until.Time}
 }
 
 type listDeadCmd struct {
@@ -41,7 +44,7 @@ type listDeadCmd struct {
 }
 
 func (c *listDeadCmd) Run(ctx context.Context, e *env) error {
-	f := postgres.DeadLetterFilter{Account: events.DefaultAccount, DeadFilter: c.filter()}
+	f := ledger.DeadLetterFilter{Account: events.DefaultAccount, DeadFilter: c.filter()}
 	if c.Subscription != "" {
 		id, err := subscription.ParseID(c.Subscription)
 		if err != nil {
@@ -57,7 +60,7 @@ func (c *listDeadCmd) Run(ctx context.Context, e *env) error {
 	const page = 500
 	for left := c.Limit; left > 0; {
 		f.Limit = min(left, page)
-		part, err := postgres.DeadLetters(ctx, pool, f)
+		part, err := ledger.DeadLetters(ctx, pool, f)
 		if err != nil {
 			return fmt.Errorf("list dead letters: %w", err)
 		}
@@ -76,7 +79,7 @@ func (c *listDeadCmd) Run(ctx context.Context, e *env) error {
 }
 
 // deadLine is a delivery as it is printed.
-func deadLine(d postgres.Delivery) map[string]any {
+func deadLine(d ledger.Delivery) map[string]any {
 	return map[string]any{
 		"id": d.String(), "eventId": d.EventID, "eventType": d.EventType, "subscriptionId": d.Subscription, "status": d.Status,
 		"run": d.Run, "attempts": d.Attempts, "lastStatus": d.LastStatus, "errorClass": d.ErrorClass, "lastError": d.LastError,
@@ -112,7 +115,7 @@ type showDeadCmd struct {
 }
 
 func (c *showDeadCmd) Run(ctx context.Context, e *env) error {
-	id, err := postgres.ParseDeliveryID(c.ID)
+	id, err := ledger.ParseDeliveryID(c.ID)
 	if err != nil {
 		return fmt.Errorf("delivery %q: %w", c.ID, err)
 	}
@@ -121,11 +124,11 @@ func (c *showDeadCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	defer func() { _ = pool.Close() }()
-	d, err := postgres.DeliveryByID(ctx, pool, events.DefaultAccount, id)
+	d, err := ledger.ByID(ctx, pool, events.DefaultAccount, id)
 	if err != nil {
 		return fmt.Errorf("read delivery: %w", err)
 	}
-	attempts, err := postgres.DeliveryAttempts(ctx, pool, id)
+	attempts, err := ledger.DeliveryAttempts(ctx, pool, id)
 	if err != nil {
 		return fmt.Errorf("read attempts: %w", err)
 	}
@@ -154,12 +157,12 @@ func (c *showDeadCmd) Run(ctx context.Context, e *env) error {
 
 // requestOf is the request of a delivery: the body as it is sent, the headers
 // as they were sent last, and the line that repeats it.
-func requestOf(ctx context.Context, q postgres.Queryer, d postgres.Delivery, attempts []postgres.LoggedAttempt) (map[string]any, error) {
-	record, err := postgres.RecordAt(ctx, q, d.Position)
+func requestOf(ctx context.Context, q postgres.Queryer, d ledger.Delivery, attempts []ledger.LoggedAttempt) (map[string]any, error) {
+	record, err := eventlog.At(ctx, q, d.Position)
 	if err != nil {
 		return nil, fmt.Errorf("read event: %w", err)
 	}
-	sub, err := postgres.Subscription(ctx, q, d.Subscription)
+	sub, err := subscription.ByID(ctx, q, d.Subscription)
 	if err != nil {
 		return nil, fmt.Errorf("read subscription: %w", err)
 	}
@@ -199,9 +202,9 @@ func (c *redriveDeadCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	var replays []postgres.Replay
+	var replays []replay.Replay
 	for _, s := range selections {
-		r, err := postgres.CreateReplay(ctx, pool, s)
+		r, err := replay.Create(ctx, pool, s)
 		if err != nil {
 			return fmt.Errorf("redrive to %s: %w", s.Subscription, err)
 		}
@@ -220,32 +223,32 @@ func (c *redriveDeadCmd) Run(ctx context.Context, e *env) error {
 
 // selections are one for each subscription. All that are named are looked at
 // before any is begun.
-func (c *redriveDeadCmd) selections(ctx context.Context, pool *sql.DB) ([]postgres.Selection, error) {
-	base := postgres.Selection{Account: events.DefaultAccount, Cause: postgres.CauseRedrive, Unfiltered: true, Rate: c.Rate}
+func (c *redriveDeadCmd) selections(ctx context.Context, pool *sql.DB) ([]replay.Selection, error) {
+	base := replay.Selection{Account: events.DefaultAccount, Cause: replay.CauseRedrive, Unfiltered: true, Rate: c.Rate}
 	if c.Subscription != "" {
 		id, err := subscription.ParseID(c.Subscription)
 		if err != nil {
 			return nil, fmt.Errorf("--subscription %q: %w", c.Subscription, err)
 		}
 		base.Subscription, base.OnlyDead, base.Dead = id, true, c.filter()
-		return []postgres.Selection{base}, nil
+		return []replay.Selection{base}, nil
 	}
-	ids := make([]postgres.DeliveryID, len(c.IDs))
+	ids := make([]ledger.DeliveryID, len(c.IDs))
 	for i, text := range c.IDs {
-		id, err := postgres.ParseDeliveryID(text)
+		id, err := ledger.ParseDeliveryID(text)
 		if err != nil {
 			return nil, fmt.Errorf("delivery %q: %w", text, err)
 		}
-		d, err := postgres.DeliveryByID(ctx, pool, events.DefaultAccount, id)
+		d, err := ledger.ByID(ctx, pool, events.DefaultAccount, id)
 		if err != nil {
 			return nil, fmt.Errorf("delivery %q: %w", text, err)
 		}
-		if d.Status == postgres.Pending {
+		if d.Status == ledger.Pending {
 			return nil, fmt.Errorf("delivery %q is pending: its first attempt is yet to be made", text)
 		}
 		ids[i] = id
 	}
-	return postgres.SelectionsOf(base, ids), nil
+	return replay.SelectionsOf(base, ids), nil
 }
 
 type purgeDeadCmd struct {
@@ -265,8 +268,8 @@ func (c *purgeDeadCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	defer func() { _ = pool.Close() }()
-	n, err := postgres.PurgeDeadLetters(ctx, pool, events.DefaultAccount, id, c.filter(), c.Confirm)
-	if errors.Is(err, postgres.ErrCount) {
+	n, err := ledger.PurgeDeadLetters(ctx, pool, events.DefaultAccount, id, c.filter(), c.Confirm)
+	if errors.Is(err, ledger.ErrCount) {
 		return fmt.Errorf("there are %d dead deliveries; nothing was done: confirm with --confirm=%d", n, n)
 	}
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"posthorn/services/delivery"
 	"posthorn/services/internal/broker"
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/process"
 	"posthorn/services/internal/web"
@@ -170,7 +171,7 @@ func (c *doctorCmd) checkSecrets(ctx context.Context, pool *sql.DB, tell func(fi
 }
 
 func checkRelay(ctx context.Context, pool *sql.DB, tell func(finding)) {
-	held, err := postgres.CountQuarantined(ctx, pool)
+	held, err := eventlog.CountQuarantined(ctx, pool)
 	if err != nil {
 		tell(failed("quarantine", "%v", err))
 		return

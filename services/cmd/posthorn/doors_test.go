@@ -18,6 +18,7 @@ import (
 	"posthorn/migrations/pgtest"
 	"posthorn/outbox"
 	"posthorn/services/api"
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/signing"
 )
@@ -342,7 +343,7 @@ func byImport(t *testing.T) door {
 		}
 		event, err := parseLine(text)
 		if err == nil {
-			_, err = postgres.ImportEvents(t.Context(), db, []events.Event{*event})
+			_, err = eventlog.Import(t.Context(), db, []events.Event{*event})
 		}
 		return err
 	}

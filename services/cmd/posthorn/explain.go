@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"time"
 
+	"posthorn/services/internal/audit"
+	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/subscription"
 )
@@ -20,16 +23,16 @@ type explainCmd struct {
 
 // explained is what became of an event for one subscription, in JSON.
 type explained struct {
-	Subscription  string                  `json:"subscription"`
-	Delivery      bool                    `json:"delivery"`
-	Reason        postgres.Reason         `json:"reason,omitempty"`
-	Status        postgres.DeliveryStatus `json:"status,omitempty"`
-	Cause         string                  `json:"cause,omitempty"`
-	Attempts      int                     `json:"attempts,omitempty"`
-	LastStatus    int                     `json:"lastStatus,omitempty"`
-	LastError     string                  `json:"lastError,omitempty"`
-	NextAttemptAt time.Time               `json:"nextAttemptAt,omitzero"`
-	FinishedAt    time.Time               `json:"finishedAt,omitzero"`
+	Subscription  string        `json:"subscription"`
+	Delivery      bool          `json:"delivery"`
+	Reason        audit.Reason  `json:"reason,omitempty"`
+	Status        ledger.Status `json:"status,omitempty"`
+	Cause         string        `json:"cause,omitempty"`
+	Attempts      int           `json:"attempts,omitempty"`
+	LastStatus    int           `json:"lastStatus,omitempty"`
+	LastError     string        `json:"lastError,omitempty"`
+	NextAttemptAt time.Time     `json:"nextAttemptAt,omitzero"`
+	FinishedAt    time.Time     `json:"finishedAt,omitzero"`
 }
 
 func (c *explainCmd) Run(ctx context.Context, e *env) error {
@@ -42,17 +45,17 @@ func (c *explainCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	if event.Kind == postgres.KindSubscription {
+	if event.Kind == eventlog.KindSubscription {
 		return fmt.Errorf("position %d is no event but a change of subscription %s", event.Position, event.Subject)
 	}
-	aside, err := postgres.QuarantinedAt(ctx, pool, event.Position)
+	aside, err := eventlog.QuarantinedAt(ctx, pool, event.Position)
 	if err != nil && !errors.Is(err, postgres.ErrNotFound) {
 		return err
 	}
 	list := []explained{}
 	for after := subscription.ID(""); ; {
 		const page = 200
-		part, err := postgres.EventDeliveries(ctx, pool, event, false, after, page)
+		part, err := audit.EventDeliveries(ctx, pool, event, false, after, page)
 		if err != nil {
 			return err
 		}
@@ -71,13 +74,13 @@ func (c *explainCmd) Run(ctx context.Context, e *env) error {
 		err := json.NewEncoder(e.out).Encode(struct {
 			Event      string        `json:"event"`
 			Position   int64         `json:"position"`
-			Kind       postgres.Kind `json:"kind"`
+			Kind       eventlog.Kind `json:"kind"`
 			Account    string        `json:"account"`
 			Type       string        `json:"type"`
 			Subject    string        `json:"subject"`
 			RecordedAt time.Time     `json:"recordedAt"`
 			// Quarantine says whether, and why, the event was set aside.
-			Quarantine       postgres.QuarantineStatus `json:"quarantine,omitempty"`
+			Quarantine       eventlog.QuarantineStatus `json:"quarantine,omitempty"`
 			QuarantineReason string                    `json:"quarantineReason,omitempty"`
 			Subscriptions    []explained               `json:"subscriptions"`
 		}{
@@ -125,27 +128,27 @@ func (x explained) words() string {
 	return text
 }
 
-func reasonWords(r postgres.Reason) string {
+func reasonWords(r audit.Reason) string {
 	switch r {
-	case postgres.NoMatch:
+	case audit.NoMatch:
 		return "none of its event types matched"
-	case postgres.WasDisabled:
+	case audit.WasDisabled:
 		return "it was disabled at that position"
-	case postgres.WasDeleted:
+	case audit.WasDeleted:
 		return "it was deleted before"
-	case postgres.CreatedLater:
+	case audit.CreatedLater:
 		return "it was created after the event"
-	case postgres.TestOfOther:
+	case audit.TestOfOther:
 		return "the test event is for another subscription"
-	case postgres.NotRelayed:
+	case audit.NotRelayed:
 		return "the relay has not come to the event yet"
-	case postgres.InQuarantine:
+	case audit.InQuarantine:
 		return "the relay could not forward the event; see posthorn outbox quarantine list"
-	case postgres.GivenUp:
+	case audit.GivenUp:
 		return "the event could not be forwarded and was given up"
-	case postgres.Unreadable:
+	case audit.Unreadable:
 		return "the record of what it was cannot be read"
-	case postgres.Unexplained:
+	case audit.Unexplained:
 		return "there should be one; this is a fault: posthorn audit --repair enters it"
 	default:
 		return string(r)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"posthorn/events"
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/postgres"
 )
 
@@ -25,8 +26,8 @@ type outboxCmd struct {
 
 // sliceFlags select a part of the log.
 type sliceFlags struct {
-	From    postgres.Place `help:"The first record: a position, a time such as 2026-01-31T08:00:00Z from which on, beginning or now." placeholder:"PLACE"`
-	To      postgres.Place `help:"The last record: a position, a time before which, or now." placeholder:"PLACE"`
+	From    eventlog.Place `help:"The first record: a position, a time such as 2026-01-31T08:00:00Z from which on, beginning or now." placeholder:"PLACE"`
+	To      eventlog.Place `help:"The last record: a position, a time before which, or now." placeholder:"PLACE"`
 	Type    []string       `help:"Event types, or patterns such as order.* and #." placeholder:"PATTERN"`
 	Subject []string       `help:"Subjects." sep:"none" placeholder:"SUBJECT"`
 	Account string         `help:"One account only." placeholder:"NAME"`
@@ -34,20 +35,20 @@ type sliceFlags struct {
 }
 
 // slice is the part up to the horizon, or to --to where that is lower.
-func (f sliceFlags) slice(ctx context.Context, q postgres.Queryer) (s postgres.Slice, err error) {
-	s = postgres.Slice{Account: f.Account, Subjects: f.Subject, Since: f.From.Time, Until: f.To.Time}
+func (f sliceFlags) slice(ctx context.Context, q postgres.Queryer) (s eventlog.Slice, err error) {
+	s = eventlog.Slice{Account: f.Account, Subjects: f.Subject, Since: f.From.Time, Until: f.To.Time}
 	if s.Types, err = patterns(f.Type); err != nil {
 		return s, err
 	}
 	for _, text := range f.Kind {
-		switch kind := postgres.Kind(text); kind {
-		case postgres.KindEvent, postgres.KindTest, postgres.KindSubscription:
+		switch kind := eventlog.Kind(text); kind {
+		case eventlog.KindEvent, eventlog.KindTest, eventlog.KindSubscription:
 			s.Kinds = append(s.Kinds, kind)
 		default:
 			return s, fmt.Errorf("--kind %q: want event, test or subscription", text)
 		}
 	}
-	s.After, s.Through, err = postgres.Bounds(ctx, q, f.From, f.To)
+	s.After, s.Through, err = eventlog.Bounds(ctx, q, f.From, f.To)
 	return s, err
 }
 
@@ -88,7 +89,7 @@ func (c *tailCmd) Run(ctx context.Context, e *env) error {
 		if left == 0 {
 			left = 10
 		}
-		err := postgres.EndOfSlice(ctx, pool, slice, left, func(records []postgres.Record) error { return printRecords(e.out, records) })
+		err := eventlog.EndOfSlice(ctx, pool, slice, left, func(records []eventlog.Record) error { return printRecords(e.out, records) })
 		if err != nil {
 			return err
 		}
@@ -103,7 +104,7 @@ func (c *tailCmd) Run(ctx context.Context, e *env) error {
 
 // forward prints the slice from its beginning on, left records at most or all
 // of them where it is 0. It returns what is left of it.
-func (c *tailCmd) forward(ctx context.Context, pool *sql.DB, w io.Writer, slice postgres.Slice, left int) (rest tailRest, err error) {
+func (c *tailCmd) forward(ctx context.Context, pool *sql.DB, w io.Writer, slice eventlog.Slice, left int) (rest tailRest, err error) {
 	rest = tailRest{after: slice.After, left: left}
 	for rest.after < slice.Through {
 		limit := math.MaxInt
@@ -111,7 +112,7 @@ func (c *tailCmd) forward(ctx context.Context, pool *sql.DB, w io.Writer, slice 
 			limit = rest.left
 		}
 		slice.After = rest.after
-		records, reached, err := postgres.ReadSlice(ctx, pool, slice, limit)
+		records, reached, err := eventlog.ReadSlice(ctx, pool, slice, limit)
 		if err != nil {
 			return rest, err
 		}
@@ -145,7 +146,7 @@ const (
 // follow prints the slice and what is appended to it. A record appears when
 // all below it are settled, so in the order of the log and each one once, as
 // for the relay: the horizon is read first, then what lies up to it.
-func (c *tailCmd) follow(ctx context.Context, e *env, pool *sql.DB, slice postgres.Slice, left int) error {
+func (c *tailCmd) follow(ctx context.Context, e *env, pool *sql.DB, slice eventlog.Slice, left int) error {
 	end := int64(math.MaxInt64)
 	if c.To.Position > 0 {
 		end = c.To.Position
@@ -158,7 +159,7 @@ func (c *tailCmd) follow(ctx context.Context, e *env, pool *sql.DB, slice postgr
 		// What is recorded before that time has a position by then; the
 		// horizon, read after, has it settled.
 		past := !c.To.Time.IsZero() && time.Since(c.To.Time) > followSkew
-		horizon, err := postgres.Horizon(ctx, pool)
+		horizon, err := eventlog.Horizon(ctx, pool)
 		if err == nil {
 			slice.After, slice.Through = rest.after, min(horizon, end)
 			rest, err = c.forward(ctx, pool, e.out, slice, rest.left)
@@ -211,14 +212,14 @@ func (c *showCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return err
 	}
-	return printRecords(e.out, []postgres.Record{record})
+	return printRecords(e.out, []eventlog.Record{record})
 }
 
 // findRecord finds a record by its position, or an event by its id.
-func findRecord(ctx context.Context, q postgres.Queryer, account, name string) (postgres.Record, error) {
-	record, err := postgres.EventByID(ctx, q, account, name)
+func findRecord(ctx context.Context, q postgres.Queryer, account, name string) (eventlog.Record, error) {
+	record, err := eventlog.ByID(ctx, q, account, name)
 	if position, bad := strconv.ParseInt(name, 10, 64); errors.Is(err, postgres.ErrNotFound) && bad == nil && position > 0 {
-		record, err = postgres.RecordAt(ctx, q, position)
+		record, err = eventlog.At(ctx, q, position)
 	}
 	if err != nil {
 		return record, fmt.Errorf("record %q: %w", name, err)

@@ -7,13 +7,13 @@ import (
 	"testing"
 
 	"posthorn/events"
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/eventlog"
 )
 
 func TestALineHasTheBytesOfTheData(t *testing.T) {
 	t.Parallel()
 	const data = `{"b": 1.0,  "a":"\u0000<é>"}`
-	line, err := recordLine(&postgres.Record{Kind: postgres.KindEvent, Event: events.Event{ID: "e", Type: "A", Data: []byte(data)}})
+	line, err := recordLine(&eventlog.Record{Kind: eventlog.KindEvent, Event: events.Event{ID: "e", Type: "A", Data: []byte(data)}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +27,7 @@ func TestNothingInALineReachesTheTerminal(t *testing.T) {
 	for _, data := range []string{
 		"{\n\t\"a\":\r 1}", "\"\u009b31m\"", "\"\u007f\"", "\"\u202e\"", `"\u001b[31m"`, "\x1b[31m", "\xff\x9b", "",
 	} {
-		line, err := recordLine(&postgres.Record{Event: events.Event{
+		line, err := recordLine(&eventlog.Record{Event: events.Event{
 			ID: "e", Type: "A", Subject: "\x1b[2J\u009b\u202e\n", Data: []byte(data), Metadata: map[string]string{"\x1b": "\u0085\u007f"},
 		}})
 		if err != nil {

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/eventlog"
 )
 
 type exportCmd struct {
@@ -38,7 +38,7 @@ func (c *exportCmd) Run(ctx context.Context, e *env) error {
 	}
 	defer func() { _ = pool.Close() }()
 	if len(c.Kind) == 0 {
-		c.Kind = []string{string(postgres.KindEvent)}
+		c.Kind = []string{string(eventlog.KindEvent)}
 	}
 	slice, err := c.slice(ctx, pool)
 	if err != nil {
@@ -51,11 +51,11 @@ func (c *exportCmd) Run(ctx context.Context, e *env) error {
 	return wholeFile(c.Output, func(w io.Writer) error { return c.write(ctx, pool, slice, w, report) })
 }
 
-func (c *exportCmd) write(ctx context.Context, pool *sql.DB, slice postgres.Slice, w io.Writer, report *progress) error {
+func (c *exportCmd) write(ctx context.Context, pool *sql.DB, slice eventlog.Slice, w io.Writer, report *progress) error {
 	out := bufio.NewWriterSize(w, 1<<16)
 	n := 0
 	for slice.After < slice.Through {
-		records, reached, err := postgres.ReadSlice(ctx, pool, slice, math.MaxInt)
+		records, reached, err := eventlog.ReadSlice(ctx, pool, slice, math.MaxInt)
 		if err != nil {
 			return notDone(ctx, fmt.Errorf("export: %w", err))
 		}

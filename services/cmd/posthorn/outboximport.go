@@ -14,7 +14,7 @@ import (
 	"unicode/utf8"
 
 	"posthorn/events"
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/eventlog"
 )
 
 type importCmd struct {
@@ -134,12 +134,12 @@ func (i *importing) flush(ctx context.Context) error {
 	)
 	if i.dry {
 		var missing []int
-		missing, err = postgres.MissingEvents(ctx, i.pool, i.batch)
+		missing, err = eventlog.Missing(ctx, i.pool, i.batch)
 		n = len(missing)
 	} else {
-		n, err = postgres.ImportEvents(ctx, i.pool, i.batch)
+		n, err = eventlog.Import(ctx, i.pool, i.batch)
 	}
-	if conflict, ok := errors.AsType[*postgres.ConflictError](err); ok {
+	if conflict, ok := errors.AsType[*eventlog.ConflictError](err); ok {
 		at := conflict.Indexes[0]
 		return fmt.Errorf("line %d: event %q is in the log with other content", i.lines[at], i.batch[at].ID)
 	}
@@ -199,8 +199,8 @@ func parseLine(line []byte) (*events.Event, error) {
 		return nil, errors.New("not a record of the log: something follows it")
 	}
 	switch r.Kind {
-	case postgres.KindEvent, "":
-	case postgres.KindTest, postgres.KindSubscription:
+	case eventlog.KindEvent, "":
+	case eventlog.KindTest, eventlog.KindSubscription:
 		return nil, nil //nolint:nilnil // as documented
 	default:
 		return nil, fmt.Errorf("kind %q: want event, test or subscription", r.Kind)

@@ -16,6 +16,7 @@ import (
 	"posthorn/events"
 	"posthorn/migrations/pgtest"
 	"posthorn/outbox"
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/postgres"
 )
 
@@ -30,7 +31,7 @@ func aLog(t *testing.T, batch ...events.Event) (db *sql.DB, flag string) {
 	t.Cleanup(func() { _ = db.Close() })
 	for len(batch) > 0 {
 		n := min(len(batch), 500)
-		if _, err := postgres.AppendGroup(t.Context(), db, batch[:n]); err != nil {
+		if _, err := eventlog.AppendGroup(t.Context(), db, batch[:n]); err != nil {
 			t.Fatal(err)
 		}
 		batch = batch[n:]
@@ -42,14 +43,14 @@ func aLog(t *testing.T, batch ...events.Event) (db *sql.DB, flag string) {
 // anew.
 func contents(t *testing.T, db *sql.DB) []events.Event {
 	t.Helper()
-	horizon, err := postgres.Horizon(t.Context(), db)
+	horizon, err := eventlog.Horizon(t.Context(), db)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var all []events.Event
-	for s := (postgres.Slice{Through: horizon}); s.After < s.Through; {
-		var records []postgres.Record
-		if records, s.After, err = postgres.ReadSlice(t.Context(), db, s, 1000); err != nil {
+	for s := (eventlog.Slice{Through: horizon}); s.After < s.Through; {
+		var records []eventlog.Record
+		if records, s.After, err = eventlog.ReadSlice(t.Context(), db, s, 1000); err != nil {
 			t.Fatal(err)
 		}
 		for _, r := range records {
@@ -254,7 +255,7 @@ func TestImportedEventsKeepWhatAProducerRetries(t *testing.T) {
 		t.Fatal(errOut)
 	}
 	at := time.Date(2026, 1, 31, 8, 0, 0, 0, time.UTC)
-	got, err := postgres.AppendGroup(t.Context(), db, []events.Event{{ID: "e0", Type: "E", Data: []byte(`0`), OccurredAt: at}})
+	got, err := eventlog.AppendGroup(t.Context(), db, []events.Event{{ID: "e0", Type: "E", Data: []byte(`0`), OccurredAt: at}})
 	if err != nil || got[0].Outcome != outbox.Existing {
 		t.Errorf("%+v, %v, want it to be there already", got, err)
 	}

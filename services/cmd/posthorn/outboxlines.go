@@ -8,10 +8,10 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/eventlog"
 )
 
-func printRecords(w io.Writer, records []postgres.Record) error {
+func printRecords(w io.Writer, records []eventlog.Record) error {
 	for i := range records {
 		line, err := recordLine(&records[i])
 		if err != nil {
@@ -31,7 +31,7 @@ func printRecords(w io.Writer, records []postgres.Record) error {
 type lineHead struct {
 	Position int64         `json:"position"`
 	ID       string        `json:"id"`
-	Kind     postgres.Kind `json:"kind"`
+	Kind     eventlog.Kind `json:"kind"`
 	Account  string        `json:"account"`
 	Type     string        `json:"type"`
 	Subject  string        `json:"subject"`
@@ -51,7 +51,7 @@ type lineTail struct {
 
 // recordLine is the record as one line that is safe to show: no control
 // character is in it but the newline at its end.
-func recordLine(r *postgres.Record) ([]byte, error) {
+func recordLine(r *eventlog.Record) ([]byte, error) {
 	data, same := []byte("null"), false
 	if r.JSON() {
 		data, same = printableJSON(r.Data)

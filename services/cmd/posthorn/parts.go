@@ -20,6 +20,7 @@ import (
 	"posthorn/services/inbox"
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/envelope"
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/photo"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/process"
@@ -84,7 +85,7 @@ func (p *program) addAPI(ctx context.Context, db databaseFlags, web httpFlags, n
 	p.group.Add("http", process.Serve(listener, process.ForMany, server))
 	p.group.Add("api", server.Run)
 	p.group.Add("photos", projector.Run)
-	p.group.Add("partitions", postgres.KeepPartitions(pool, p.logger))
+	p.group.Add("partitions", eventlog.KeepPartitions(pool, p.logger))
 	p.group.Close("api database", pool.Close)
 	return nil
 }

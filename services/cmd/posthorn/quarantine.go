@@ -8,7 +8,8 @@ import (
 	"fmt"
 	"time"
 
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/operate"
 )
 
 type quarantineCmd struct {
@@ -26,10 +27,10 @@ type quarantineListCmd struct {
 // quarantined is a record in quarantine, in JSON.
 type quarantined struct {
 	Position   int64                     `json:"position"`
-	Kind       postgres.Kind             `json:"kind"`
+	Kind       eventlog.Kind             `json:"kind"`
 	Account    string                    `json:"account"`
 	Event      string                    `json:"event"`
-	Status     postgres.QuarantineStatus `json:"status"`
+	Status     eventlog.QuarantineStatus `json:"status"`
 	Reason     string                    `json:"reason"`
 	SetAsideAt time.Time                 `json:"setAsideAt"`
 	UpdatedAt  time.Time                 `json:"updatedAt"`
@@ -45,7 +46,7 @@ func (c *quarantineListCmd) Run(ctx context.Context, e *env) error {
 	const page = 500
 	shown := 0
 	for after := int64(0); ; {
-		list, err := postgres.ListQuarantined(ctx, pool, after, c.All, page)
+		list, err := eventlog.ListQuarantined(ctx, pool, after, c.All, page)
 		if err != nil {
 			return err
 		}
@@ -81,7 +82,7 @@ type positionArgs struct {
 }
 
 // each does something with every record that is named, and says what came of it.
-func (a positionArgs) each(e *env, f func(position int64) (postgres.Quarantined, error)) error {
+func (a positionArgs) each(e *env, f func(position int64) (eventlog.Quarantined, error)) error {
 	p := printer{w: e.out}
 	var failed error
 	for _, position := range a.Position {
@@ -102,8 +103,8 @@ type quarantineRetryCmd struct {
 
 func (c *quarantineRetryCmd) Run(ctx context.Context, e *env) error {
 	return withPool(c.databaseFlags, func(pool *sql.DB) error {
-		return c.each(e, func(position int64) (postgres.Quarantined, error) {
-			return postgres.ReleaseQuarantined(ctx, pool, position)
+		return c.each(e, func(position int64) (eventlog.Quarantined, error) {
+			return operate.ReleaseQuarantined(ctx, pool, position)
 		})
 	})
 }
@@ -115,8 +116,8 @@ type quarantineDropCmd struct {
 
 func (c *quarantineDropCmd) Run(ctx context.Context, e *env) error {
 	return withPool(c.databaseFlags, func(pool *sql.DB) error {
-		return c.each(e, func(position int64) (postgres.Quarantined, error) {
-			return postgres.DropQuarantined(ctx, pool, position)
+		return c.each(e, func(position int64) (eventlog.Quarantined, error) {
+			return eventlog.DropQuarantined(ctx, pool, position)
 		})
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"posthorn/migrations/pgtest"
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/postgres"
 )
 
@@ -41,7 +42,7 @@ func TestTheQuarantineFromTheCommandLine(t *testing.T) {
 	check(0, `position 1, event "a" of account "default", held since`, "outbox", "quarantine", "list")
 	lines := strings.Split(strings.TrimSpace(check(0, `"event":"b"`, "outbox", "quarantine", "list", "--json")), "\n")
 	var first quarantined
-	if err := json.Unmarshal([]byte(lines[0]), &first); err != nil || len(lines) != 2 || first.Position != 1 || first.Status != postgres.Held {
+	if err := json.Unmarshal([]byte(lines[0]), &first); err != nil || len(lines) != 2 || first.Position != 1 || first.Status != eventlog.Held {
 		t.Errorf("%d lines, first %+v, %v", len(lines), first, err)
 	}
 	check(0, `set aside, held: "type: `, "explain", "a")

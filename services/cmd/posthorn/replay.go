@@ -8,7 +8,8 @@ import (
 	"time"
 
 	"posthorn/events"
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/replay"
 	"posthorn/services/internal/subscription"
 )
 
@@ -25,8 +26,8 @@ type startReplayCmd struct {
 	databaseFlags
 	toURLFlags
 	Subscription string         `help:"Subscription that gets the events, and nobody else." placeholder:"sub_..."`
-	From         postgres.Place `help:"First event: a position, a time such as 2026-01-31T08:00:00Z, or beginning." default:"beginning"`
-	To           postgres.Place `help:"Last event: a position, a time before which it was recorded, or now." default:"now"`
+	From         eventlog.Place `help:"First event: a position, a time such as 2026-01-31T08:00:00Z, or beginning." default:"beginning"`
+	To           eventlog.Place `help:"Last event: a position, a time before which it was recorded, or now." default:"now"`
 	Type         []string       `help:"Only events of these types; patterns as in a subscription." placeholder:"photo.#"`
 	Subject      []string       `help:"Only events about these subjects." sep:"none"`
 	Event        []string       `help:"Only the events with these ids." placeholder:"evt_..."`
@@ -37,9 +38,9 @@ type startReplayCmd struct {
 	Wait         bool           `help:"Show the progress until everything is sent."`
 }
 
-func (c *startReplayCmd) selection() (postgres.Selection, error) {
-	s := postgres.Selection{
-		Account: events.DefaultAccount, Cause: postgres.CauseReplay, Subjects: c.Subject, EventIDs: c.Event,
+func (c *startReplayCmd) selection() (replay.Selection, error) {
+	s := replay.Selection{
+		Account: events.DefaultAccount, Cause: replay.CauseReplay, Subjects: c.Subject, EventIDs: c.Event,
 		OnlyDead: c.OnlyDead, Unfiltered: c.NoFilter, Rate: c.Rate,
 	}
 	if c.Subscription == "" {
@@ -76,7 +77,7 @@ func (c *startReplayCmd) Run(ctx context.Context, e *env) error {
 	}
 	defer func() { _ = pool.Close() }()
 	if c.DryRun {
-		preview, err := postgres.PreviewReplay(ctx, pool, s, 20)
+		preview, err := replay.PreviewOf(ctx, pool, s, 20)
 		if err != nil {
 			return fmt.Errorf("count events to replay: %w", err)
 		}
@@ -86,7 +87,7 @@ func (c *startReplayCmd) Run(ctx context.Context, e *env) error {
 		}
 		return nil
 	}
-	r, err := postgres.CreateReplay(ctx, pool, s)
+	r, err := replay.Create(ctx, pool, s)
 	if err != nil {
 		return fmt.Errorf("create replay: %w", err)
 	}
@@ -98,10 +99,10 @@ func (c *startReplayCmd) Run(ctx context.Context, e *env) error {
 }
 
 // waitForReplay shows a replay's progress until it ends.
-func waitForReplay(ctx context.Context, e *env, pool *sql.DB, r postgres.Replay) error {
+func waitForReplay(ctx context.Context, e *env, pool *sql.DB, r replay.Replay) error {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
-	for r.Status == postgres.ReplayRunning || r.Status == postgres.ReplayPaused {
+	for r.Status == replay.Running || r.Status == replay.Paused {
 		select {
 		case <-ctx.Done():
 			_, _ = fmt.Fprintf(e.out, "%s goes on without us.\n", r.ID)
@@ -109,12 +110,12 @@ func waitForReplay(ctx context.Context, e *env, pool *sql.DB, r postgres.Replay)
 		case <-ticker.C:
 		}
 		var err error
-		if r, err = postgres.ReplayByID(ctx, pool, r.Account, r.ID); err != nil {
+		if r, err = replay.ByID(ctx, pool, r.Account, r.ID); err != nil {
 			return fmt.Errorf("read replay: %w", err)
 		}
 		_, _ = fmt.Fprintf(e.out, "%s: %d sent, %d skipped, at position %d of %d\n", r.Status, r.Sent, r.Skipped, r.Position, r.Through)
 	}
-	if r.Status != postgres.ReplayDone {
+	if r.Status != replay.Done {
 		return fmt.Errorf("the replay is %s: %s", r.Status, r.Error)
 	}
 	return nil

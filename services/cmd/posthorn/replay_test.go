@@ -10,6 +10,7 @@ import (
 	"posthorn/events"
 	"posthorn/migrations/pgtest"
 	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/replay"
 	"posthorn/services/internal/subscription"
 )
 
@@ -29,7 +30,7 @@ func TestReplaysAndDeadLettersFromTheCommandLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	sub, err := postgres.CreateSubscription(t.Context(), db, subscription.Subscription{
+	sub, err := subscription.Create(t.Context(), db, subscription.Subscription{
 		ID: subscription.NewID(), Account: events.DefaultAccount, URL: "http://example.com", EventTypes: []events.Pattern{"E"},
 		Status: subscription.Active, Timeout: time.Second, MaxInFlight: 1,
 	})
@@ -56,7 +57,7 @@ func TestReplaysAndDeadLettersFromTheCommandLine(t *testing.T) {
 	if code != 0 || !strings.HasPrefix(out, "rpl_") {
 		t.Errorf("replay: %d %s %s", code, out, errOut)
 	}
-	list, err := postgres.RunningReplays(t.Context(), db)
+	list, err := replay.AllRunning(t.Context(), db)
 	if err != nil || len(list) != 1 || len(list[0].Positions) != 1 || list[0].Rate != 5 {
 		t.Errorf("running replays: %+v, %v", list, err)
 	}
@@ -80,7 +81,7 @@ func TestReplaysAndDeadLettersFromTheCommandLine(t *testing.T) {
 			t.Errorf("list %s: %d %s %s", args, code, out, errOut)
 		}
 	}
-	code, _, errOut = command(t, "replay", "show", at, string(postgres.NewReplayID()))
+	code, _, errOut = command(t, "replay", "show", at, string(replay.NewID()))
 	if code != 1 || !strings.Contains(errOut, "not found") {
 		t.Errorf("an unknown replay: %d %s", code, errOut)
 	}
@@ -122,8 +123,8 @@ func TestReplaysAndDeadLettersFromTheCommandLine(t *testing.T) {
 	if code != 0 || !strings.HasPrefix(out, "rpl_") || strings.Count(out, "\n") != 1 {
 		t.Errorf("redrive: %d %s %s", code, out, errOut)
 	}
-	list, err = postgres.RunningReplays(t.Context(), db)
-	if err != nil || len(list) != 1 || len(list[0].Positions) != 2 || list[0].Rate != 7 || list[0].Cause != postgres.CauseRedrive {
+	list, err = replay.AllRunning(t.Context(), db)
+	if err != nil || len(list) != 1 || len(list[0].Positions) != 2 || list[0].Rate != 7 || list[0].Cause != replay.CauseRedrive {
 		t.Errorf("running replays: %+v, %v", list, err)
 	}
 	code, out, errOut = command(t, "dead-letters", "purge", at, "--subscription", string(sub.ID), "--confirm", "3")

@@ -9,34 +9,35 @@ import (
 
 	"posthorn/events"
 	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/replay"
 	"posthorn/services/internal/subscription"
 )
 
 // replayLine is a replay as it is printed; the names are the API's.
 type replayLine struct {
-	ID           string                `json:"id"`
-	Subscription string                `json:"subscription"`
-	Cause        string                `json:"cause"`
-	From         int64                 `json:"from"`
-	To           int64                 `json:"to"`
-	EventTypes   []events.Pattern      `json:"eventTypes,omitempty"`
-	Subjects     []string              `json:"subjects,omitempty"`
-	EventIDs     []string              `json:"eventIds,omitempty"`
-	OnlyDead     bool                  `json:"onlyDead"`
-	Filter       string                `json:"filter"`
-	Rate         int                   `json:"rate,omitempty"`
-	Status       postgres.ReplayStatus `json:"status"`
-	Position     int64                 `json:"position"`
-	Matched      int64                 `json:"matched"`
-	Sent         int64                 `json:"sent"`
-	Skipped      int64                 `json:"skipped"`
-	Error        string                `json:"error,omitempty"`
-	CreatedAt    time.Time             `json:"createdAt"`
-	UpdatedAt    time.Time             `json:"updatedAt"`
-	FinishedAt   time.Time             `json:"finishedAt,omitzero"`
+	ID           string           `json:"id"`
+	Subscription string           `json:"subscription"`
+	Cause        string           `json:"cause"`
+	From         int64            `json:"from"`
+	To           int64            `json:"to"`
+	EventTypes   []events.Pattern `json:"eventTypes,omitempty"`
+	Subjects     []string         `json:"subjects,omitempty"`
+	EventIDs     []string         `json:"eventIds,omitempty"`
+	OnlyDead     bool             `json:"onlyDead"`
+	Filter       string           `json:"filter"`
+	Rate         int              `json:"rate,omitempty"`
+	Status       replay.Status    `json:"status"`
+	Position     int64            `json:"position"`
+	Matched      int64            `json:"matched"`
+	Sent         int64            `json:"sent"`
+	Skipped      int64            `json:"skipped"`
+	Error        string           `json:"error,omitempty"`
+	CreatedAt    time.Time        `json:"createdAt"`
+	UpdatedAt    time.Time        `json:"updatedAt"`
+	FinishedAt   time.Time        `json:"finishedAt,omitzero"`
 }
 
-func printReplay(e *env, r postgres.Replay) error {
+func printReplay(e *env, r replay.Replay) error {
 	line := replayLine{
 		ID: string(r.ID), Subscription: string(r.Subscription), Cause: r.Cause, From: r.After + 1, To: r.Through, EventTypes: r.EventTypes,
 		Subjects: r.Subjects, EventIDs: r.EventIDs, OnlyDead: r.OnlyDead, Filter: "subscription", Rate: r.Rate, Status: r.Status,
@@ -57,9 +58,9 @@ type listReplaysCmd struct {
 }
 
 func (c *listReplaysCmd) Run(ctx context.Context, e *env) error {
-	f := postgres.ReplayFilter{Account: events.DefaultAccount, Status: postgres.ReplayStatus(c.Status)}
+	f := replay.Filter{Account: events.DefaultAccount, Status: replay.Status(c.Status)}
 	switch f.Status {
-	case "", postgres.ReplayRunning, postgres.ReplayPaused, postgres.ReplayCancelled, postgres.ReplayDone, postgres.ReplayFailed:
+	case "", replay.Running, replay.Paused, replay.Cancelled, replay.Done, replay.Failed:
 	default:
 		return fmt.Errorf("--status %q: want running, paused, cancelled, done or failed", c.Status)
 	}
@@ -77,7 +78,7 @@ func (c *listReplaysCmd) Run(ctx context.Context, e *env) error {
 	const page = 500
 	for left := c.Limit; left > 0; {
 		f.Limit = min(left, page)
-		part, err := postgres.ListReplays(ctx, pool, f)
+		part, err := replay.List(ctx, pool, f)
 		if err != nil {
 			return err
 		}
@@ -102,8 +103,8 @@ type oneReplay struct {
 }
 
 // set brings the replay into a state, or none where it is empty, and prints it.
-func (c *oneReplay) set(ctx context.Context, e *env, status postgres.ReplayStatus) error {
-	id, err := postgres.ParseReplayID(strings.TrimSpace(c.ID))
+func (c *oneReplay) set(ctx context.Context, e *env, status replay.Status) error {
+	id, err := replay.ParseID(strings.TrimSpace(c.ID))
 	if err != nil {
 		return fmt.Errorf("replay %q: %w", c.ID, err)
 	}
@@ -112,11 +113,11 @@ func (c *oneReplay) set(ctx context.Context, e *env, status postgres.ReplayStatu
 		return err
 	}
 	defer func() { _ = pool.Close() }()
-	var r postgres.Replay
+	var r replay.Replay
 	if status == "" {
-		r, err = postgres.ReplayByID(ctx, pool, events.DefaultAccount, id)
+		r, err = replay.ByID(ctx, pool, events.DefaultAccount, id)
 	} else {
-		r, err = postgres.SetReplayStatus(ctx, pool, events.DefaultAccount, id, status)
+		r, err = replay.SetStatus(ctx, pool, events.DefaultAccount, id, status)
 	}
 	if errors.Is(err, postgres.ErrState) {
 		return fmt.Errorf("replay %s is %s: it cannot be made %s", id, r.Status, status)
@@ -134,17 +135,17 @@ func (c *showReplayCmd) Run(ctx context.Context, e *env) error { return c.set(ct
 type pauseReplayCmd struct{ oneReplay }
 
 func (c *pauseReplayCmd) Run(ctx context.Context, e *env) error {
-	return c.set(ctx, e, postgres.ReplayPaused)
+	return c.set(ctx, e, replay.Paused)
 }
 
 type resumeReplayCmd struct{ oneReplay }
 
 func (c *resumeReplayCmd) Run(ctx context.Context, e *env) error {
-	return c.set(ctx, e, postgres.ReplayRunning)
+	return c.set(ctx, e, replay.Running)
 }
 
 type cancelReplayCmd struct{ oneReplay }
 
 func (c *cancelReplayCmd) Run(ctx context.Context, e *env) error {
-	return c.set(ctx, e, postgres.ReplayCancelled)
+	return c.set(ctx, e, replay.Cancelled)
 }

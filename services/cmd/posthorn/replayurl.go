@@ -13,7 +13,7 @@ import (
 	"posthorn/events"
 	"posthorn/events/webhook"
 	"posthorn/services/internal/envelope"
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/sender"
 )
 
@@ -71,11 +71,11 @@ func (c *startReplayCmd) runToURL(ctx context.Context, e *env) error {
 		return err
 	}
 	defer func() { _ = pool.Close() }()
-	slice := postgres.Slice{
-		Since: c.From.Time, Until: c.To.Time, Account: events.DefaultAccount, Kinds: []postgres.Kind{postgres.KindEvent},
+	slice := eventlog.Slice{
+		Since: c.From.Time, Until: c.To.Time, Account: events.DefaultAccount, Kinds: []eventlog.Kind{eventlog.KindEvent},
 		Types: types, Subjects: c.Subject, IDs: c.Event,
 	}
-	if slice.After, slice.Through, err = postgres.Bounds(ctx, pool, c.From, c.To); err != nil {
+	if slice.After, slice.Through, err = eventlog.Bounds(ctx, pool, c.From, c.To); err != nil {
 		return err
 	}
 	if c.DryRun {
@@ -98,14 +98,14 @@ func (c *startReplayCmd) runToURL(ctx context.Context, e *env) error {
 }
 
 // previewSlice counts the events and shows the first 20.
-func previewSlice(ctx context.Context, e *env, pool *sql.DB, slice postgres.Slice) error {
-	n, err := postgres.CountSlice(ctx, pool, slice)
+func previewSlice(ctx context.Context, e *env, pool *sql.DB, slice eventlog.Slice) error {
+	n, err := eventlog.CountSlice(ctx, pool, slice)
 	if err != nil {
 		return err
 	}
 	_, _ = fmt.Fprintf(e.out, "%d events. Nothing was sent.\n", n)
 	for left := 20; slice.After < slice.Through && left > 0; {
-		records, reached, err := postgres.ReadSlice(ctx, pool, slice, left)
+		records, reached, err := eventlog.ReadSlice(ctx, pool, slice, left)
 		if err != nil {
 			return err
 		}
@@ -119,9 +119,9 @@ func previewSlice(ctx context.Context, e *env, pool *sql.DB, slice postgres.Slic
 
 // run sends the slice in the order of the log and says how it went. Pages are
 // read whole before anything is sent, so that no query stays open meanwhile.
-func (u *toURL) run(ctx context.Context, slice postgres.Slice) error {
+func (u *toURL) run(ctx context.Context, slice eventlog.Slice) error {
 	for slice.After < slice.Through {
-		records, reached, err := postgres.ReadSlice(ctx, u.pool, slice, math.MaxInt)
+		records, reached, err := eventlog.ReadSlice(ctx, u.pool, slice, math.MaxInt)
 		if err != nil {
 			return u.stopped(ctx, err)
 		}
@@ -172,7 +172,7 @@ func (u *toURL) pace(ctx context.Context) error {
 
 // send makes the request that a delivery of the event would make, and prints a
 // line about it.
-func (u *toURL) send(ctx context.Context, r postgres.Record) sender.Result {
+func (u *toURL) send(ctx context.Context, r eventlog.Record) sender.Result {
 	header := http.Header{}
 	trace := envelope.Envelope{}.WithTrace(r.Metadata)
 	for name, value := range map[string]string{"Traceparent": trace.TraceParent, "Tracestate": trace.TraceState} {

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/secrets"
 	"posthorn/services/internal/signing"
 )
 
@@ -82,7 +83,7 @@ func (c *secretsStatusCmd) Run(ctx context.Context, e *env) error {
 
 // keyUses are those of the ring's keys, in its order, and then those of others.
 func keyUses(ctx context.Context, q postgres.Queryer, keys *signing.Keyring) ([]keyUse, error) {
-	sealed, err := postgres.Seals(ctx, q)
+	sealed, err := secrets.Seals(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +93,7 @@ func keyUses(ctx context.Context, q postgres.Queryer, keys *signing.Keyring) ([]
 		if i == 0 {
 			use.State = "seals"
 		}
-		if at := slices.IndexFunc(sealed, func(s postgres.SealedWith) bool { return s.KeyID == id }); at >= 0 {
+		if at := slices.IndexFunc(sealed, func(s secrets.SealedWith) bool { return s.KeyID == id }); at >= 0 {
 			use.Secrets, use.Answers = sealed[at].Secrets, sealed[at].Answers
 			sealed = slices.Delete(sealed, at, at+1)
 		}
@@ -137,7 +138,7 @@ func (c *secretsResealCmd) Run(ctx context.Context, e *env) error {
 		_, err = fmt.Fprintf(e.out, "%d values would be sealed with key %s; %d cannot be opened.\n", old, keys.KeyID(), missing)
 		return err
 	}
-	done, err := postgres.Reseal(ctx, pool, keys, func(r postgres.Resealed) {
+	done, err := secrets.Reseal(ctx, pool, keys, func(r secrets.Resealed) {
 		_, _ = fmt.Fprintf(e.errOut, "%d resealed, %d cannot be opened\n", r.Resealed, r.Unopened)
 	})
 	if err != nil {

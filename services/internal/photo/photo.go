@@ -14,7 +14,7 @@ import (
 	"log/slog"
 	"time"
 
-	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/eventlog"
 )
 
 // Config of a Projector.
@@ -55,7 +55,7 @@ func NewProjector(cfg Config) (*Projector, error) {
 func (p *Projector) Run(ctx context.Context) error {
 	done, failing := int64(-1), false
 	for {
-		horizon, err := postgres.AwaitHorizon(ctx, p.cfg.DB, done, p.cfg.Interval, awaitFor)
+		horizon, err := eventlog.AwaitHorizon(ctx, p.cfg.DB, done, p.cfg.Interval, awaitFor)
 		idle := horizon == done
 		if err == nil && !idle {
 			var through int64
@@ -92,11 +92,11 @@ func (p *Projector) Run(ctx context.Context) error {
 // it is. It fails with postgres.ErrLogIncomplete, and nothing is changed,
 // where the beginning of the log has been dropped.
 func (p *Projector) Rebuild(ctx context.Context, progress func(position, end int64)) error {
-	end, err := postgres.Horizon(ctx, p.cfg.DB)
+	end, err := eventlog.Horizon(ctx, p.cfg.DB)
 	if err != nil {
 		return fmt.Errorf("rebuild like counts: %w", err)
 	}
-	if err := postgres.ResetPhotos(ctx, p.cfg.DB); err != nil {
+	if err := ResetPhotos(ctx, p.cfg.DB); err != nil {
 		return fmt.Errorf("rebuild like counts: %w", err)
 	}
 	report := func(through int64) {
@@ -127,7 +127,7 @@ func (p *Projector) Rebuild(ctx context.Context, progress func(position, end int
 // Where another process leads, that is unknown and -1.
 func (p *Projector) catchUp(ctx context.Context, horizon int64, report func(through int64)) (int64, error) {
 	for {
-		through, led, err := postgres.ProjectPhotos(ctx, p.cfg.DB, horizon, p.cfg.Window)
+		through, led, err := ProjectPhotos(ctx, p.cfg.DB, horizon, p.cfg.Window)
 		switch {
 		case err != nil:
 			return 0, fmt.Errorf("project photos: %w", err)

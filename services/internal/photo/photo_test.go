@@ -10,7 +10,6 @@ import (
 
 	"posthorn/migrations/pgtest"
 	"posthorn/services/internal/photo"
-	"posthorn/services/internal/postgres"
 )
 
 func projector(t *testing.T, db *sql.DB) *photo.Projector {
@@ -95,7 +94,7 @@ func TestARebuildBesideARunningProjectorIsRight(t *testing.T) {
 		t.Errorf("%d likes, want 300", likes)
 	}
 	for id, want := range map[string]int64{"1": 300, "gone": 0} {
-		if likes, err := postgres.PhotoLikes(t.Context(), db, id); err != nil || likes != want {
+		if likes, err := photo.Likes(t.Context(), db, id); err != nil || likes != want {
 			t.Errorf("photo %s: %d likes, %v", id, likes, err)
 		}
 	}
@@ -111,7 +110,7 @@ func TestARebuildFromAnIncompleteLogIsRefused(t *testing.T) {
 	if _, err := db.ExecContext(t.Context(), `DROP TABLE posthorn.outbox_000000`); err != nil {
 		t.Fatal(err)
 	}
-	if err := projector(t, db).Rebuild(t.Context(), nil); !errors.Is(err, postgres.ErrLogIncomplete) {
+	if err := projector(t, db).Rebuild(t.Context(), nil); !errors.Is(err, photo.ErrLogIncomplete) {
 		t.Errorf("got %v", err)
 	}
 	if likes := stored(t, db); likes != 3 {

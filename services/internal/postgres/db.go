@@ -1,11 +1,3 @@
-// Package postgres holds the services' SQL: one file for each noun, each
-// statement beside the function that runs it.
-//
-// An exported function runs in a transaction of its own unless it takes a
-// Queryer. Errors of the driver do not leave the package as they are: what is
-// missing is ErrNotFound, what comes of a database that is away, restarting,
-// full or at odds with itself is ErrUnavailable and may be tried again, anything else is wrapped
-// with what was being done.
 package postgres
 
 import (
@@ -119,7 +111,7 @@ func Translate(err error) error {
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound
 	}
-	if unavailable(err) {
+	if Unavailable(err) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	if refused := refusedEvent(err); refused != "" {
@@ -163,7 +155,9 @@ func refusedEvent(err error) string {
 	return ""
 }
 
-func unavailable(err error) bool {
+// Unavailable reports whether an error of the driver is one of a database that
+// cannot be used at the moment.
+func Unavailable(err error) bool {
 	if pqErr, ok := errors.AsType[*pq.Error](err); ok {
 		if refusalOf(pqErr) != "" {
 			return false
@@ -185,25 +179,6 @@ func unavailable(err error) bool {
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
 
-// InTx runs f in a transaction that commits when f returns nil; within Once,
-// in its transaction.
-func InTx(ctx context.Context, db *sql.DB, f func(tx *sql.Tx) error) error {
-	if ok, err := joined(ctx, f); ok {
-		return err
-	}
-	tx, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return Translate(fmt.Errorf("begin transaction: %w", err))
-	}
-	if err := f(tx); err != nil {
-		_ = tx.Rollback() // the connection is dropped where this fails too
-		return Translate(err)
-	}
-	if err := tx.Commit(); err != nil {
-		return Translate(fmt.Errorf("commit: %w", err))
-	}
-	return nil
-}
-
-// interval is a duration as a Postgres interval, to the microsecond.
-func interval(d time.Duration) string { return fmt.Sprintf("%d microseconds", d.Microseconds()) }
+// ErrState is wrapped when something is not in a state in which the change
+// that was asked for is possible.
+var ErrState = errors.New("not possible in this state")

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-
-	"github.com/lib/pq"
 )
 
 // PageBytes is about how much of what is stored one page of a list holds. A
@@ -38,9 +36,9 @@ func pageQuery(query, order string, args int) string {
 		ORDER BY page_rank`
 }
 
-// readPage runs a query that is turned into pages by pageQuery. read reads one
+// ReadPage runs a query that is turned into pages by pageQuery. read reads one
 // row, page_size left out, which has to be the query's last column.
-func readPage[T any](ctx context.Context, q Queryer, what, query, order string, limit int, args []any,
+func ReadPage[T any](ctx context.Context, q Queryer, what, query, order string, limit int, args []any,
 	read func(scan func(...any) error) (T, error),
 ) (page Page[T], err error) {
 	rows, err := q.QueryContext(ctx, pageQuery(query, order, len(args)), append(slices.Clone(args), limit, PageBytes)...)
@@ -68,29 +66,10 @@ func readPage[T any](ctx context.Context, q Queryer, what, query, order string, 
 	return page, nil
 }
 
-// recordSize is about how much a record holds. The length of data is known
-// without reading it.
-const recordSize = `octet_length(data) + octet_length(metadata::text) + octet_length(attributes::text) + octet_length(subject) + 256`
-
-// recordsOfPage reads the records that a query of positions and sizes finds,
-// as far as they fit into a page: the query runs first, so that no data is
-// read that the page has no room for.
-func recordsOfPage(ctx context.Context, q Queryer, what, query string, limit int, args ...any) (page Page[Record], err error) {
-	positions, more, err := fitting(ctx, q, what, query, limit, PageBytes, args...)
-	if err != nil {
-		return page, err
-	}
-	if page.Items, err = recordsAt(ctx, q, what, positions); err != nil {
-		return Page[Record]{}, err
-	}
-	page.More = more
-	return page, nil
-}
-
-// fitting are the first of the positions that a query finds, with their sizes:
+// Fitting are the first of the positions that a query finds, with their sizes:
 // at most limit, and as many as fit into so many bytes. more says that there
 // are others.
-func fitting(ctx context.Context, q Queryer, what, query string, limit, maxBytes int, args ...any) (positions []int64, more bool, err error) {
+func Fitting(ctx context.Context, q Queryer, what, query string, limit, maxBytes int, args ...any) (positions []int64, more bool, err error) {
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, false, Translate(fmt.Errorf("%s: %w", what, err))
@@ -114,15 +93,4 @@ func fitting(ctx context.Context, q Queryer, what, query string, limit, maxBytes
 		return nil, false, fmt.Errorf("%s: %w", what, err)
 	}
 	return positions, more, nil
-}
-
-// recordsAt are the records at the positions, in the order in which the
-// positions are given.
-func recordsAt(ctx context.Context, q Queryer, what string, positions []int64) ([]Record, error) {
-	if len(positions) == 0 {
-		return nil, nil
-	}
-	return queryRecords(ctx, q, what, `
-		SELECT `+recordColumns+` FROM posthorn.outbox JOIN unnest($1::bigint[]) WITH ORDINALITY AS page(position, place) USING (position)
-		ORDER BY place`, pq.Array(positions))
 }

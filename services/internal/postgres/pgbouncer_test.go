@@ -18,6 +18,7 @@ import (
 
 	"posthorn/events"
 	"posthorn/migrations/pgtest"
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/postgres"
 )
 
@@ -137,7 +138,7 @@ func TestPgBouncerPoolingSessionsWorks(t *testing.T) {
 	if err := lead.Release(); err != nil {
 		t.Error(err)
 	}
-	appended, err := postgres.AppendGroup(t.Context(), db, []events.Event{{Type: "a", Data: []byte("1")}, {Type: "b", Data: []byte("2")}})
+	appended, err := eventlog.AppendGroup(t.Context(), db, []events.Event{{Type: "a", Data: []byte("1")}, {Type: "b", Data: []byte("2")}})
 	if err != nil || len(appended) != 2 {
 		t.Errorf("append: %v, %v", appended, err)
 	}

@@ -1,0 +1,450 @@
+package audit
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/ledger"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/subscription"
+)
+
+// Problem is what is wrong with a delivery, or with the lack of one.
+type Problem string
+
+// The problems that Audit finds.
+const (
+	// Lost: owed, and not in the ledger.
+	Lost Problem = "lost"
+	// Stuck: in the ledger, not finished, and overdue or without a next attempt.
+	Stuck Problem = "stuck"
+	// Unproven: delivered, without an attempt in its run that was answered with 2xx.
+	Unproven Problem = "unproven"
+	// Unexpected: in the ledger though nobody owed it and nobody asked for it.
+	Unexpected Problem = "unexpected"
+	// Misrouted: the subscription is of another account than the event.
+	Misrouted Problem = "misrouted"
+	// Quarantine: set aside, and forwarded to nobody until an operator deals with it.
+	Quarantine Problem = "quarantined"
+	// Duplicated: answered with 2xx more than once within a run. A crash can
+	// cause it; it is no breach of what is promised.
+	Duplicated Problem = "duplicated"
+)
+
+// Problems are all of them, the gravest first.
+func Problems() []Problem {
+	return []Problem{Lost, Misrouted, Unexpected, Unproven, Stuck, Quarantine, Duplicated}
+}
+
+// Finding is one delivery with a problem.
+type Finding struct {
+	Problem      Problem
+	Position     int64
+	EventID      string // empty where the log has no such event
+	Subscription subscription.ID
+	// Status, Cause and Run of the delivery; of a lost one Cause is what it
+	// should be and the rest is empty.
+	Status ledger.Status
+	Cause  string
+	Run    int
+	// Repaired: a lost one is in the ledger now, a stuck one has what it lacked.
+	Repaired bool
+}
+
+// Options say what to audit.
+type Options struct {
+	// After and Through bound the positions; Through 0 is the relay's position,
+	// which is never passed: what is above has not been forwarded yet. A negative
+	// one leaves nothing.
+	After, Through int64
+	// Grace is how late an unfinished delivery may be. 10 minutes.
+	Grace time.Duration
+	// Window is how many positions are compared at a time. 50,000.
+	Window int64
+	// Repair enters lost deliveries, due at once, for the sweeper to send, and
+	// gives stuck ones that have no next attempt one.
+	Repair bool
+	// Found gets each finding, in the order of the log, window by window.
+	Found func(Finding) error
+	// Progress, if set, is told after each window how far the audit got.
+	Progress func(through, end int64)
+}
+
+// Report is what an audit came to.
+type Report struct {
+	After, Through int64
+	// Waiting are the events that the relay has not come to.
+	Waiting int64
+	// Events in the range, deliveries that they owed, and rows in the ledger.
+	Events, Owed, Deliveries int64
+	ByStatus                 map[ledger.Status]int64
+	Found                    map[Problem]int64
+	Repaired                 int64
+}
+
+// Run compares the ledger with what the log says should be in it: for each
+// event, one delivery for each subscription that was live and matched at its
+// position. What a subscription was is taken from its records in the log, not
+// from the relay's own tables.
+//
+// Each window is one statement, so one snapshot, and no transaction spans two
+// windows. The session's temporary table holds what the subscriptions were.
+func Run(ctx context.Context, db *sql.DB, o Options) (Report, error) {
+	if o.Grace == 0 {
+		o.Grace = 10 * time.Minute
+	}
+	if o.Window == 0 {
+		o.Window = 50_000
+	}
+	report := Report{ByStatus: map[ledger.Status]int64{}, Found: map[Problem]int64{}}
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return report, postgres.Translate(fmt.Errorf("connect to audit: %w", err))
+	}
+	defer func() { _ = conn.Close() }()
+
+	// The position comes first: all that the relay owed up to it is committed.
+	relayed, err := eventlog.RelayPosition(ctx, conn)
+	if err != nil {
+		return report, err
+	}
+	if err := auditRange(ctx, conn, o, relayed, &report); err != nil {
+		return report, err
+	}
+	if report.After >= report.Through {
+		return report, nil
+	}
+	if err := auditStates(ctx, conn, report.Through); err != nil {
+		return report, err
+	}
+	defer func() {
+		_, _ = conn.ExecContext(context.WithoutCancel(ctx), `DROP TABLE IF EXISTS pg_temp.audit_states`) // the session may be gone
+	}()
+	for after := report.After; after < report.Through; {
+		through := min(after+o.Window, report.Through)
+		if err := auditWindow(ctx, conn, o, after, through, &report); err != nil {
+			return report, postgres.Translate(err)
+		}
+		if o.Progress != nil {
+			o.Progress(through, report.Through)
+		}
+		after = through
+	}
+	return report, nil
+}
+
+// auditRange settles what is audited and counts what is waiting.
+func auditRange(ctx context.Context, conn *sql.Conn, o Options, relayed int64, report *Report) error {
+	end := o.Through
+	if end == 0 {
+		end = math.MaxInt64
+	}
+	var first int64
+	if err := conn.QueryRowContext(ctx, `
+		SELECT coalesce((SELECT position FROM posthorn.outbox ORDER BY position LIMIT 1), 1)`).Scan(&first); err != nil {
+		return postgres.Translate(fmt.Errorf("find the beginning of the log: %w", err))
+	}
+	report.After, report.Through = max(o.After, first-1), max(min(end, relayed), 0)
+	err := conn.QueryRowContext(ctx, `
+		SELECT count(*) FROM posthorn.outbox WHERE position > $1 AND position <= $2 AND kind <> 'subscription'`,
+		max(relayed, o.After), end).Scan(&report.Waiting)
+	if err != nil {
+		return postgres.Translate(fmt.Errorf("count waiting events: %w", err))
+	}
+	return nil
+}
+
+// auditStates lays out what each subscription was, and from where to where,
+// both excluded. A record that cannot be read is passed over, as the relay does.
+func auditStates(ctx context.Context, conn *sql.Conn, through int64) error {
+	if _, err := conn.ExecContext(ctx, `DROP TABLE IF EXISTS pg_temp.audit_states`); err != nil {
+		return postgres.Translate(fmt.Errorf("prepare audit: %w", err))
+	}
+	if _, err := conn.ExecContext(ctx, `
+		CREATE TEMPORARY TABLE audit_states (
+			subscription_id uuid, account text, event_types text[], status text, above bigint, before bigint)`); err != nil {
+		return postgres.Translate(fmt.Errorf("prepare audit: %w", err))
+	}
+	for after, more := int64(0), true; more; {
+		var err error
+		if after, more, err = auditRecords(ctx, conn, after, through); err != nil {
+			return postgres.Translate(err)
+		}
+	}
+	// One record's end is the next one's position.
+	if _, err := conn.ExecContext(ctx, `
+		WITH ends AS (
+			SELECT ctid AS at, lead(above) OVER (PARTITION BY subscription_id ORDER BY above) AS before FROM pg_temp.audit_states
+		)
+		UPDATE pg_temp.audit_states s SET before = ends.before FROM ends WHERE s.ctid = ends.at AND ends.before IS NOT NULL`); err != nil {
+		return postgres.Translate(fmt.Errorf("order subscription records: %w", err))
+	}
+	if _, err := conn.ExecContext(ctx, `ANALYZE pg_temp.audit_states`); err != nil {
+		return postgres.Translate(fmt.Errorf("prepare audit: %w", err))
+	}
+	return nil
+}
+
+// auditRecords copies a page of the subscriptions' records into the table.
+func auditRecords(ctx context.Context, conn *sql.Conn, after, through int64) (last int64, more bool, err error) {
+	const page = 5000
+	var (
+		positions                      []int64
+		ids, accounts, types, statuses []string
+	)
+	rows, err := conn.QueryContext(ctx, `
+		SELECT position, kind, account, subject, data FROM posthorn.outbox
+		WHERE kind = 'subscription' AND kind <> 'event' AND position > $1 AND position <= $2 ORDER BY position LIMIT $3`,
+		after, through, page)
+	if err != nil {
+		return 0, false, fmt.Errorf("read subscription records: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	n := 0
+	for ; rows.Next(); n++ {
+		var r eventlog.Record
+		if err := rows.Scan(&last, &r.Kind, &r.Account, &r.Subject, &r.Data); err != nil {
+			return 0, false, fmt.Errorf("read subscription record: %w", err)
+		}
+		record, err := r.Change()
+		if err != nil {
+			continue
+		}
+		patterns, err := json.Marshal(record.EventTypes)
+		if err != nil {
+			return 0, false, fmt.Errorf("encode event types: %w", err)
+		}
+		positions, ids, accounts = append(positions, last), append(ids, record.ID.UUID()), append(accounts, record.Account)
+		types, statuses = append(types, string(patterns)), append(statuses, string(record.Status))
+	}
+	if err := rows.Err(); err != nil {
+		return 0, false, fmt.Errorf("read subscription records: %w", err)
+	}
+	if _, err := conn.ExecContext(ctx, `
+		INSERT INTO pg_temp.audit_states (subscription_id, account, event_types, status, above, before)
+		SELECT r.id, r.account, ARRAY(SELECT jsonb_array_elements_text(CASE jsonb_typeof(r.types) WHEN 'array' THEN r.types ELSE '[]' END)),
+		       r.status, r.position, $6
+		FROM unnest($1::uuid[], $2::text[], $3::jsonb[], $4::text[], $5::bigint[]) AS r(id, account, types, status, position)`,
+		pq.Array(ids), pq.Array(accounts), pq.Array(types), pq.Array(statuses), pq.Array(positions), int64(math.MaxInt64)); err != nil {
+		return 0, false, fmt.Errorf("keep subscription records: %w", err)
+	}
+	return last, n == page, nil
+}
+
+// auditStatement compares one window. Patterns are matched once for each type
+// in the window, not for each event. $1 and $2 bound it, $3 is the grace.
+const auditStatement = `
+	WITH happened AS MATERIALIZED (
+		SELECT position, kind, id, account, type, CASE WHEN kind = 'test' THEN metadata ->> '` + subscription.TestTarget + `' END AS target
+		FROM posthorn.outbox WHERE position > $1 AND position <= $2 AND kind <> 'subscription'
+	), aside AS MATERIALIZED (
+		SELECT position, event_id, status FROM posthorn.quarantine
+		WHERE position > $1 AND position <= $2 AND status IN ('held', 'dropped')
+	), types AS (
+		SELECT DISTINCT account, type FROM happened WHERE kind = 'event'
+	), wanted AS MATERIALIZED (
+		SELECT t.account, t.type, s.subscription_id, s.above, s.before
+		FROM types t JOIN pg_temp.audit_states s ON s.account = t.account
+		WHERE s.status IN ('active', 'paused') AND s.above < $2 AND s.before > $1
+		  AND EXISTS (SELECT 1 FROM unnest(s.event_types) AS p WHERE posthorn.type_matches(p, t.type))
+	), owed AS MATERIALIZED (
+		SELECT h.position, w.subscription_id, 'live' AS cause
+		FROM happened h JOIN wanted w ON w.account = h.account AND w.type = h.type AND h.position > w.above AND h.position < w.before
+		WHERE h.kind = 'event' AND NOT EXISTS (SELECT FROM aside a WHERE a.position = h.position)
+		UNION ALL
+		SELECT h.position, s.subscription_id, 'test'
+		FROM happened h JOIN pg_temp.audit_states s
+		  ON h.target = 'sub_' || s.subscription_id::text AND h.position > s.above AND h.position < s.before
+		WHERE h.kind = 'test' AND s.status <> 'deleted' AND NOT EXISTS (SELECT FROM aside a WHERE a.position = h.position)
+	), entered AS MATERIALIZED (
+		SELECT position, subscription_id, event_id, status, cause, run, next_attempt_at, claimed_until, created_at
+		FROM posthorn.deliveries WHERE position > $1 AND position <= $2
+	), tried AS MATERIALIZED (
+		SELECT position, subscription_id, run, count(*) FILTER (WHERE error_class = 'ok') AS ok
+		FROM posthorn.attempts WHERE position > $1 AND position <= $2
+		GROUP BY position, subscription_id, run
+	), compared AS (
+		SELECT coalesce(w.position, d.position) AS position, coalesce(w.subscription_id, d.subscription_id) AS subscription_id,
+		       coalesce(d.status, '') AS status, coalesce(d.cause, w.cause) AS cause, coalesce(d.run, 0) AS run,
+		       CASE
+		           WHEN d.position IS NULL THEN 'lost'
+		           WHEN s.account <> h.account THEN 'misrouted'
+		           WHEN s.id IS NULL OR h.id IS NULL OR d.event_id <> h.id THEN 'unexpected'
+		           WHEN w.position IS NULL AND d.run = 0 AND d.cause NOT IN ('replay', 'redrive') THEN 'unexpected'
+		           WHEN d.status = 'delivered' AND coalesce(t.ok, 0) = 0 THEN 'unproven'
+		           WHEN d.status NOT IN ('pending', 'retrying') THEN NULL
+		           WHEN d.next_attempt_at IS NULL THEN 'stuck'
+		           -- Paused or disabled they wait, and after that they are given time
+		           -- again. Of a deleted one nothing is pending.
+		           WHEN coalesce(r.status, 'active') = 'active' AND coalesce(d.claimed_until, '-infinity') < clock_timestamp()
+		            AND greatest(d.next_attempt_at, s.updated_at, d.created_at) < clock_timestamp() - $3::interval THEN 'stuck'
+		       END AS problem
+		FROM owed w FULL JOIN entered d ON d.position = w.position AND d.subscription_id = w.subscription_id
+		LEFT JOIN happened h ON h.position = coalesce(w.position, d.position)
+		LEFT JOIN posthorn.subscriptions s ON s.id = coalesce(w.subscription_id, d.subscription_id)
+		LEFT JOIN posthorn.routes r ON r.subscription_id = d.subscription_id
+		LEFT JOIN tried t ON t.position = d.position AND t.subscription_id = d.subscription_id AND t.run = d.run
+	), found AS (
+		SELECT position, subscription_id, status, cause, run, problem FROM compared WHERE problem IS NOT NULL
+		UNION ALL
+		SELECT position, subscription_id, coalesce(d.status, ''), coalesce(d.cause, ''), t.run, 'duplicated'
+		FROM tried t LEFT JOIN entered d USING (position, subscription_id) WHERE t.ok > 1
+		UNION ALL
+		SELECT position, NULL, '', '', 0, 'quarantined' FROM aside WHERE status = 'held'
+	), totals AS (
+		SELECT (SELECT count(*) FROM happened) AS events, (SELECT count(*) FROM owed) AS owed,
+		       count(*) FILTER (WHERE status = 'pending') AS pending, count(*) FILTER (WHERE status = 'retrying') AS retrying,
+		       count(*) FILTER (WHERE status = 'delivered') AS delivered, count(*) FILTER (WHERE status = 'dead') AS dead,
+		       count(*) FILTER (WHERE status = 'cancelled') AS cancelled
+		FROM entered
+	)
+	SELECT t.events, t.owed, t.pending, t.retrying, t.delivered, t.dead, t.cancelled,
+	       coalesce(f.problem, ''), coalesce(f.position, 0), coalesce(h.id, a.event_id, ''),
+	       coalesce(f.subscription_id, '00000000-0000-0000-0000-000000000000'), f.status, f.cause, coalesce(f.run, 0)
+	FROM totals t LEFT JOIN found f ON true LEFT JOIN happened h ON h.position = f.position
+	LEFT JOIN aside a ON a.position = f.position
+	ORDER BY f.position, f.subscription_id, f.problem`
+
+func auditWindow(ctx context.Context, conn *sql.Conn, o Options, after, through int64, report *Report) error {
+	var findings []Finding
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("begin window: %w", err)
+	}
+	defer func() { _ = tx.Rollback() }() // after the commit it does nothing
+	// A window is a range of keys in each table: whatever the statistics say,
+	// neither reading whole partitions nor looping over a window pays.
+	if _, err := tx.ExecContext(ctx, `
+		SELECT set_config('enable_seqscan', 'off', true), set_config('enable_nestloop', 'off', true),
+		       set_config('jit', 'off', true), set_config('work_mem', '64MB', true)`); err != nil {
+		return fmt.Errorf("prepare window: %w", err)
+	}
+	if findings, err = compareWindow(ctx, tx, o, after, through, report); err != nil {
+		return err
+	}
+	if o.Repair {
+		n, err := repairTx(ctx, tx, findings)
+		if err != nil {
+			return err
+		}
+		report.Repaired += n
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit window: %w", err)
+	}
+	for _, f := range findings {
+		report.Found[f.Problem]++
+		if o.Found == nil {
+			continue
+		}
+		if err := o.Found(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func compareWindow(ctx context.Context, tx *sql.Tx, o Options, after, through int64, report *Report) (findings []Finding, err error) {
+	rows, err := tx.QueryContext(ctx, auditStatement, after, through, postgres.Interval(o.Grace))
+	if err != nil {
+		return nil, fmt.Errorf("compare log and ledger: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for first := true; rows.Next(); first = false {
+		var (
+			f                                           Finding
+			id                                          uuid.UUID
+			status, cause                               sql.NullString
+			events, owed                                int64
+			pending, retrying, delivered, dead, canceld int64
+		)
+		if err := rows.Scan(&events, &owed, &pending, &retrying, &delivered, &dead, &canceld,
+			&f.Problem, &f.Position, &f.EventID, &id, &status, &cause, &f.Run); err != nil {
+			return nil, fmt.Errorf("read finding: %w", err)
+		}
+		if first {
+			report.Events += events
+			report.Owed += owed
+			report.Deliveries += pending + retrying + delivered + dead + canceld
+			for s, n := range map[ledger.Status]int64{
+				ledger.Pending: pending, ledger.Retrying: retrying, ledger.Delivered: delivered, ledger.Dead: dead, ledger.Cancelled: canceld,
+			} {
+				report.ByStatus[s] += n
+			}
+		}
+		if f.Problem == "" {
+			continue // the row of a window without findings
+		}
+		f.Status, f.Cause = ledger.Status(status.String), cause.String
+		if id != uuid.Nil {
+			f.Subscription = subscription.FromUUID(id)
+		}
+		findings = append(findings, f)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("compare log and ledger: %w", err)
+	}
+	return findings, nil
+}
+
+// repairTx enters lost deliveries as the relay would have, due now, and gives
+// stuck ones what they lack: a next attempt, or their end where the
+// subscription is gone. It marks what it mended.
+func repairTx(ctx context.Context, tx *sql.Tx, findings []Finding) (repaired int64, err error) {
+	var (
+		indexes, positions  []int64
+		ids, events, causes []string
+	)
+	for i, f := range findings {
+		if f.Problem == Lost || f.Problem == Stuck {
+			indexes, positions = append(indexes, int64(i)), append(positions, f.Position)
+			ids, events, causes = append(ids, f.Subscription.UUID()), append(events, f.EventID), append(causes, f.Cause)
+		}
+	}
+	if len(indexes) == 0 {
+		return 0, nil
+	}
+	rows, err := tx.QueryContext(ctx, `
+		WITH given AS MATERIALIZED (
+			SELECT g.*, r.subscription_id IS NOT NULL AS live
+			FROM unnest($1::bigint[], $2::bigint[], $3::uuid[], $4::text[], $5::text[]) AS g(index, position, subscription_id, event_id, cause)
+			LEFT JOIN posthorn.routes r USING (subscription_id)
+		), mended AS (
+			INSERT INTO posthorn.deliveries AS d (position, subscription_id, event_id, cause, status, next_attempt_at, finished_at)
+			SELECT position, subscription_id, event_id, cause, CASE WHEN live THEN 'pending' ELSE 'cancelled' END,
+			       CASE WHEN live THEN clock_timestamp() END, CASE WHEN NOT live THEN clock_timestamp() END
+			FROM given ORDER BY position, subscription_id
+			ON CONFLICT (position, subscription_id) DO UPDATE
+			SET status = CASE WHEN excluded.status = 'cancelled' THEN 'cancelled' ELSE d.status END,
+			    next_attempt_at = excluded.next_attempt_at, finished_at = excluded.finished_at
+			WHERE d.status IN ('pending', 'retrying') AND (d.next_attempt_at IS NULL OR excluded.status = 'cancelled')
+			RETURNING d.position, d.subscription_id
+		)
+		SELECT g.index FROM given g JOIN mended USING (position, subscription_id)`,
+		pq.Array(indexes), pq.Array(positions), pq.Array(ids), pq.Array(events), pq.Array(causes))
+	if err != nil {
+		return 0, fmt.Errorf("repair: %w", err)
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var i int
+		if err := rows.Scan(&i); err != nil {
+			return 0, fmt.Errorf("read what was repaired: %w", err)
+		}
+		findings[i].Repaired = true
+		repaired++
+	}
+	if err := rows.Err(); err != nil {
+		return 0, fmt.Errorf("repair: %w", err)
+	}
+	return repaired, nil
+}

@@ -1,0 +1,184 @@
+package eventlog
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/lib/pq"
+
+	"posthorn/events"
+	"posthorn/services/internal/postgres"
+)
+
+// Slice selects records of the log; the zero value of a field selects all.
+type Slice struct {
+	// After and Through bound the positions; Through is included and, to miss
+	// nothing that commits late, no higher than the horizon.
+	After, Through int64
+	// Since and Until bound the time of recording: from Since on, before Until.
+	Since, Until time.Time
+	Account      string
+	Kinds        []Kind
+	Types        []events.Pattern
+	Subjects     []string
+	IDs          []string
+}
+
+// One read of a slice goes through so many positions, and holds so many
+// records and about so many bytes of data.
+const (
+	slicePositions = 20_000
+	sliceRecords   = 500
+	sliceBytes     = 8 << 20
+)
+
+// conditions are the slice as conditions on a row of the log, the bounds of
+// the position as $1 and $2.
+func (s Slice) conditions() (where string, args []any) {
+	all := []string{"position > $1", "position <= $2"}
+	args = []any{s.After, s.Through}
+	and := func(condition string, arg any) {
+		args = append(args, arg)
+		all = append(all, strings.ReplaceAll(condition, "?", "$"+strconv.Itoa(len(args))))
+	}
+	if !s.Since.IsZero() {
+		and("recorded_at >= ?", s.Since)
+	}
+	if !s.Until.IsZero() {
+		and("recorded_at < ?", s.Until)
+	}
+	if s.Account != "" {
+		and("account = ?", s.Account)
+	}
+	if len(s.Kinds) > 0 {
+		and("kind = ANY (?)", pq.Array(s.Kinds))
+	}
+	if len(s.IDs) > 0 {
+		and("id = ANY (?)", pq.Array(s.IDs))
+	}
+	if len(s.Subjects) > 0 {
+		and("subject = ANY (?) AND subject <> ''", pq.Array(s.Subjects))
+	}
+	if len(s.Types) > 0 {
+		if slices.ContainsFunc(s.Types, func(p events.Pattern) bool { return !p.Exact() }) {
+			and("EXISTS (SELECT 1 FROM unnest(?::text[]) AS p WHERE posthorn.type_matches(p, type))", pq.Array(s.Types))
+		} else {
+			and("type = ANY (?)", pq.Array(s.Types))
+		}
+	}
+	return strings.Join(all, " AND "), args
+}
+
+// ReadSlice reads the first records of the slice, in the order of the log, and
+// says up to which position it came: the next read goes on after that, and the
+// slice is read when it is Through. It may return no records and yet not be at
+// the end.
+//
+// As for any reader of the log, a closed range of positions bounds the work.
+// What an index leads to is bounded by the number of records instead.
+func ReadSlice(ctx context.Context, q postgres.Queryer, s Slice, limit int) (records []Record, reached int64, err error) {
+	reached = s.Through
+	if len(s.IDs) == 0 && len(s.Subjects) == 0 && s.Through-s.After > slicePositions {
+		reached = s.After + slicePositions
+	}
+	if reached <= s.After {
+		return nil, s.After, nil
+	}
+	limit = min(limit, sliceRecords)
+	part := s
+	part.Through = reached
+	where, args := part.conditions()
+	args = append(args, limit+1)
+	const what = "read slice of the log"
+	positions, more, err := postgres.Fitting(ctx, q, what, `SELECT position, `+recordSize+` FROM posthorn.outbox
+		WHERE `+where+` ORDER BY position LIMIT $`+strconv.Itoa(len(args)), limit, sliceBytes, args...)
+	if err != nil {
+		return nil, s.After, err
+	}
+	if records, err = recordsAt(ctx, q, what, positions); err != nil {
+		return nil, s.After, err
+	}
+	if more {
+		reached = positions[len(positions)-1]
+	}
+	return records, reached, nil
+}
+
+// EndOfSlice reads the last records of the slice, in the order of the log, and
+// hands them to each in parts of about sliceBytes.
+func EndOfSlice(ctx context.Context, q postgres.Queryer, s Slice, limit int, each func([]Record) error) error {
+	where, args := s.conditions()
+	args = append(args, limit)
+	const what = "read end of the log"
+	positions, _, err := postgres.Fitting(ctx, q, what, `SELECT position, 0 FROM posthorn.outbox
+		WHERE `+where+` ORDER BY position DESC LIMIT $`+strconv.Itoa(len(args)), limit, math.MaxInt, args...)
+	if err != nil {
+		return err
+	}
+	slices.Reverse(positions)
+	for len(positions) > 0 {
+		ahead := positions[:min(len(positions), sliceRecords)]
+		part, _, err := postgres.Fitting(ctx, q, what, `SELECT position, `+recordSize+` FROM posthorn.outbox
+			WHERE position = ANY ($1) ORDER BY position`, len(ahead), sliceBytes, pq.Array(ahead))
+		if err != nil {
+			return err
+		}
+		records, err := recordsAt(ctx, q, what, part)
+		if err != nil {
+			return err
+		}
+		if err := each(records); err != nil {
+			return err
+		}
+		positions = positions[max(len(part), 1):]
+	}
+	return nil
+}
+
+// CountSlice counts the records of the slice.
+func CountSlice(ctx context.Context, q postgres.Queryer, s Slice) (n int64, err error) {
+	where, args := s.conditions()
+	if err := q.QueryRowContext(ctx, `SELECT count(*) FROM posthorn.outbox WHERE `+where, args...).Scan(&n); err != nil {
+		return 0, postgres.Translate(fmt.Errorf("count slice of the log: %w", err))
+	}
+	return n, nil
+}
+
+// ByIDs are the events of the account with these ids, by id. Where an id
+// is there more than once, which only a producer of its own can bring about,
+// it is the first one.
+func ByIDs(ctx context.Context, q postgres.Queryer, account string, ids []string) (map[string]Record, error) {
+	records, err := queryRecords(ctx, q, "look for events", `SELECT `+recordColumns+` FROM posthorn.outbox
+		WHERE id = ANY ($1) AND account = $2 AND kind <> 'subscription' ORDER BY position DESC`, pq.Array(ids), account)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]Record, len(records))
+	for _, r := range records {
+		found[r.ID] = r
+	}
+	return found, nil
+}
+
+// Bounds are the positions of a stretch of the log from one place to another,
+// after the first and through the second, in what is settled now. It is wide
+// enough for records whose times are not quite in the order of their
+// positions, so whoever names times has to look at those of the records too.
+func Bounds(ctx context.Context, q postgres.Queryer, from, to Place) (after, through int64, err error) {
+	horizon, err := Horizon(ctx, q)
+	if err != nil {
+		return 0, 0, err
+	}
+	if after, err = from.After(ctx, q, horizon); err != nil {
+		return 0, 0, err
+	}
+	if through, err = to.through(ctx, q, horizon); err != nil {
+		return 0, 0, err
+	}
+	return after, max(through, after), nil
+}

@@ -1,0 +1,122 @@
+package idempotency
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"posthorn/services/internal/postgres"
+)
+
+// KeepRequests is how long the answer to an idempotent request is kept.
+const KeepRequests = 24 * time.Hour
+
+var (
+	// ErrKeyBusy is returned by Once while another request with the key is in
+	// flight.
+	ErrKeyBusy = errors.New("a request with this key is in flight")
+	// ErrKeyReused is returned by Once when the key was used with another
+	// request.
+	ErrKeyReused = errors.New("the key was used with another request")
+)
+
+// IdempotentRequest is a request under a key that its client chose.
+type IdempotentRequest struct {
+	Account, Key string
+	// Fingerprint tells whether two requests are the same.
+	Fingerprint []byte
+}
+
+// AssociatedData binds the sealed answer to the request.
+func (r IdempotentRequest) AssociatedData() []byte {
+	return []byte("idempotent request " + r.Account + "/" + r.Key)
+}
+
+// Answer is what a request came to. Sealed is not looked into.
+type Answer struct {
+	Status int
+	Sealed []byte
+}
+
+// idempotencyLocks is the class of the advisory locks of keys. They have two
+// keys, which sets them apart from those of the log's appenders.
+const idempotencyLocks = 0x5048
+
+// Once does what a request asks for, unless that was done before: then it
+// returns the answer of that time, and replayed.
+//
+// The request's own work and its row here are one transaction, which the
+// functions of this package find in the context that do gets. So there is no
+// moment at which a crash leaves one without the other: before the commit
+// nothing has happened and the lock on the key is gone with the connection,
+// after it the answer is there. An error of do undoes what it did, and the key
+// is free again.
+func Once(ctx context.Context, db *sql.DB, r IdempotentRequest, do func(ctx context.Context) (Answer, error)) (a Answer, replayed bool, err error) {
+	err = postgres.CommitTx(ctx, db, func(tx *sql.Tx) error {
+		var free bool
+		if err := tx.QueryRowContext(ctx, `SELECT pg_try_advisory_xact_lock($1, hashtext($2 || '/' || $3))`,
+			idempotencyLocks, r.Account, r.Key).Scan(&free); err != nil {
+			return fmt.Errorf("lock key: %w", err)
+		}
+		if !free {
+			return ErrKeyBusy
+		}
+		// In a statement after the lock, so that it sees what the holder
+		// before has committed.
+		var fingerprint []byte
+		err := tx.QueryRowContext(ctx, `
+			SELECT fingerprint, status, answer FROM posthorn.idempotent_requests
+			WHERE account = $1 AND key = $2 AND created_at > clock_timestamp() - $3::interval`,
+			r.Account, r.Key, postgres.Interval(KeepRequests)).Scan(&fingerprint, &a.Status, &a.Sealed)
+		switch {
+		case err == nil && bytes.Equal(fingerprint, r.Fingerprint):
+			replayed = true
+			return nil
+		case err == nil:
+			return ErrKeyReused
+		case !errors.Is(err, sql.ErrNoRows):
+			return fmt.Errorf("look for key: %w", err)
+		}
+		if a, err = do(postgres.WithTx(ctx, tx)); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `
+			INSERT INTO posthorn.idempotent_requests (account, key, fingerprint, status, answer) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (account, key) DO UPDATE SET fingerprint = excluded.fingerprint, status = excluded.status,
+			    answer = excluded.answer, created_at = excluded.created_at`,
+			r.Account, r.Key, r.Fingerprint, a.Status, a.Sealed); err != nil {
+			return fmt.Errorf("keep answer: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return Answer{}, false, err
+	}
+	return a, replayed, nil
+}
+
+// ForgetRequests forgets requests that are older than KeepRequests, and
+// returns how many.
+func ForgetRequests(ctx context.Context, q postgres.Queryer) (forgotten int64, err error) {
+	const batch = 1000
+	for {
+		result, err := q.ExecContext(ctx, `
+			DELETE FROM posthorn.idempotent_requests WHERE (account, key) IN (
+				SELECT account, key FROM posthorn.idempotent_requests
+				WHERE created_at < clock_timestamp() - $1::interval ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)`,
+			postgres.Interval(KeepRequests), batch)
+		if err != nil {
+			return forgotten, postgres.Translate(fmt.Errorf("forget requests: %w", err))
+		}
+		n, err := result.RowsAffected()
+		if err != nil {
+			return forgotten, fmt.Errorf("forget requests: %w", err)
+		}
+		if forgotten += n; n < batch {
+			return forgotten, nil
+		}
+	}
+}

@@ -1,0 +1,49 @@
+package ledger
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/lib/pq"
+
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/subscription"
+)
+
+// Runs says of which deliveries a new run begins, and why.
+type Runs struct {
+	Cause string
+	// OnlyDead: those that are dead, and with OrWaiting those that wait for a
+	// retry. Otherwise every delivery that is not in flight, and new ones.
+	OnlyDead, OrWaiting bool
+}
+
+// BeginRunsTx begins a new run of deliveries to a subscription of the events at
+// the positions, and returns those that are due by it, in position order.
+func BeginRunsTx(ctx context.Context, tx *sql.Tx, id subscription.ID, positions []int64, r Runs) (due []Due, err error) {
+	if len(positions) == 0 {
+		return nil, nil
+	}
+	rows, err := tx.QueryContext(ctx, `
+		WITH begun AS (
+			INSERT INTO posthorn.deliveries AS d (position, subscription_id, event_id, status, cause, run, next_attempt_at)
+			SELECT o.position, $2, o.id, 'pending', $3, 1, clock_timestamp() + $4::interval
+			FROM posthorn.outbox o WHERE o.position = ANY ($1) ORDER BY o.position
+			ON CONFLICT (position, subscription_id) DO UPDATE
+			SET status = 'pending', cause = excluded.cause, run = d.run + 1, attempts = 0, next_attempt_at = excluded.next_attempt_at,
+			    claimed_until = NULL, last_status = NULL, last_error = NULL, finished_at = NULL
+			WHERE d.status = 'dead' OR d.status IN ('delivered', 'cancelled') AND NOT $5 OR `+Waiting+` AND (NOT $5 OR $6)
+			RETURNING d.position, d.run
+		)
+		SELECT o.position, o.kind, o.id, o.account, o.type, o.subject, o.data, o.metadata, o.attributes, o.occurred_at, o.recorded_at,
+		       begun.run, 0, $3
+		FROM begun JOIN posthorn.outbox o USING (position) ORDER BY o.position`,
+		pq.Array(positions), id.UUID(), r.Cause, postgres.Interval(SweepGrace), r.OnlyDead, r.OrWaiting)
+	if err != nil {
+		return nil, postgres.Translate(fmt.Errorf("begin runs: %w", err))
+	}
+	defer func() { err = postgres.Translate(errors.Join(err, rows.Close())) }()
+	return scanDue(rows)
+}

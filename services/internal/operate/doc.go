@@ -1,0 +1,7 @@
+// Package operate has the verbs that the API, the command line and other front
+// ends share. A verb may need several of the nouns' packages, which do not know
+// one another.
+//
+// It promises that a verb that changes something does so in one transaction, or
+// names its crash window. Errors are those of the packages that it uses.
+package operate

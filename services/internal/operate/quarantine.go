@@ -1,0 +1,52 @@
+package operate
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"posthorn/services/internal/audit"
+	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/subscription"
+)
+
+// ReleaseQuarantined takes a record up again that was set aside. An event that
+// was held is owed, from now on, to the subscriptions that were live at its
+// position; a change of a subscription is told of anew, as the subscription is
+// now. One that was rerouted has its deliveries and only leaves the list. It
+// returns ErrUnfit where the record still cannot be forwarded, and ErrState
+// where it is not set aside.
+func ReleaseQuarantined(ctx context.Context, db *sql.DB, position int64) (eventlog.Quarantined, error) {
+	held, err := eventlog.QuarantinedAt(ctx, db, position)
+	if err != nil {
+		return held, err
+	}
+	if held.Status == eventlog.Released {
+		return held, fmt.Errorf("%w: record %d was released already", postgres.ErrState, position)
+	}
+	if held.Status != eventlog.Rerouted {
+		record, err := eventlog.At(ctx, db, position)
+		if err == nil {
+			err = record.Check()
+		}
+		if err != nil {
+			return held, err
+		}
+		if record.Kind == eventlog.KindSubscription {
+			_, err := subscription.Update(ctx, db, record.Account, subscription.ID(record.Subject),
+				func(*subscription.Subscription) error { return nil })
+			if err != nil {
+				return held, fmt.Errorf("tell of %s anew: %w", record.Subject, err)
+			}
+		}
+	}
+	released, err := eventlog.MoveQuarantined(ctx, db, position, held.Status, eventlog.Released)
+	if err != nil || held.Status == eventlog.Rerouted || held.Kind == eventlog.KindSubscription {
+		return released, err
+	}
+	// Crash window: the record counts as forwarded and its deliveries are not
+	// in the ledger. An audit finds them lost, and repairs them.
+	_, err = audit.Run(ctx, db, audit.Options{After: position - 1, Through: position, Repair: true})
+	return released, err
+}

@@ -1,0 +1,159 @@
+package relay
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+	"github.com/lib/pq"
+
+	"posthorn/events"
+	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/ledger"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/subscription"
+)
+
+// ErrFenced is returned by Advance when the position is no longer where the
+// caller left it: another relay has taken over.
+var ErrFenced = errors.New("another relay has moved the position")
+
+// Route is what the relay knows of a subscription as of its position.
+type Route struct {
+	ID         subscription.ID
+	Account    string
+	EventTypes []events.Pattern
+	Status     subscription.Status
+	// Since is the position of the record that created it.
+	Since int64
+}
+
+// Progress is what the relay did with the log above From, through Through.
+type Progress struct {
+	From, Through int64
+	Owed          []ledger.Owed
+	// Changed routes, as they are now; those with the status deleted go.
+	Changed []Route
+	// SetAside are records that could not be forwarded as they should.
+	SetAside []eventlog.Quarantined
+}
+
+// Routes are the subscriptions as of the relay's position.
+func Routes(ctx context.Context, q postgres.Queryer) (routes []Route, err error) {
+	rows, err := q.QueryContext(ctx, `
+		SELECT subscription_id, account, event_types, status, since FROM posthorn.routes ORDER BY subscription_id`)
+	if err != nil {
+		return nil, postgres.Translate(fmt.Errorf("read routes: %w", err))
+	}
+	defer func() { err = postgres.Translate(errors.Join(err, rows.Close())) }()
+	for rows.Next() {
+		var (
+			r     Route
+			id    uuid.UUID
+			types []string
+		)
+		if err := rows.Scan(&id, &r.Account, pq.Array(&types), &r.Status, &r.Since); err != nil {
+			return nil, fmt.Errorf("read route: %w", err)
+		}
+		r.ID = subscription.FromUUID(id)
+		for _, t := range types {
+			r.EventTypes = append(r.EventTypes, events.Pattern(t))
+		}
+		routes = append(routes, r)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read routes: %w", err)
+	}
+	return routes, nil
+}
+
+// Advance enters in the ledger what is owed and moves the relay's position,
+// in one transaction, and only if the position is still where it was.
+// A delivery that was finished before this commits is left as it is.
+func Advance(ctx context.Context, conn *sql.Conn, p Progress) error {
+	if len(p.Changed) == 0 && len(p.SetAside) == 0 {
+		return advanceAlone(ctx, conn, p)
+	}
+	tx, err := conn.BeginTx(ctx, nil)
+	if err != nil {
+		return postgres.Translate(fmt.Errorf("begin to advance: %w", err))
+	}
+	if err := advanceTx(ctx, tx, p); err != nil {
+		_ = tx.Rollback() // a connection that cannot is dropped
+		return postgres.Translate(err)
+	}
+	if err := tx.Commit(); err != nil {
+		return postgres.Translate(fmt.Errorf("commit the relay's position: %w", err))
+	}
+	return nil
+}
+
+// advanceAlone is Advance in one statement, for where no route has changed.
+func advanceAlone(ctx context.Context, q postgres.Queryer, p Progress) error {
+	var moved int
+	err := q.QueryRowContext(ctx, `
+		WITH moved AS (
+			UPDATE posthorn.readers SET position = $7, updated_at = clock_timestamp()
+			WHERE name = 'relay' AND position = $6 RETURNING 1
+		), entered AS (`+ledger.EnterWhere(`WHERE EXISTS (SELECT FROM moved)`)+`)
+		SELECT count(*) FROM moved`, append(ledger.EnterArgs(p.Owed), p.From, p.Through)...).Scan(&moved)
+	if err != nil {
+		return postgres.Translate(fmt.Errorf("advance: %w", err))
+	}
+	if moved != 1 {
+		return ErrFenced
+	}
+	return nil
+}
+
+func advanceTx(ctx context.Context, tx *sql.Tx, p Progress) error {
+	// In this order: what is owed is entered by the routes as they are changed.
+	if err := advanceAlone(ctx, tx, Progress{From: p.From, Through: p.Through}); err != nil {
+		return err
+	}
+	if err := eventlog.SetAside(ctx, tx, p.SetAside...); err != nil {
+		return err
+	}
+	for _, r := range p.Changed {
+		if err := changeRouteTx(ctx, tx, r); err != nil {
+			return err
+		}
+	}
+	if len(p.Owed) > 0 {
+		if _, err := tx.ExecContext(ctx, ledger.EnterWhere(""), ledger.EnterArgs(p.Owed)...); err != nil {
+			return fmt.Errorf("enter deliveries in the ledger: %w", err)
+		}
+	}
+	// Last: a delivery may enter what it has tried, or a replay what it has
+	// begun, until this statement's snapshot.
+	for _, r := range p.Changed {
+		if r.Status == subscription.Deleted {
+			if err := ledger.CancelTx(ctx, tx, r.ID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func changeRouteTx(ctx context.Context, tx *sql.Tx, r Route) error {
+	if r.Status == subscription.Deleted {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM posthorn.routes WHERE subscription_id = $1`, r.ID.UUID()); err != nil {
+			return fmt.Errorf("remove route: %w", err)
+		}
+		return nil
+	}
+	types := make([]string, len(r.EventTypes))
+	for i, p := range r.EventTypes {
+		types[i] = string(p)
+	}
+	if _, err := tx.ExecContext(ctx, `
+		INSERT INTO posthorn.routes (subscription_id, account, event_types, status, since) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (subscription_id) DO UPDATE SET event_types = excluded.event_types, status = excluded.status`,
+		r.ID.UUID(), r.Account, pq.Array(types), string(r.Status), r.Since); err != nil {
+		return fmt.Errorf("change route: %w", err)
+	}
+	return nil
+}
