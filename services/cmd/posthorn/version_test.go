@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -31,7 +32,11 @@ func TestTheNameOfATagRunsNothing(t *testing.T) {
 		do := func(name string, args ...string) (string, error) {
 			cmd := exec.CommandContext(t.Context(), name, args...)
 			cmd.Dir = dir
-			cmd.Env = append(os.Environ(), "PATH="+stub+":"+os.Getenv("PATH"), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
+			// Not those of the make that runs the tests.
+			cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
+				return strings.HasPrefix(v, "VERSION=") || strings.HasPrefix(v, "MAKE") || strings.HasPrefix(v, "MFLAGS=")
+			})
+			cmd.Env = append(cmd.Env, "PATH="+stub+":"+os.Getenv("PATH"), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null")
 			out, err := cmd.CombinedOutput()
 			return string(out), err
 		}
