@@ -5,68 +5,27 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"posthorn/events"
-	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/account"
 	"posthorn/services/internal/ledger"
-	"posthorn/services/internal/postgres"
-	"posthorn/services/internal/replay"
-	"posthorn/services/internal/sender"
+	"posthorn/services/internal/operate"
 	"posthorn/services/internal/subscription"
 )
 
-// Delivery is one event owed to one subscription.
-type Delivery struct {
-	ID             string     `json:"id" example:"dlv_42_019a0000-0000-7000-8000-000000000000"`
-	EventID        string     `json:"eventId"`
-	EventType      string     `json:"eventType"`
-	Position       int64      `json:"position"`
-	SubscriptionID string     `json:"subscriptionId"`
-	Status         string     `json:"status" enum:"pending,retrying,delivered,dead,cancelled"`
-	Cause          string     `json:"cause" doc:"live, replay, redrive or test"`
-	Run            int        `json:"run" doc:"0, and one more with each replay or redrive"`
-	Attempts       int        `json:"attempts" doc:"How many attempts were made in this run"`
-	LastStatus     int        `json:"lastStatus,omitempty" doc:"The HTTP status of the last attempt"`
-	ErrorClass     string     `json:"errorClass,omitempty" doc:"The class of the last attempt's failure"`
-	LastError      string     `json:"lastError,omitempty"`
-	NextAttemptAt  *time.Time `json:"nextAttemptAt,omitempty"`
-	CreatedAt      *time.Time `json:"createdAt"`
-	FinishedAt     *time.Time `json:"finishedAt,omitempty"`
-}
-
 // DeliveryList is one page.
 type DeliveryList struct {
-	Items      []Delivery `json:"items" nullable:"false"`
-	NextCursor string     `json:"nextCursor,omitempty" doc:"Give it as cursor to get the next page; absent on the last one"`
-}
-
-// RequestMade is a request as it was made last, or will be made.
-type RequestMade struct {
-	Method  string            `json:"method"`
-	URL     string            `json:"url" doc:"The subscription's URL as it is now"`
-	Headers map[string]string `json:"headers" doc:"Those of the last attempt; credentials are not kept"`
-	Body    string            `json:"body"`
-	Curl    string            `json:"curl" doc:"The line that repeats it. Its signature is the last attempt's, and so is its time"`
+	Items      []operate.Delivery `json:"items" nullable:"false"`
+	NextCursor string             `json:"nextCursor,omitempty" doc:"Give it as cursor to get the next page; absent on the last one"`
 }
 
 // DeliveryDetail is a delivery with all that is known of it.
 type DeliveryDetail struct {
-	Delivery
-	AttemptsMade []Attempt    `json:"attemptsMade" nullable:"false" doc:"Of all its runs, the first one first"`
-	MoreAttempts bool         `json:"moreAttempts,omitempty" doc:"There were others before these; the list of the subscription's attempts has them"`
-	Request      *RequestMade `json:"request,omitempty" doc:"Left out when the event or the subscription is gone"`
-}
-
-func showDelivery(d ledger.Delivery) Delivery {
-	return Delivery{
-		ID: d.String(), EventID: d.EventID, EventType: d.EventType, Position: d.Position, SubscriptionID: string(d.Subscription),
-		Status: string(d.Status), Cause: d.Cause, Run: d.Run, Attempts: d.Attempts, LastStatus: d.LastStatus, ErrorClass: d.ErrorClass,
-		LastError: d.LastError, NextAttemptAt: timeOrNil(d.NextAttemptAt), CreatedAt: timeOrNil(d.CreatedAt), FinishedAt: timeOrNil(d.FinishedAt),
-	}
+	operate.Delivery
+	AttemptsMade []operate.Attempt    `json:"attemptsMade" nullable:"false" doc:"Of all its runs, the first one first"`
+	MoreAttempts bool                 `json:"moreAttempts,omitempty" doc:"There were others before these; the list of the subscription's attempts has them"`
+	Request      *operate.RequestMade `json:"request,omitempty" doc:"Left out when the event or the subscription is gone"`
 }
 
 func (a *API) routeDeadLetters() {
@@ -116,8 +75,8 @@ func (a *API) listDeadLetters(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	filter := ledger.DeadLetterFilter{Account: events.DefaultAccount, DeadFilter: dead, Limit: in.Limit}
-	out := &struct{ Body DeliveryList }{Body: DeliveryList{Items: []Delivery{}}}
+	filter := ledger.DeadLetterFilter{Account: account.Operator().Account, DeadFilter: dead, Limit: in.Limit}
+	out := &struct{ Body DeliveryList }{Body: DeliveryList{Items: []operate.Delivery{}}}
 	if in.Subscription != "" {
 		if filter.Subscription, err = subscription.ParseID(in.Subscription); err != nil {
 			return out, nil //nolint:nilerr // nothing has a subscription with such an id
@@ -141,7 +100,7 @@ func (a *API) listDeadLetters(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, fmt.Errorf("list dead letters: %w", err)
 	}
-	out.Body.Items, out.Body.NextCursor = showPage(page, "dead-letters", showDelivery, ledger.Delivery.String)
+	out.Body.Items, out.Body.NextCursor = showPage(page, "dead-letters", operate.ShowDelivery, ledger.Delivery.String)
 	return out, nil
 }
 
@@ -159,14 +118,14 @@ func (a *API) getDelivery(onlyDead bool) func(context.Context, *DeliveryParam) (
 		if err := a.reserve(ctx); err != nil {
 			return nil, err
 		}
-		d, err := ledger.ByID(ctx, a.cfg.DB, events.DefaultAccount, id)
+		d, err := ledger.ByID(ctx, a.cfg.DB, account.Operator().Account, id)
 		if err != nil {
 			return nil, fmt.Errorf("read delivery: %w", err)
 		}
 		if onlyDead && d.Status != ledger.Dead {
 			return nil, problem(http.StatusNotFound, "The delivery is "+string(d.Status)+", not dead.")
 		}
-		out := &struct{ Body DeliveryDetail }{Body: DeliveryDetail{Delivery: showDelivery(d), AttemptsMade: []Attempt{}}}
+		out := &struct{ Body DeliveryDetail }{Body: DeliveryDetail{Delivery: operate.ShowDelivery(d), AttemptsMade: []operate.Attempt{}}}
 		attempts, err := ledger.DeliveryAttempts(ctx, a.cfg.DB, id)
 		if err != nil {
 			return nil, fmt.Errorf("read delivery: %w", err)
@@ -175,33 +134,12 @@ func (a *API) getDelivery(onlyDead bool) func(context.Context, *DeliveryParam) (
 		out.Body.MoreAttempts = attempts.More
 		for _, t := range attempts.Items {
 			t.EventID, t.EventType = d.EventID, d.EventType
-			out.Body.AttemptsMade = append(out.Body.AttemptsMade, showAttempt(t))
+			out.Body.AttemptsMade = append(out.Body.AttemptsMade, operate.ShowAttempt(t))
 			headers = t.RequestHeaders
 		}
-		out.Body.Request, err = a.requestOf(ctx, d, headers)
+		out.Body.Request, err = operate.RequestOf(ctx, a.cfg.DB, d, headers)
 		return out, err
 	}
-}
-
-// requestOf is the request of a delivery: the body as it is sent, the headers
-// as they were sent last.
-func (a *API) requestOf(ctx context.Context, d ledger.Delivery, headers map[string]string) (*RequestMade, error) {
-	record, err := eventlog.At(ctx, a.cfg.DB, d.Position)
-	if errors.Is(err, postgres.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read event of delivery: %w", err)
-	}
-	sub, err := subscription.ByID(ctx, a.cfg.DB, d.Subscription)
-	if err != nil {
-		return nil, fmt.Errorf("read subscription of delivery: %w", err)
-	}
-	if headers == nil {
-		headers = map[string]string{"Content-Type": "application/json", "Webhook-Id": d.EventID}
-	}
-	body := record.AppendBody(nil)
-	return &RequestMade{Method: http.MethodPost, URL: sub.URL, Headers: headers, Body: string(body), Curl: sender.CurlLine(sub.URL, headers, body)}, nil
 }
 
 func (a *API) retryDelivery(ctx context.Context, in *DeliveryParam) (*replayOutput, error) {
@@ -209,10 +147,7 @@ func (a *API) retryDelivery(ctx context.Context, in *DeliveryParam) (*replayOutp
 	if err != nil {
 		return nil, err
 	}
-	r, err := replay.RedriveDelivery(ctx, a.cfg.DB, events.DefaultAccount, id)
-	if errors.Is(err, postgres.ErrState) {
-		return nil, problem(http.StatusConflict, "The delivery is under way: its first attempt is yet to be made.")
-	}
+	r, err := operate.Retry(ctx, a.cfg.DB, account.Operator(), id)
 	if err != nil {
 		return nil, fmt.Errorf("redrive delivery: %w", err)
 	}
@@ -238,50 +173,22 @@ type Redriven struct {
 	Replays []Replay `json:"replays" nullable:"false"`
 }
 
-func (in Redrive) selections() ([]replay.Selection, error) {
-	base := replay.Selection{
-		Account: events.DefaultAccount, Cause: replay.CauseRedrive, OnlyDead: true, Unfiltered: true, Rate: in.Rate,
-		Dead: ledger.DeadFilter{ErrorClass: in.ErrorClass, LastStatus: in.Status},
-	}
+func (a *API) redriveDeadLetters(ctx context.Context, in *struct{ Body Redrive }) (*struct{ Body Redriven }, error) {
+	b := in.Body
+	dead := ledger.DeadFilter{ErrorClass: b.ErrorClass, LastStatus: b.Status}
 	var issues []FieldIssue
-	base.Dead.Since, base.Dead.Until = in.Since.time("body", "since", &issues), in.Until.time("body", "until", &issues)
+	dead.Since, dead.Until = b.Since.time("body", "since", &issues), b.Until.time("body", "until", &issues)
 	if issues != nil {
 		return nil, invalid(issues...)
 	}
-	if (in.Subscription == "") == (len(in.IDs) == 0) {
-		return nil, invalid(inBody("", "give either ids or a subscription"))
-	}
-	if in.Subscription != "" {
-		id, err := subscription.ParseID(in.Subscription)
-		if err != nil {
-			return nil, invalid(inBody("subscription", "does not exist"))
-		}
-		base.Subscription = id
-		return []replay.Selection{base}, nil
-	}
-	ids := make([]ledger.DeliveryID, len(in.IDs))
-	for i, text := range in.IDs {
-		id, err := ledger.ParseDeliveryID(text)
-		if err != nil {
-			return nil, invalid(inBody("ids["+strconv.Itoa(i)+"]", "is not the id of a delivery"))
-		}
-		ids[i] = id
-	}
-	return replay.SelectionsOf(base, ids), nil
-}
-
-func (a *API) redriveDeadLetters(ctx context.Context, in *struct{ Body Redrive }) (*struct{ Body Redriven }, error) {
-	selections, err := in.Body.selections()
+	replays, err := operate.Redrive(ctx, a.cfg.DB, account.Operator(),
+		operate.RedriveRequest{IDs: b.IDs, Subscription: b.Subscription, Dead: dead, Rate: b.Rate})
 	if err != nil {
-		return nil, err
+		return nil, replayProblem(err)
 	}
-	out := &struct{ Body Redriven }{Body: Redriven{Replays: []Replay{}}}
-	for _, s := range selections {
-		r, err := replay.Create(ctx, a.cfg.DB, s)
-		if err != nil {
-			return nil, replayProblem(err)
-		}
-		out.Body.Replays = append(out.Body.Replays, showReplay(r))
+	out := &struct{ Body Redriven }{Body: Redriven{Replays: make([]Replay, len(replays))}}
+	for i, r := range replays {
+		out.Body.Replays[i] = showReplay(r)
 	}
 	return out, nil
 }
@@ -304,7 +211,7 @@ func (a *API) purgeDeadLetters(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, invalid(FieldIssue{Location: "query", Field: "subscription", Message: "is required"})
 	}
-	n, err := ledger.PurgeDeadLetters(ctx, a.cfg.DB, events.DefaultAccount, id, dead, in.Confirm)
+	n, err := ledger.PurgeDeadLetters(ctx, a.cfg.DB, account.Operator().Account, id, dead, in.Confirm)
 	if errors.Is(err, ledger.ErrCount) {
 		return nil, problem(http.StatusConflict, fmt.Sprintf("There are %d dead letters, not %d; nothing was done. Confirm with confirm=%d.", n, in.Confirm, n))
 	}

@@ -6,15 +6,16 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"posthorn/events"
+	"posthorn/services/internal/account"
 	"posthorn/services/internal/audit"
 	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/ledger"
+	"posthorn/services/internal/operate"
 	"posthorn/services/internal/photo"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/subscription"
@@ -99,7 +100,7 @@ type listEventsInput struct {
 func (a *API) listEvents(ctx context.Context, in *listEventsInput) (*struct{ Body EventList }, error) {
 	var issues []FieldIssue
 	filter := eventlog.Filter{
-		Account: events.DefaultAccount, Type: in.Type, Subject: in.Subject,
+		Account: account.Operator().Account, Type: in.Type, Subject: in.Subject,
 		Since: in.Since.time("query", "since", &issues), Until: in.Until.time("query", "until", &issues),
 		After: in.After, Before: in.Before, Ascending: in.Order == "asc", Limit: in.Limit,
 	}
@@ -142,7 +143,7 @@ func (a *API) event(ctx context.Context, given EventParam) (eventlog.Record, err
 	if (events.Event{Type: "x", ID: given.ID}).Validate() != nil {
 		return eventlog.Record{}, postgres.ErrNotFound
 	}
-	r, err := eventlog.ByID(ctx, a.cfg.DB, events.DefaultAccount, given.ID)
+	r, err := eventlog.ByID(ctx, a.cfg.DB, account.Operator().Account, given.ID)
 	if err != nil {
 		return eventlog.Record{}, fmt.Errorf("read event: %w", err)
 	}
@@ -240,39 +241,10 @@ func timeOrNil(t time.Time) *time.Time {
 	return &t
 }
 
-// Attempt is one HTTP request of a delivery.
-type Attempt struct {
-	DeliveryID      string            `json:"deliveryId"`
-	EventID         string            `json:"eventId"`
-	EventType       string            `json:"eventType"`
-	Run             int               `json:"run" doc:"Of its delivery: 0, and one more with each replay or redrive"`
-	Number          int               `json:"number" doc:"In its run, from 1"`
-	Cause           string            `json:"cause" doc:"live, retry, replay, redrive or test"`
-	StartedAt       time.Time         `json:"startedAt"`
-	DurationMS      float64           `json:"durationMs"`
-	Status          int               `json:"status,omitempty" doc:"The HTTP status, where a response came"`
-	Outcome         string            `json:"outcome" doc:"ok, or the class of the failure"`
-	Error           string            `json:"error,omitempty"`
-	RequestHeaders  map[string]string `json:"requestHeaders,omitempty"`
-	ResponseHeaders map[string]string `json:"responseHeaders,omitempty"`
-	ResponseBody    string            `json:"responseBody,omitempty" doc:"Its beginning"`
-	Next            string            `json:"next" doc:"The delivery's status after it"`
-}
-
-func showAttempt(t ledger.LoggedAttempt) Attempt {
-	return Attempt{
-		DeliveryID: ledger.DeliveryID{Position: t.Position, Subscription: t.Subscription}.String(),
-		EventID:    t.EventID, EventType: t.EventType, Run: t.Run, Number: t.Number, Cause: t.Cause, StartedAt: t.StartedAt.UTC(),
-		DurationMS: float64(t.Duration.Microseconds()) / 1000, Status: t.HTTPStatus, Outcome: t.ErrorClass, Error: t.Error,
-		RequestHeaders: t.RequestHeaders, ResponseHeaders: t.ResponseHeaders,
-		ResponseBody: strings.ToValidUTF8(string(t.ResponseBody), "\uFFFD"), Next: string(t.Attempt.Status),
-	}
-}
-
 // AttemptList is one page.
 type AttemptList struct {
-	Items      []Attempt `json:"items" nullable:"false"`
-	NextCursor string    `json:"nextCursor,omitempty" doc:"Give it as cursor to get the next page; absent on the last one"`
+	Items      []operate.Attempt `json:"items" nullable:"false"`
+	NextCursor string            `json:"nextCursor,omitempty" doc:"Give it as cursor to get the next page; absent on the last one"`
 }
 
 func (a *API) listAttempts(ctx context.Context, in *struct {
@@ -285,7 +257,7 @@ func (a *API) listAttempts(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := subscription.OfAccount(ctx, a.cfg.DB, events.DefaultAccount, id); err != nil {
+	if _, err := subscription.OfAccount(ctx, a.cfg.DB, account.Operator().Account, id); err != nil {
 		return nil, fmt.Errorf("list attempts: %w", err)
 	}
 	var before *ledger.AttemptKey
@@ -302,7 +274,7 @@ func (a *API) listAttempts(ctx context.Context, in *struct {
 		return nil, fmt.Errorf("list attempts: %w", err)
 	}
 	out := &struct{ Body AttemptList }{}
-	out.Body.Items, out.Body.NextCursor = showPage(page, "attempts", showAttempt, func(t ledger.LoggedAttempt) string {
+	out.Body.Items, out.Body.NextCursor = showPage(page, "attempts", operate.ShowAttempt, func(t ledger.LoggedAttempt) string {
 		return attemptPlace(ledger.AttemptKey{StartedAt: t.StartedAt, Position: t.Position, Number: t.Number})
 	})
 	return out, nil

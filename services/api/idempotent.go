@@ -15,7 +15,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"posthorn/events"
+	"posthorn/services/internal/account"
 	"posthorn/services/internal/idempotency"
 )
 
@@ -146,7 +146,7 @@ func fingerprint(r *http.Request, key string) (idempotency.IdempotentRequest, er
 	for _, part := range []string{r.Method, path, r.URL.RawQuery, r.Header.Get("If-Match"), string(body)} {
 		_, _ = fmt.Fprintf(hash, "%d %s\n", len(part), part) // never fails
 	}
-	return idempotency.IdempotentRequest{Account: events.DefaultAccount, Key: key, Fingerprint: hash.Sum(nil)}, nil
+	return idempotency.IdempotentRequest{Account: account.Operator().Account, Key: key, Fingerprint: hash.Sum(nil)}, nil
 }
 
 // clientKey is the header's key, with or without the quotes of the IETF

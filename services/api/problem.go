@@ -17,6 +17,7 @@ import (
 	"posthorn/outbox"
 	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/groupcommit"
+	"posthorn/services/internal/operate"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/subscription"
 )
@@ -110,6 +111,7 @@ func translate(err error) *Problem {
 		p       *Problem
 		fields  subscription.InvalidError
 		clashes *eventlog.ConflictError
+		state   operate.StateError
 	)
 	switch {
 	case errors.As(err, &p):
@@ -120,6 +122,8 @@ func translate(err error) *Problem {
 			issues[i] = inBody(f.Field, f.Message)
 		}
 		return invalid(issues...)
+	case errors.As(err, &state):
+		return problem(http.StatusConflict, state.Message)
 	case errors.As(err, &clashes):
 		p := problem(http.StatusConflict, "Ids are taken by events with other content; nothing of the batch was stored.")
 		for _, i := range clashes.Indexes {

@@ -7,13 +7,12 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"strings"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"posthorn/events"
+	"posthorn/services/internal/account"
 	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/operate"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/replay"
 	"posthorn/services/internal/subscription"
@@ -65,68 +64,31 @@ type NewReplay struct {
 	DryRun       bool     `json:"dryRun,omitempty" doc:"Count the events and show the first 20, and change nothing"`
 }
 
-// selection turns it into what the database is asked for.
-func (in NewReplay) selection() (replay.Selection, error) {
+// request is what the verb is asked for.
+func (in NewReplay) request() (operate.ReplayRequest, error) {
 	var wrong subscription.InvalidError
-	add := func(field, message string) {
-		wrong = append(wrong, subscription.FieldError{Field: field, Message: message})
+	r := operate.ReplayRequest{
+		Subscription: in.Subscription, From: in.From.place("from", &wrong), To: in.To.place("to", &wrong), EventTypes: in.EventTypes,
+		Subjects: in.Subjects, EventIDs: in.EventIDs, OnlyDead: in.OnlyDead, IgnoreEventTypes: in.Filter == "none", Rate: in.Rate,
 	}
-	s := replay.Selection{
-		Account: events.DefaultAccount, Cause: replay.CauseReplay, Subjects: in.Subjects, EventIDs: in.EventIDs,
-		OnlyDead: in.OnlyDead, Unfiltered: in.Filter == "none", Rate: in.Rate,
-	}
-	var err error
-	if s.Subscription, err = subscription.ParseID(in.Subscription); err != nil {
-		add("subscription", err.Error())
-	}
-	s.From, s.To = in.From.place("from", &wrong), in.To.place("to", &wrong)
-	for i, t := range in.EventTypes {
-		p, err := events.ParsePattern(t)
-		if err != nil {
-			add(fmt.Sprintf("eventTypes[%d]", i), strings.TrimPrefix(err.Error(), events.ErrInvalid.Error()+": event type: "))
+	// All that is wrong is told at once.
+	if _, err := r.Selection(account.Operator()); err != nil {
+		var more subscription.InvalidError
+		if !errors.As(err, &more) {
+			return r, err
 		}
-		s.EventTypes = append(s.EventTypes, p)
-	}
-	for i, subject := range in.Subjects {
-		if subject == "" || (events.Event{Type: "x", Subject: subject}).Validate() != nil {
-			add(fmt.Sprintf("subjects[%d]", i), "is not a subject")
-		}
-	}
-	for i, id := range in.EventIDs {
-		if id == "" || (events.Event{Type: "x", ID: id}).Validate() != nil {
-			add(fmt.Sprintf("eventIds[%d]", i), "is not the id of an event")
-		}
+		wrong = append(wrong, more...)
 	}
 	if wrong != nil {
-		return s, wrong
+		return r, wrong
 	}
-	return s, nil
+	return r, nil
 }
 
 // Replay is past events being delivered again to one subscription.
 type Replay struct {
-	ID           string     `json:"id,omitempty" example:"rpl_019a0000-0000-7000-8000-000000000000"`
-	Subscription string     `json:"subscription"`
-	Cause        string     `json:"cause" doc:"replay or redrive; also the cause of its first attempts"`
-	From         int64      `json:"from" doc:"The first position that is looked at"`
-	To           int64      `json:"to" doc:"The last one; what comes later is no part of it"`
-	EventTypes   []string   `json:"eventTypes,omitempty"`
-	Subjects     []string   `json:"subjects,omitempty"`
-	EventIDs     []string   `json:"eventIds,omitempty"`
-	OnlyDead     bool       `json:"onlyDead"`
-	Filter       string     `json:"filter" enum:"subscription,none"`
-	Rate         int        `json:"rate,omitempty"`
-	Status       string     `json:"status" enum:"running,paused,cancelled,done,failed,dryRun" doc:"done: all is sent; the deliveries themselves may still be under way"`
-	Position     int64      `json:"position" doc:"How far it has come"`
-	Progress     float64    `json:"progress" doc:"The same from 0 to 1"`
-	Matched      int64      `json:"matched" doc:"How many events were selected so far, or with dryRun, would be"`
-	Sent         int64      `json:"sent" doc:"Of these, how many were sent"`
-	Skipped      int64      `json:"skipped" doc:"Of these, how many are being delivered anyhow"`
-	Error        string     `json:"error,omitempty"`
-	First        []Event    `json:"first,omitempty" doc:"With dryRun, the first events: 20, or fewer where these are more than a megabyte"`
-	CreatedAt    *time.Time `json:"createdAt,omitempty"`
-	UpdatedAt    *time.Time `json:"updatedAt,omitempty"`
-	FinishedAt   *time.Time `json:"finishedAt,omitempty"`
+	operate.Replay
+	First []Event `json:"first,omitempty" doc:"With dryRun, the first events: 20, or fewer where these are more than a megabyte"`
 }
 
 // ReplayList is one page.
@@ -135,24 +97,7 @@ type ReplayList struct {
 	NextCursor string   `json:"nextCursor,omitempty" doc:"Give it as cursor to get the next page; absent on the last one"`
 }
 
-func showReplay(r replay.Replay) Replay {
-	v := Replay{
-		ID: string(r.ID), Subscription: string(r.Subscription), Cause: r.Cause, From: r.After + 1, To: r.Through,
-		Subjects: r.Subjects, EventIDs: r.EventIDs, OnlyDead: r.OnlyDead, Filter: "subscription", Rate: r.Rate,
-		Status: string(r.Status), Position: r.Position, Progress: 1, Matched: r.Matched, Sent: r.Sent, Skipped: r.Skipped, Error: r.Error,
-		CreatedAt: timeOrNil(r.CreatedAt), UpdatedAt: timeOrNil(r.UpdatedAt), FinishedAt: timeOrNil(r.FinishedAt),
-	}
-	if r.Unfiltered {
-		v.Filter = "none"
-	}
-	if r.Through > r.After {
-		v.Progress = float64(r.Position-r.After) / float64(r.Through-r.After)
-	}
-	for _, p := range r.EventTypes {
-		v.EventTypes = append(v.EventTypes, string(p))
-	}
-	return v
-}
+func showReplay(r replay.Replay) Replay { return Replay{Replay: operate.ShowReplay(r)} }
 
 type replayOutput struct {
 	Status   int
@@ -181,7 +126,7 @@ func (a *API) routeReplays() {
 }
 
 func (a *API) createReplay(ctx context.Context, in *struct{ Body NewReplay }) (*replayOutput, error) {
-	s, err := in.Body.selection()
+	request, err := in.Body.request()
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +134,7 @@ func (a *API) createReplay(ctx context.Context, in *struct{ Body NewReplay }) (*
 		if err := a.reserve(ctx); err != nil {
 			return nil, err
 		}
-		preview, err := replay.PreviewOf(ctx, a.cfg.DB, s, 20)
+		preview, err := operate.PreviewReplay(ctx, a.cfg.DB, account.Operator(), request, 20)
 		if err != nil {
 			return nil, replayProblem(err)
 		}
@@ -201,7 +146,7 @@ func (a *API) createReplay(ctx context.Context, in *struct{ Body NewReplay }) (*
 		}
 		return &replayOutput{Status: http.StatusOK, Body: r}, nil
 	}
-	r, err := replay.Create(ctx, a.cfg.DB, s)
+	r, err := operate.StartReplay(ctx, a.cfg.DB, account.Operator(), request)
 	if err != nil {
 		return nil, replayProblem(err)
 	}
@@ -230,7 +175,7 @@ func (a *API) listReplays(ctx context.Context, in *struct {
 	PageParams
 },
 ) (*struct{ Body ReplayList }, error) {
-	filter := replay.Filter{Account: events.DefaultAccount, Status: replay.Status(in.Status), Limit: in.Limit}
+	filter := replay.Filter{Account: account.Operator().Account, Status: replay.Status(in.Status), Limit: in.Limit}
 	out := &struct{ Body ReplayList }{Body: ReplayList{Items: []Replay{}}}
 	if in.Subscription != "" {
 		id, err := subscription.ParseID(in.Subscription)
@@ -269,7 +214,7 @@ func (a *API) getReplay(ctx context.Context, in *ReplayParam) (*replayOutput, er
 	if err != nil {
 		return nil, err
 	}
-	r, err := replay.ByID(ctx, a.cfg.DB, events.DefaultAccount, id)
+	r, err := replay.ByID(ctx, a.cfg.DB, account.Operator().Account, id)
 	if err != nil {
 		return nil, fmt.Errorf("read replay: %w", err)
 	}
@@ -282,7 +227,7 @@ func (a *API) setReplay(status replay.Status) func(context.Context, *ReplayParam
 		if err != nil {
 			return nil, err
 		}
-		r, err := replay.SetStatus(ctx, a.cfg.DB, events.DefaultAccount, id, status)
+		r, err := replay.SetStatus(ctx, a.cfg.DB, account.Operator().Account, id, status)
 		if errors.Is(err, postgres.ErrState) {
 			return nil, problem(http.StatusConflict, "The replay is "+strconv.Quote(string(r.Status))+"; that cannot be changed any more this way.")
 		}

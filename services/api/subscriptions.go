@@ -16,6 +16,7 @@ import (
 	"posthorn/events"
 	"posthorn/events/strictjson"
 	"posthorn/events/webhook"
+	"posthorn/services/internal/account"
 	"posthorn/services/internal/operate"
 	"posthorn/services/internal/retry"
 	"posthorn/services/internal/sender"
@@ -250,7 +251,7 @@ func (a *API) documentPatch() {
 }
 
 func (a *API) createSubscription(ctx context.Context, in *struct{ Body NewSubscription }) (*subscriptionOutput, error) {
-	s := subscription.Subscription{ID: subscription.NewID(), Account: events.DefaultAccount}
+	var s subscription.Subscription
 	var wrong subscription.InvalidError
 	if err := in.Body.apply(&s); err != nil && !errors.As(err, &wrong) {
 		return nil, err
@@ -267,8 +268,7 @@ func (a *API) createSubscription(ctx context.Context, in *struct{ Body NewSubscr
 		return nil, wrong
 	}
 	s.Secret = secret
-	s.Seal(a.cfg.Keyring)
-	stored, err := operate.Subscribe(ctx, a.cfg.DB, s, from)
+	stored, err := operate.Subscribe(ctx, a.cfg.DB, account.Operator(), a.cfg.Keyring, s, from)
 	if err != nil {
 		return nil, fmt.Errorf("create subscription: %w", err)
 	}
@@ -304,7 +304,7 @@ type PageParams struct {
 
 func (a *API) listSubscriptions(ctx context.Context, in *listSubscriptionsInput) (*struct{ Body SubscriptionList }, error) {
 	filter := subscription.Filter{
-		Account: events.DefaultAccount, EventType: in.EventType, URL: normalURL(in.URL), Status: subscription.Status(in.Status), Limit: in.Limit,
+		Account: account.Operator().Account, EventType: in.EventType, URL: normalURL(in.URL), Status: subscription.Status(in.Status), Limit: in.Limit,
 	}
 	if in.Cursor != "" {
 		after, err := openCursor("subscriptions", in.Cursor)
@@ -334,7 +334,7 @@ func (a *API) getSubscription(ctx context.Context, in *SubscriptionParam) (*subs
 	if err != nil {
 		return nil, err
 	}
-	s, err := subscription.OfAccount(ctx, a.cfg.DB, events.DefaultAccount, id)
+	s, err := subscription.OfAccount(ctx, a.cfg.DB, account.Operator().Account, id)
 	if err != nil {
 		return nil, fmt.Errorf("read subscription: %w", err)
 	}
@@ -347,20 +347,15 @@ func (a *API) change(ctx context.Context, given SubscriptionParam, match MatchPa
 	if err != nil {
 		return nil, err
 	}
-	s, err := subscription.Update(ctx, a.cfg.DB, events.DefaultAccount, id, func(s *subscription.Subscription) error {
+	s, unopened, err := operate.ChangeSubscription(ctx, a.cfg.DB, account.Operator(), a.cfg.Keyring, id, func(s *subscription.Subscription) error {
 		if err := match.check(*s); err != nil {
 			return err
 		}
-		if err := change(s); err != nil {
-			return err
-		}
-		// Whatever is written is sealed with the key that seals now. Where the
-		// secret cannot be opened the change is made all the same.
-		if _, err := s.Reseal(a.cfg.Keyring); err != nil {
-			a.cfg.Logger.WarnContext(ctx, "secret cannot be opened: see posthorn secrets status", slog.Any("error", err))
-		}
-		return nil
+		return change(s)
 	})
+	if unopened != nil {
+		a.cfg.Logger.WarnContext(ctx, "secret cannot be opened: see posthorn secrets status", slog.Any("error", unopened))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("change subscription: %w", err)
 	}
@@ -424,16 +419,7 @@ func (a *API) deleteSubscription(ctx context.Context, in *struct {
 
 func (a *API) setStatus(status subscription.Status) func(context.Context, *SubscriptionParam) (*subscriptionOutput, error) {
 	return func(ctx context.Context, in *SubscriptionParam) (*subscriptionOutput, error) {
-		return a.change(ctx, *in, MatchParam{}, func(s *subscription.Subscription) error {
-			if s.Status == status {
-				return subscription.ErrUnchanged
-			}
-			if status == subscription.Paused && s.Status == subscription.Disabled {
-				return problem(http.StatusConflict, "The subscription is disabled: no deliveries are owed that could wait. Resume it first.")
-			}
-			s.Status = status
-			return nil
-		})
+		return a.change(ctx, *in, MatchParam{}, operate.SetStatus(status))
 	}
 }
 
@@ -455,20 +441,7 @@ func (a *API) rotateSecret(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, subscription.InvalidError{{Field: "secret", Message: err.Error()}}
 	}
-	out, err := a.change(ctx, in.SubscriptionParam, in.MatchParam, func(s *subscription.Subscription) error {
-		if err := s.Open(a.cfg.Keyring); err != nil {
-			a.cfg.Logger.WarnContext(ctx, "secret cannot be opened: see posthorn secrets status", slog.Any("error", err))
-			return problem(http.StatusConflict, "The secret cannot be opened with the present POSTHORN_SECRET_KEY, and so could not stay "+
-				"valid beside a new one. The key that sealed it has to be added again.")
-		}
-		if s.Secret.Equal(secret) {
-			return subscription.InvalidError{{Field: "secret", Message: "is the current one"}}
-		}
-		s.PreviousSecret, s.PreviousSecretUntil = s.Secret, a.cfg.Now().Add(subscription.SecretOverlap)
-		s.Secret = secret
-		s.Seal(a.cfg.Keyring)
-		return nil
-	})
+	out, err := a.change(ctx, in.SubscriptionParam, in.MatchParam, operate.RotateSecret(a.cfg.Keyring, secret, a.cfg.Now()))
 	if err != nil {
 		return nil, err
 	}
@@ -506,22 +479,11 @@ func (a *API) testSubscription(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	e := events.Event{Type: "posthorn.test", Data: []byte(`{"test":true}`)}
-	if in.Body != nil && in.Body.Type != "" {
-		e.Type = in.Body.Type
+	var e events.Event
+	if in.Body != nil {
+		e.Type, e.Data = in.Body.Type, in.Body.Data
 	}
-	if in.Body != nil && len(in.Body.Data) > 0 {
-		e.Data = in.Body.Data
-	}
-	if err := e.Validate(); err != nil {
-		return nil, err
-	}
-	e, err = subscription.AppendTest(ctx, a.cfg.DB, events.DefaultAccount, id, e, func(s subscription.Subscription) error {
-		if s.Status != subscription.Active {
-			return problem(http.StatusConflict, "The subscription is "+string(s.Status)+", so nothing is sent to it: resume it first.")
-		}
-		return nil
-	})
+	e, err = operate.SendTest(ctx, a.cfg.DB, account.Operator(), id, e)
 	if err != nil {
 		return nil, fmt.Errorf("append test event: %w", err)
 	}

@@ -49,7 +49,7 @@ type Config struct {
 	Follow time.Duration
 	// Fresh is how old a message may be to be taken for the first of its kind
 	// without a look into the ledger. It must be well below
-	// postgres.SweepGrace, or a swept copy could overtake it. Default 15 s.
+	// ledger.SweepGrace, or a swept copy could overtake it. Default 15 s.
 	Fresh time.Duration
 	// Ahead is how many messages of a subscription may be on their way through
 	// the ledger beside those in flight. Default 128.

@@ -101,7 +101,7 @@ func (t *term) replayStep(ctx context.Context, r replay.Replay) (sent int, more 
 		return 0, false, replay.Fail(ctx, t.DB, r.ID, err)
 	}
 	// Crash window: the runs are in the ledger and their messages are not
-	// sent. They are overdue after postgres.SweepGrace, and the sweeper sends
+	// sent. They are overdue after ledger.SweepGrace, and the sweeper sends
 	// them. Sent before the commit they could be dropped as not due, and be
 	// lost with the transaction.
 	if err := t.sendReplayed(context.WithoutCancel(ctx), step); err != nil {

@@ -8,12 +8,9 @@ import (
 	"fmt"
 	"strings"
 
-	"posthorn/events"
-	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/account"
 	"posthorn/services/internal/ledger"
-	"posthorn/services/internal/postgres"
-	"posthorn/services/internal/replay"
-	"posthorn/services/internal/sender"
+	"posthorn/services/internal/operate"
 	"posthorn/services/internal/subscription"
 )
 
@@ -44,7 +41,7 @@ type listDeadCmd struct {
 }
 
 func (c *listDeadCmd) Run(ctx context.Context, e *env) error {
-	f := ledger.DeadLetterFilter{Account: events.DefaultAccount, DeadFilter: c.filter()}
+	f := ledger.DeadLetterFilter{Account: account.Operator().Account, DeadFilter: c.filter()}
 	if c.Subscription != "" {
 		id, err := subscription.ParseID(c.Subscription)
 		if err != nil {
@@ -65,7 +62,7 @@ func (c *listDeadCmd) Run(ctx context.Context, e *env) error {
 			return fmt.Errorf("list dead letters: %w", err)
 		}
 		for _, d := range part.Items {
-			if err := printJSON(e, deadLine(d)); err != nil {
+			if err := printJSON(e, operate.ShowDelivery(d)); err != nil {
 				return err
 			}
 			f.Before = &d.DeliveryID
@@ -76,15 +73,6 @@ func (c *listDeadCmd) Run(ctx context.Context, e *env) error {
 		left -= len(part.Items)
 	}
 	return nil
-}
-
-// deadLine is a delivery as it is printed.
-func deadLine(d ledger.Delivery) map[string]any {
-	return map[string]any{
-		"id": d.String(), "eventId": d.EventID, "eventType": d.EventType, "subscriptionId": d.Subscription, "status": d.Status,
-		"run": d.Run, "attempts": d.Attempts, "lastStatus": d.LastStatus, "errorClass": d.ErrorClass, "lastError": d.LastError,
-		"finishedAt": d.FinishedAt.UTC(),
-	}
 }
 
 // printJSON prints a line of JSON, in which nothing can reach the terminal as
@@ -124,7 +112,7 @@ func (c *showDeadCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	defer func() { _ = pool.Close() }()
-	d, err := ledger.ByID(ctx, pool, events.DefaultAccount, id)
+	d, err := ledger.ByID(ctx, pool, account.Operator().Account, id)
 	if err != nil {
 		return fmt.Errorf("read delivery: %w", err)
 	}
@@ -132,46 +120,31 @@ func (c *showDeadCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return fmt.Errorf("read attempts: %w", err)
 	}
-	request, err := requestOf(ctx, pool, d, attempts.Items)
+	var headers map[string]string
+	if n := len(attempts.Items); n > 0 {
+		headers = attempts.Items[n-1].RequestHeaders
+	}
+	request, err := operate.RequestOf(ctx, pool, d, headers)
 	if err != nil {
-		return err
+		return err //nolint:wrapcheck // it says what it did
+	}
+	if request == nil {
+		return fmt.Errorf("delivery %s: its event is not in the log any more", id)
 	}
 	if c.Curl {
-		_, err := fmt.Fprintln(e.out, request["curl"])
+		_, err := fmt.Fprintln(e.out, request.Curl)
 		return err
 	}
-	if err := printJSON(e, deadLine(d)); err != nil {
+	if err := printJSON(e, operate.ShowDelivery(d)); err != nil {
 		return err
 	}
 	for _, a := range attempts.Items {
-		if err := printJSON(e, map[string]any{
-			"run": a.Run, "number": a.Number, "cause": a.Cause, "startedAt": a.StartedAt.UTC(), "status": a.HTTPStatus,
-			"outcome": a.ErrorClass, "error": a.Error, "requestHeaders": a.RequestHeaders, "responseHeaders": a.ResponseHeaders,
-			"responseBody": string(a.ResponseBody),
-		}); err != nil {
+		a.EventID, a.EventType = d.EventID, d.EventType
+		if err := printJSON(e, operate.ShowAttempt(a)); err != nil {
 			return err
 		}
 	}
 	return printJSON(e, request)
-}
-
-// requestOf is the request of a delivery: the body as it is sent, the headers
-// as they were sent last, and the line that repeats it.
-func requestOf(ctx context.Context, q postgres.Queryer, d ledger.Delivery, attempts []ledger.LoggedAttempt) (map[string]any, error) {
-	record, err := eventlog.At(ctx, q, d.Position)
-	if err != nil {
-		return nil, fmt.Errorf("read event: %w", err)
-	}
-	sub, err := subscription.ByID(ctx, q, d.Subscription)
-	if err != nil {
-		return nil, fmt.Errorf("read subscription: %w", err)
-	}
-	headers := map[string]string{"Content-Type": "application/json", "Webhook-Id": d.EventID}
-	if len(attempts) > 0 {
-		headers = attempts[len(attempts)-1].RequestHeaders
-	}
-	body := record.AppendBody(nil)
-	return map[string]any{"url": sub.URL, "requestBody": string(body), "curl": sender.CurlLine(sub.URL, headers, body)}, nil
 }
 
 type redriveDeadCmd struct {
@@ -198,18 +171,19 @@ func (c *redriveDeadCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	defer func() { _ = pool.Close() }()
-	selections, err := c.selections(ctx, pool)
-	if err != nil {
-		return err
-	}
-	var replays []replay.Replay
-	for _, s := range selections {
-		r, err := replay.Create(ctx, pool, s)
-		if err != nil {
-			return fmt.Errorf("redrive to %s: %w", s.Subscription, err)
+	for _, text := range c.IDs { // all that are named are looked at before any is begun
+		if err := c.check(ctx, pool, text); err != nil {
+			return err
 		}
+	}
+	replays, err := operate.Redrive(ctx, pool, account.Operator(), operate.RedriveRequest{
+		IDs: c.IDs, Subscription: c.Subscription, Dead: c.filter(), Finished: true, Rate: c.Rate,
+	})
+	for _, r := range replays {
 		_, _ = fmt.Fprintf(e.out, "%s is running.\n", r.ID)
-		replays = append(replays, r)
+	}
+	if err != nil {
+		return fmt.Errorf("redrive: %w", err)
 	}
 	if !c.Wait {
 		return nil
@@ -221,34 +195,20 @@ func (c *redriveDeadCmd) Run(ctx context.Context, e *env) error {
 	return errors.Join(failures...)
 }
 
-// selections are one for each subscription. All that are named are looked at
-// before any is begun.
-func (c *redriveDeadCmd) selections(ctx context.Context, pool *sql.DB) ([]replay.Selection, error) {
-	base := replay.Selection{Account: events.DefaultAccount, Cause: replay.CauseRedrive, Unfiltered: true, Rate: c.Rate}
-	if c.Subscription != "" {
-		id, err := subscription.ParseID(c.Subscription)
-		if err != nil {
-			return nil, fmt.Errorf("--subscription %q: %w", c.Subscription, err)
-		}
-		base.Subscription, base.OnlyDead, base.Dead = id, true, c.filter()
-		return []replay.Selection{base}, nil
+// check reports why a delivery that is named cannot be redriven.
+func (c *redriveDeadCmd) check(ctx context.Context, pool *sql.DB, text string) error {
+	id, err := ledger.ParseDeliveryID(text)
+	if err != nil {
+		return fmt.Errorf("delivery %q: %w", text, err)
 	}
-	ids := make([]ledger.DeliveryID, len(c.IDs))
-	for i, text := range c.IDs {
-		id, err := ledger.ParseDeliveryID(text)
-		if err != nil {
-			return nil, fmt.Errorf("delivery %q: %w", text, err)
-		}
-		d, err := ledger.ByID(ctx, pool, events.DefaultAccount, id)
-		if err != nil {
-			return nil, fmt.Errorf("delivery %q: %w", text, err)
-		}
-		if d.Status == ledger.Pending {
-			return nil, fmt.Errorf("delivery %q is pending: its first attempt is yet to be made", text)
-		}
-		ids[i] = id
+	d, err := ledger.ByID(ctx, pool, account.Operator().Account, id)
+	if err != nil {
+		return fmt.Errorf("delivery %q: %w", text, err)
 	}
-	return replay.SelectionsOf(base, ids), nil
+	if d.Status == ledger.Pending {
+		return fmt.Errorf("delivery %q is pending: its first attempt is yet to be made", text)
+	}
+	return nil
 }
 
 type purgeDeadCmd struct {
@@ -268,7 +228,7 @@ func (c *purgeDeadCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	defer func() { _ = pool.Close() }()
-	n, err := ledger.PurgeDeadLetters(ctx, pool, events.DefaultAccount, id, c.filter(), c.Confirm)
+	n, err := ledger.PurgeDeadLetters(ctx, pool, account.Operator().Account, id, c.filter(), c.Confirm)
 	if errors.Is(err, ledger.ErrCount) {
 		return fmt.Errorf("there are %d dead deliveries; nothing was done: confirm with --confirm=%d", n, n)
 	}

@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"time"
 
-	"posthorn/events"
+	"posthorn/services/internal/account"
 	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/operate"
 	"posthorn/services/internal/replay"
 	"posthorn/services/internal/subscription"
 )
@@ -38,23 +39,29 @@ type startReplayCmd struct {
 	Wait         bool           `help:"Show the progress until everything is sent."`
 }
 
-func (c *startReplayCmd) selection() (replay.Selection, error) {
-	s := replay.Selection{
-		Account: events.DefaultAccount, Cause: replay.CauseReplay, Subjects: c.Subject, EventIDs: c.Event,
-		OnlyDead: c.OnlyDead, Unfiltered: c.NoFilter, Rate: c.Rate,
-	}
+func (c *startReplayCmd) request() (operate.ReplayRequest, error) {
 	if c.Subscription == "" {
-		return s, errors.New("give --subscription, or --to-url")
+		return operate.ReplayRequest{}, errors.New("give --subscription, or --to-url")
 	}
-	var err error
-	if s.Subscription, err = subscription.ParseID(c.Subscription); err != nil {
-		return s, fmt.Errorf("--subscription %q: %w", c.Subscription, err)
+	r := operate.ReplayRequest{
+		Subscription: c.Subscription, From: c.From, To: c.To, EventTypes: c.Type, Subjects: c.Subject, EventIDs: c.Event,
+		OnlyDead: c.OnlyDead, IgnoreEventTypes: c.NoFilter, Rate: c.Rate,
 	}
-	s.From, s.To = c.From, c.To
-	if s.EventTypes, err = patterns(c.Type); err != nil {
-		return s, err
+	_, err := r.Selection(account.Operator())
+	return r, fieldErrors(err)
+}
+
+// fieldErrors says what is wrong with a request, field by field.
+func fieldErrors(err error) error {
+	wrong, ok := errors.AsType[subscription.InvalidError](err)
+	if !ok {
+		return err
 	}
-	return s, nil
+	all := make([]error, len(wrong))
+	for i, f := range wrong {
+		all[i] = fmt.Errorf("%s: %s", f.Field, f.Message)
+	}
+	return errors.Join(all...)
 }
 
 func (c *startReplayCmd) Run(ctx context.Context, e *env) error {
@@ -67,7 +74,7 @@ func (c *startReplayCmd) Run(ctx context.Context, e *env) error {
 	if c.KeepGoing {
 		return errors.New("--keep-going is for --to-url")
 	}
-	s, err := c.selection()
+	request, err := c.request()
 	if err != nil {
 		return err
 	}
@@ -77,7 +84,7 @@ func (c *startReplayCmd) Run(ctx context.Context, e *env) error {
 	}
 	defer func() { _ = pool.Close() }()
 	if c.DryRun {
-		preview, err := replay.PreviewOf(ctx, pool, s, 20)
+		preview, err := operate.PreviewReplay(ctx, pool, account.Operator(), request, 20)
 		if err != nil {
 			return fmt.Errorf("count events to replay: %w", err)
 		}
@@ -87,7 +94,7 @@ func (c *startReplayCmd) Run(ctx context.Context, e *env) error {
 		}
 		return nil
 	}
-	r, err := replay.Create(ctx, pool, s)
+	r, err := operate.StartReplay(ctx, pool, account.Operator(), request)
 	if err != nil {
 		return fmt.Errorf("create replay: %w", err)
 	}

@@ -96,7 +96,7 @@ func TestReplaysAndDeadLettersFromTheCommandLine(t *testing.T) {
 		t.Fatalf("list: %d %q %s", code, out, errOut)
 	}
 	code, out, errOut = command(t, "dead-letters", "show", at, first.ID)
-	if code != 0 || !strings.Contains(out, `"requestBody"`) {
+	if code != 0 || !strings.Contains(out, `"body"`) {
 		t.Errorf("show: %d %s %s", code, out, errOut)
 	}
 	code, out, errOut = command(t, "dead-letters", "purge", at, "--subscription", string(sub.ID))

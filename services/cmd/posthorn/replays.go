@@ -5,50 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
-	"posthorn/events"
+	"posthorn/services/internal/account"
+	"posthorn/services/internal/operate"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/replay"
 	"posthorn/services/internal/subscription"
 )
-
-// replayLine is a replay as it is printed; the names are the API's.
-type replayLine struct {
-	ID           string           `json:"id"`
-	Subscription string           `json:"subscription"`
-	Cause        string           `json:"cause"`
-	From         int64            `json:"from"`
-	To           int64            `json:"to"`
-	EventTypes   []events.Pattern `json:"eventTypes,omitempty"`
-	Subjects     []string         `json:"subjects,omitempty"`
-	EventIDs     []string         `json:"eventIds,omitempty"`
-	OnlyDead     bool             `json:"onlyDead"`
-	Filter       string           `json:"filter"`
-	Rate         int              `json:"rate,omitempty"`
-	Status       replay.Status    `json:"status"`
-	Position     int64            `json:"position"`
-	Matched      int64            `json:"matched"`
-	Sent         int64            `json:"sent"`
-	Skipped      int64            `json:"skipped"`
-	Error        string           `json:"error,omitempty"`
-	CreatedAt    time.Time        `json:"createdAt"`
-	UpdatedAt    time.Time        `json:"updatedAt"`
-	FinishedAt   time.Time        `json:"finishedAt,omitzero"`
-}
-
-func printReplay(e *env, r replay.Replay) error {
-	line := replayLine{
-		ID: string(r.ID), Subscription: string(r.Subscription), Cause: r.Cause, From: r.After + 1, To: r.Through, EventTypes: r.EventTypes,
-		Subjects: r.Subjects, EventIDs: r.EventIDs, OnlyDead: r.OnlyDead, Filter: "subscription", Rate: r.Rate, Status: r.Status,
-		Position: r.Position, Matched: r.Matched, Sent: r.Sent, Skipped: r.Skipped, Error: r.Error,
-		CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), FinishedAt: r.FinishedAt.UTC(),
-	}
-	if r.Unfiltered {
-		line.Filter = "none"
-	}
-	return printJSON(e, line)
-}
 
 type listReplaysCmd struct {
 	databaseFlags
@@ -58,7 +21,7 @@ type listReplaysCmd struct {
 }
 
 func (c *listReplaysCmd) Run(ctx context.Context, e *env) error {
-	f := replay.Filter{Account: events.DefaultAccount, Status: replay.Status(c.Status)}
+	f := replay.Filter{Account: account.Operator().Account, Status: replay.Status(c.Status)}
 	switch f.Status {
 	case "", replay.Running, replay.Paused, replay.Cancelled, replay.Done, replay.Failed:
 	default:
@@ -83,7 +46,7 @@ func (c *listReplaysCmd) Run(ctx context.Context, e *env) error {
 			return err
 		}
 		for _, r := range part.Items {
-			if err := printReplay(e, r); err != nil {
+			if err := printJSON(e, operate.ShowReplay(r)); err != nil {
 				return err
 			}
 			f.Before = r.ID
@@ -115,9 +78,9 @@ func (c *oneReplay) set(ctx context.Context, e *env, status replay.Status) error
 	defer func() { _ = pool.Close() }()
 	var r replay.Replay
 	if status == "" {
-		r, err = replay.ByID(ctx, pool, events.DefaultAccount, id)
+		r, err = replay.ByID(ctx, pool, account.Operator().Account, id)
 	} else {
-		r, err = replay.SetStatus(ctx, pool, events.DefaultAccount, id, status)
+		r, err = replay.SetStatus(ctx, pool, account.Operator().Account, id, status)
 	}
 	if errors.Is(err, postgres.ErrState) {
 		return fmt.Errorf("replay %s is %s: it cannot be made %s", id, r.Status, status)
@@ -125,7 +88,7 @@ func (c *oneReplay) set(ctx context.Context, e *env, status replay.Status) error
 	if err != nil {
 		return fmt.Errorf("replay %s: %w", id, err)
 	}
-	return printReplay(e, r)
+	return printJSON(e, operate.ShowReplay(r))
 }
 
 type showReplayCmd struct{ oneReplay }

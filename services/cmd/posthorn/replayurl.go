@@ -10,8 +10,8 @@ import (
 	"net/netip"
 	"time"
 
-	"posthorn/events"
 	"posthorn/events/webhook"
+	"posthorn/services/internal/account"
 	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/sender"
@@ -72,7 +72,7 @@ func (c *startReplayCmd) runToURL(ctx context.Context, e *env) error {
 	}
 	defer func() { _ = pool.Close() }()
 	slice := eventlog.Slice{
-		Since: c.From.Time, Until: c.To.Time, Account: events.DefaultAccount, Kinds: []eventlog.Kind{eventlog.KindEvent},
+		Since: c.From.Time, Until: c.To.Time, Account: account.Operator().Account, Kinds: []eventlog.Kind{eventlog.KindEvent},
 		Types: types, Subjects: c.Subject, IDs: c.Event,
 	}
 	if slice.After, slice.Through, err = eventlog.Bounds(ctx, pool, c.From, c.To); err != nil {

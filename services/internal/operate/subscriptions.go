@@ -3,24 +3,108 @@ package operate
 import (
 	"context"
 	"database/sql"
+	"fmt"
+	"time"
 
+	"posthorn/events"
+	"posthorn/events/webhook"
+	"posthorn/services/internal/account"
 	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/replay"
 	"posthorn/services/internal/subscription"
 )
 
-// Subscribe is CreateSubscription for a subscription that may also get past
-// events: with a place, a replay of the events that it matches from there up to
-// its own record, where the live stream begins.
-func Subscribe(ctx context.Context, db *sql.DB, s subscription.Subscription, from eventlog.Place) (created subscription.Subscription, err error) {
+// StateError is returned where the state of something does not allow what was
+// asked for. Its text can be shown to the caller.
+type StateError struct{ Message string }
+
+func (e StateError) Error() string { return e.Message }
+
+// Unwrap makes it a postgres.ErrState.
+func (StateError) Unwrap() error { return postgres.ErrState }
+
+// Subscribe creates a subscription of the actor's account, with its secret
+// sealed. With a place it also gets past events: a replay of the events that it matches from there up to its
+// own record, where the live stream begins.
+func Subscribe(ctx context.Context, db *sql.DB, by account.Actor, keys subscription.Resealer, s subscription.Subscription, from eventlog.Place) (created subscription.Subscription, err error) {
+	s.ID, s.Account = subscription.NewID(), by.Account
+	s.Seal(keys) // which binds it to the id
 	err = postgres.CommitTx(ctx, db, func(tx *sql.Tx) (err error) {
 		if created, err = subscription.CreateTx(ctx, tx, s); err != nil || from.IsZero() || from.Now {
 			return err
 		}
 		// Events below the record are settled once the relay has reached it,
 		// and the replay waits for that.
-		return replay.PastTx(ctx, tx, s, from, created.Since-1)
+		return replay.PastTx(ctx, tx, created, from, created.Since-1)
 	})
 	return created, err
+}
+
+// ChangeSubscription changes settings of a subscription. Its secrets are sealed
+// with the key that seals now. Where they cannot be opened the change is made all
+// the same, and unopened says why.
+func ChangeSubscription(ctx context.Context, db *sql.DB, by account.Actor, keys subscription.Resealer, id subscription.ID,
+	change func(*subscription.Subscription) error,
+) (changed subscription.Subscription, unopened, err error) {
+	changed, err = subscription.Update(ctx, db, by.Account, id, func(s *subscription.Subscription) error {
+		if err := change(s); err != nil {
+			return err
+		}
+		_, unopened = s.Reseal(keys)
+		return nil
+	})
+	return changed, unopened, err
+}
+
+// SetStatus is a change of ChangeSubscription that pauses, resumes or disables.
+func SetStatus(status subscription.Status) func(*subscription.Subscription) error {
+	return func(s *subscription.Subscription) error {
+		switch {
+		case s.Status == status:
+			return subscription.ErrUnchanged
+		case status == subscription.Paused && s.Status == subscription.Disabled:
+			return StateError{"The subscription is disabled: no deliveries are owed that could wait. Resume it first."}
+		}
+		s.Status = status
+		return nil
+	}
+}
+
+// RotateSecret is a change of ChangeSubscription that sets a new signing secret.
+// The one before signs as well for subscription.SecretOverlap.
+func RotateSecret(keys subscription.Resealer, secret webhook.Secret, now time.Time) func(*subscription.Subscription) error {
+	return func(s *subscription.Subscription) error {
+		if err := s.Open(keys); err != nil {
+			return fmt.Errorf("%w (%w)", StateError{"The secret cannot be opened with the present POSTHORN_SECRET_KEY, and so could not stay " +
+				"valid beside a new one. The key that sealed it has to be added again."}, err)
+		}
+		if s.Secret.Equal(secret) {
+			return subscription.InvalidError{{Field: "secret", Message: "is the current one"}}
+		}
+		s.PreviousSecret, s.PreviousSecretUntil = s.Secret, now.Add(subscription.SecretOverlap)
+		s.Secret = secret
+		s.Seal(keys)
+		return nil
+	}
+}
+
+// SendTest appends an event that goes to one subscription alone, which has to be
+// active. Without a type or data it gets those of a test.
+func SendTest(ctx context.Context, db *sql.DB, by account.Actor, id subscription.ID, e events.Event) (events.Event, error) {
+	if e.Type == "" {
+		e.Type = "posthorn.test"
+	}
+	if len(e.Data) == 0 {
+		e.Data = []byte(`{"test":true}`)
+	}
+	if err := e.Validate(); err != nil {
+		return e, err //nolint:wrapcheck // it names the field
+	}
+	return subscription.AppendTest(ctx, db, by.Account, id, e, func(s subscription.Subscription) error {
+		if s.Status != subscription.Active {
+			return StateError{"The subscription is " + string(s.Status) + ", so nothing is sent to it: resume it first."}
+		}
+		return nil
+	})
 }

@@ -89,7 +89,7 @@ func (p *Projector) Run(ctx context.Context) error {
 
 // Rebuild throws the counts away and makes them again from the log. Reads of
 // a count stay right while it runs. progress, which may be nil, hears how far
-// it is. It fails with postgres.ErrLogIncomplete, and nothing is changed,
+// it is. It fails with ErrLogIncomplete, and nothing is changed,
 // where the beginning of the log has been dropped.
 func (p *Projector) Rebuild(ctx context.Context, progress func(position, end int64)) error {
 	end, err := eventlog.Horizon(ctx, p.cfg.DB)

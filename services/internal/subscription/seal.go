@@ -27,8 +27,8 @@ func (s *Subscription) Seal(keys sealer) {
 	}
 }
 
-// resealer seals with one of several keys, and knows which.
-type resealer interface {
+// Resealer seals with one of several keys, and knows which.
+type Resealer interface {
 	sealer
 	opener
 	Current(sealed []byte) bool
@@ -36,7 +36,7 @@ type resealer interface {
 
 // Reseal has Sealed sealed with the key that seals now, and reports whether it
 // was not. It leaves everything as it is where a secret cannot be opened.
-func (s *Subscription) Reseal(keys resealer) (resealed bool, err error) {
+func (s *Subscription) Reseal(keys Resealer) (resealed bool, err error) {
 	current := func(sealed []byte) bool { return len(sealed) == 0 || keys.Current(sealed) }
 	if current(s.Sealed.Secret) && current(s.Sealed.Previous) {
 		return false, nil

@@ -1,0 +1,107 @@
+package operate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/ledger"
+	"posthorn/services/internal/postgres"
+	"posthorn/services/internal/sender"
+	"posthorn/services/internal/subscription"
+)
+
+// Delivery is a delivery as it is shown.
+type Delivery struct {
+	ID             string     `json:"id" example:"dlv_42_019a0000-0000-7000-8000-000000000000"`
+	EventID        string     `json:"eventId"`
+	EventType      string     `json:"eventType"`
+	Position       int64      `json:"position"`
+	SubscriptionID string     `json:"subscriptionId"`
+	Status         string     `json:"status" enum:"pending,retrying,delivered,dead,cancelled"`
+	Cause          string     `json:"cause" doc:"live, replay, redrive or test"`
+	Run            int        `json:"run" doc:"0, and one more with each replay or redrive"`
+	Attempts       int        `json:"attempts" doc:"How many attempts were made in this run"`
+	LastStatus     int        `json:"lastStatus,omitempty" doc:"The HTTP status of the last attempt"`
+	ErrorClass     string     `json:"errorClass,omitempty" doc:"The class of the last attempt's failure"`
+	LastError      string     `json:"lastError,omitempty"`
+	NextAttemptAt  *time.Time `json:"nextAttemptAt,omitempty"`
+	CreatedAt      *time.Time `json:"createdAt"`
+	FinishedAt     *time.Time `json:"finishedAt,omitempty"`
+}
+
+// ShowDelivery shows a delivery.
+func ShowDelivery(d ledger.Delivery) Delivery {
+	return Delivery{
+		ID: d.String(), EventID: d.EventID, EventType: d.EventType, Position: d.Position, SubscriptionID: string(d.Subscription),
+		Status: string(d.Status), Cause: d.Cause, Run: d.Run, Attempts: d.Attempts, LastStatus: d.LastStatus, ErrorClass: d.ErrorClass,
+		LastError: d.LastError, NextAttemptAt: timeOrNil(d.NextAttemptAt), CreatedAt: timeOrNil(d.CreatedAt), FinishedAt: timeOrNil(d.FinishedAt),
+	}
+}
+
+// Attempt is one HTTP request of a delivery as it is shown.
+type Attempt struct {
+	DeliveryID      string            `json:"deliveryId"`
+	EventID         string            `json:"eventId"`
+	EventType       string            `json:"eventType"`
+	Run             int               `json:"run" doc:"Of its delivery: 0, and one more with each replay or redrive"`
+	Number          int               `json:"number" doc:"In its run, from 1"`
+	Cause           string            `json:"cause" doc:"live, retry, replay, redrive or test"`
+	StartedAt       time.Time         `json:"startedAt"`
+	DurationMS      float64           `json:"durationMs"`
+	Status          int               `json:"status,omitempty" doc:"The HTTP status, where a response came"`
+	Outcome         string            `json:"outcome" doc:"ok, or the class of the failure"`
+	Error           string            `json:"error,omitempty"`
+	RequestHeaders  map[string]string `json:"requestHeaders,omitempty"`
+	ResponseHeaders map[string]string `json:"responseHeaders,omitempty"`
+	ResponseBody    string            `json:"responseBody,omitempty" doc:"Its beginning"`
+	Next            string            `json:"next" doc:"The delivery's status after it"`
+}
+
+// ShowAttempt shows an attempt.
+func ShowAttempt(t ledger.LoggedAttempt) Attempt {
+	return Attempt{
+		DeliveryID: ledger.DeliveryID{Position: t.Position, Subscription: t.Subscription}.String(),
+		EventID:    t.EventID, EventType: t.EventType, Run: t.Run, Number: t.Number, Cause: t.Cause, StartedAt: t.StartedAt.UTC(),
+		DurationMS: float64(t.Duration.Microseconds()) / 1000, Status: t.HTTPStatus, Outcome: t.ErrorClass, Error: t.Error,
+		RequestHeaders: t.RequestHeaders, ResponseHeaders: t.ResponseHeaders,
+		ResponseBody: strings.ToValidUTF8(string(t.ResponseBody), "\uFFFD"), Next: string(t.Attempt.Status),
+	}
+}
+
+// RequestMade is a request as it was made last, or will be made.
+type RequestMade struct {
+	Method  string            `json:"method"`
+	URL     string            `json:"url" doc:"The subscription's URL as it is now"`
+	Headers map[string]string `json:"headers" doc:"Those of the last attempt; credentials are not kept"`
+	Body    string            `json:"body"`
+	Curl    string            `json:"curl" doc:"The line that repeats it. Its signature is the last attempt's, and so is its time"`
+}
+
+// RequestOf is the request of a delivery: the body as it is sent, the headers of
+// its last attempt, nil if there was none, and the line that repeats it. nil where
+// the event is gone from the log.
+func RequestOf(ctx context.Context, q postgres.Queryer, d ledger.Delivery, headers map[string]string) (*RequestMade, error) {
+	record, err := eventlog.At(ctx, q, d.Position)
+	if errors.Is(err, postgres.ErrNotFound) {
+		return nil, nil //nolint:nilnil // there is none to show
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read event of delivery: %w", err)
+	}
+	sub, err := subscription.ByID(ctx, q, d.Subscription)
+	if err != nil {
+		return nil, fmt.Errorf("read subscription of delivery: %w", err)
+	}
+	if headers == nil {
+		headers = map[string]string{"Content-Type": "application/json", "Webhook-Id": d.EventID}
+	}
+	body := record.AppendBody(nil)
+	return &RequestMade{
+		Method: http.MethodPost, URL: sub.URL, Headers: headers, Body: string(body), Curl: sender.CurlLine(sub.URL, headers, body),
+	}, nil
+}

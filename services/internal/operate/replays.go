@@ -1,0 +1,216 @@
+package operate
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+	"time"
+
+	"posthorn/events"
+	"posthorn/services/internal/account"
+	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/ledger"
+	"posthorn/services/internal/replay"
+	"posthorn/services/internal/subscription"
+)
+
+// ReplayRequest asks for past events to be delivered again to one subscription.
+// The zero value of a field selects all.
+type ReplayRequest struct {
+	Subscription     string
+	From, To         eventlog.Place
+	EventTypes       []string
+	Subjects         []string
+	EventIDs         []string
+	OnlyDead         bool
+	IgnoreEventTypes bool // of the subscription
+	Rate             int
+}
+
+// Selection is what the request selects, or a subscription.InvalidError that
+// names its fields as the HTTP API does.
+func (r ReplayRequest) Selection(by account.Actor) (replay.Selection, error) {
+	s := replay.Selection{
+		Account: by.Account, Cause: replay.CauseReplay, From: r.From, To: r.To, Subjects: r.Subjects, EventIDs: r.EventIDs,
+		OnlyDead: r.OnlyDead, Unfiltered: r.IgnoreEventTypes, Rate: r.Rate,
+	}
+	var wrong subscription.InvalidError
+	add := func(field, message string) {
+		wrong = append(wrong, subscription.FieldError{Field: field, Message: message})
+	}
+	var err error
+	if s.Subscription, err = subscription.ParseID(r.Subscription); err != nil {
+		add("subscription", err.Error())
+	}
+	if r.Rate < 0 {
+		add("rate", "must not be negative")
+	}
+	for i, t := range r.EventTypes {
+		p, err := events.ParsePattern(t)
+		if err != nil {
+			add(fmt.Sprintf("eventTypes[%d]", i), strings.TrimPrefix(err.Error(), events.ErrInvalid.Error()+": event type: "))
+		}
+		s.EventTypes = append(s.EventTypes, p)
+	}
+	for i, subject := range r.Subjects {
+		if subject == "" || (events.Event{Type: "x", Subject: subject}).Validate() != nil {
+			add(fmt.Sprintf("subjects[%d]", i), "is not a subject")
+		}
+	}
+	for i, id := range r.EventIDs {
+		if id == "" || (events.Event{Type: "x", ID: id}).Validate() != nil {
+			add(fmt.Sprintf("eventIds[%d]", i), "is not the id of an event")
+		}
+	}
+	if wrong != nil {
+		return s, wrong
+	}
+	return s, nil
+}
+
+// StartReplay begins a replay.
+func StartReplay(ctx context.Context, db *sql.DB, by account.Actor, r ReplayRequest) (replay.Replay, error) {
+	s, err := r.Selection(by)
+	if err != nil {
+		return replay.Replay{}, err
+	}
+	return replay.Create(ctx, db, s)
+}
+
+// PreviewReplay counts what a replay would deliver, shows the first events, and
+// changes nothing.
+func PreviewReplay(ctx context.Context, db *sql.DB, by account.Actor, r ReplayRequest, first int) (replay.Preview, error) {
+	s, err := r.Selection(by)
+	if err != nil {
+		return replay.Preview{}, err
+	}
+	return replay.PreviewOf(ctx, db, s, first)
+}
+
+// RedriveRequest asks for deliveries to be put back to work: those that are named,
+// or those of a subscription that are dead or wait for a retry.
+type RedriveRequest struct {
+	IDs          []string
+	Subscription string
+	Dead         ledger.DeadFilter
+	// Finished: of those that are named also what was delivered or cancelled.
+	Finished bool
+	Rate     int
+}
+
+// selections are one for each subscription, or a subscription.InvalidError.
+func (r RedriveRequest) selections(by account.Actor) ([]replay.Selection, error) {
+	invalid := func(field, message string) ([]replay.Selection, error) {
+		return nil, subscription.InvalidError{{Field: field, Message: message}}
+	}
+	base := replay.Selection{Account: by.Account, Cause: replay.CauseRedrive, OnlyDead: !r.Finished || len(r.IDs) == 0, Unfiltered: true, Rate: r.Rate, Dead: r.Dead}
+	switch {
+	case (r.Subscription == "") == (len(r.IDs) == 0):
+		return invalid("", "give either ids or a subscription")
+	case r.Rate < 0:
+		return invalid("rate", "must not be negative")
+	case r.Subscription != "":
+		id, err := subscription.ParseID(r.Subscription)
+		if err != nil {
+			return invalid("subscription", "does not exist")
+		}
+		base.Subscription = id
+		return []replay.Selection{base}, nil
+	}
+	ids := make([]ledger.DeliveryID, len(r.IDs))
+	for i, text := range r.IDs {
+		id, err := ledger.ParseDeliveryID(text)
+		if err != nil {
+			return invalid(fmt.Sprintf("ids[%d]", i), "is not the id of a delivery")
+		}
+		ids[i] = id
+	}
+	return replay.SelectionsOf(base, ids), nil
+}
+
+// Redrive begins a replay with the cause redrive for each subscription that the
+// request names deliveries of.
+func Redrive(ctx context.Context, db *sql.DB, by account.Actor, r RedriveRequest) ([]replay.Replay, error) {
+	selections, err := r.selections(by)
+	if err != nil {
+		return nil, err
+	}
+	replays := make([]replay.Replay, 0, len(selections))
+	for _, s := range selections {
+		begun, err := replay.Create(ctx, db, s)
+		if err != nil {
+			return replays, fmt.Errorf("redrive to %s: %w", s.Subscription, err)
+		}
+		replays = append(replays, begun)
+	}
+	return replays, nil
+}
+
+// Retry has one delivery made anew, however it ended, or at once if it waits for
+// a retry. StateError where its first attempt is yet to be made.
+func Retry(ctx context.Context, db *sql.DB, by account.Actor, id ledger.DeliveryID) (replay.Replay, error) {
+	d, err := ledger.ByID(ctx, db, by.Account, id)
+	if err != nil {
+		return replay.Replay{}, err
+	}
+	if d.Status == ledger.Pending {
+		return replay.Replay{}, StateError{"The delivery is under way: its first attempt is yet to be made."}
+	}
+	return replay.Create(ctx, db, replay.Selection{
+		Account: by.Account, Subscription: id.Subscription, Cause: replay.CauseRedrive, Positions: []int64{id.Position}, Unfiltered: true,
+	})
+}
+
+// Replay is a replay as it is shown.
+type Replay struct {
+	ID           string     `json:"id,omitempty" example:"rpl_019a0000-0000-7000-8000-000000000000"`
+	Subscription string     `json:"subscription"`
+	Cause        string     `json:"cause" doc:"replay or redrive; also the cause of its first attempts"`
+	From         int64      `json:"from" doc:"The first position that is looked at"`
+	To           int64      `json:"to" doc:"The last one; what comes later is no part of it"`
+	EventTypes   []string   `json:"eventTypes,omitempty"`
+	Subjects     []string   `json:"subjects,omitempty"`
+	EventIDs     []string   `json:"eventIds,omitempty"`
+	OnlyDead     bool       `json:"onlyDead"`
+	Filter       string     `json:"filter" enum:"subscription,none"`
+	Rate         int        `json:"rate,omitempty"`
+	Status       string     `json:"status" enum:"running,paused,cancelled,done,failed,dryRun" doc:"done: all is sent; the deliveries themselves may still be under way"`
+	Position     int64      `json:"position" doc:"How far it has come"`
+	Progress     float64    `json:"progress" doc:"The same from 0 to 1"`
+	Matched      int64      `json:"matched" doc:"How many events were selected so far, or with dryRun, would be"`
+	Sent         int64      `json:"sent" doc:"Of these, how many were sent"`
+	Skipped      int64      `json:"skipped" doc:"Of these, how many are being delivered anyhow"`
+	Error        string     `json:"error,omitempty"`
+	CreatedAt    *time.Time `json:"createdAt,omitempty"`
+	UpdatedAt    *time.Time `json:"updatedAt,omitempty"`
+	FinishedAt   *time.Time `json:"finishedAt,omitempty"`
+}
+
+// ShowReplay shows a replay.
+func ShowReplay(r replay.Replay) Replay {
+	v := Replay{
+		ID: string(r.ID), Subscription: string(r.Subscription), Cause: r.Cause, From: r.After + 1, To: r.Through,
+		Subjects: r.Subjects, EventIDs: r.EventIDs, OnlyDead: r.OnlyDead, Filter: "subscription", Rate: r.Rate,
+		Status: string(r.Status), Position: r.Position, Progress: 1, Matched: r.Matched, Sent: r.Sent, Skipped: r.Skipped, Error: r.Error,
+		CreatedAt: timeOrNil(r.CreatedAt), UpdatedAt: timeOrNil(r.UpdatedAt), FinishedAt: timeOrNil(r.FinishedAt),
+	}
+	if r.Unfiltered {
+		v.Filter = "none"
+	}
+	if r.Through > r.After {
+		v.Progress = float64(r.Position-r.After) / float64(r.Through-r.After)
+	}
+	for _, p := range r.EventTypes {
+		v.EventTypes = append(v.EventTypes, string(p))
+	}
+	return v
+}
+
+func timeOrNil(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
