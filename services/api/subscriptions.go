@@ -19,8 +19,8 @@ import (
 	"posthorn/services/internal/account"
 	"posthorn/services/internal/operate"
 	"posthorn/services/internal/retry"
-	"posthorn/services/internal/sender"
 	"posthorn/services/internal/subscription"
+	"posthorn/services/internal/target"
 )
 
 // RetrySettings say when a failed delivery is attempted again.
@@ -92,7 +92,7 @@ func show(s subscription.Subscription) Subscription {
 // normalURL is the URL as it is kept: Validate says what is wrong with one that
 // is none.
 func normalURL(raw string) string {
-	if normal, err := sender.NormalizeURL(raw); err == nil {
+	if normal, err := target.NormalizeURL(raw); err == nil {
 		return normal
 	}
 	return raw

@@ -13,6 +13,7 @@ import (
 	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/failpoint"
 	"posthorn/services/internal/ledger"
+	"posthorn/services/internal/payload"
 	"posthorn/services/internal/subscription"
 )
 
@@ -181,10 +182,9 @@ func (b *batch) envelope(r *eventlog.Record, cause envelope.Cause) envelope.Enve
 
 // message completes a publishing with an event and its signed envelope.
 func (r *Relay) message(p broker.Publishing, record *eventlog.Record, e envelope.Envelope) broker.Publishing {
-	e = e.WithTrace(record.Metadata)
-	p.ID = record.ID
-	p.ContentType = "application/json"
-	p.Body = record.AppendBody(make([]byte, 0, len(record.Data)+256))
+	rendered := payload.Render(record)
+	e.TraceParent, e.TraceState = rendered.Trace.Parent, rendered.Trace.State
+	p.ID, p.ContentType, p.Body = rendered.ID, rendered.ContentType, rendered.Body
 	content := envelope.Content{ID: p.ID, ContentType: p.ContentType, Body: p.Body}
 	if p.Exchange == r.Names.Deliver() {
 		content.Subscription = p.Key

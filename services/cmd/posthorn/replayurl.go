@@ -6,15 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net/http"
 	"net/netip"
 	"time"
 
 	"posthorn/events/webhook"
 	"posthorn/services/internal/account"
-	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/payload"
 	"posthorn/services/internal/sender"
+	"posthorn/services/internal/target"
 )
 
 // toURLFlags are for a replay to a URL that nobody subscribed.
@@ -52,7 +52,7 @@ func (c *startReplayCmd) runToURL(ctx context.Context, e *env) error {
 	if c.Subscription != "" || c.OnlyDead || c.NoFilter || c.Wait {
 		return errors.New("--to-url goes without --subscription, --only-dead, --no-filter and --wait: it has to do with no subscription")
 	}
-	if err := sender.ValidateURL(c.ToURL); err != nil {
+	if err := target.ValidateURL(c.ToURL); err != nil {
 		return fmt.Errorf("--to-url: %w", err)
 	}
 	secret := webhook.NewSecret()
@@ -173,15 +173,9 @@ func (u *toURL) pace(ctx context.Context) error {
 // send makes the request that a delivery of the event would make, and prints a
 // line about it.
 func (u *toURL) send(ctx context.Context, r eventlog.Record) sender.Result {
-	header := http.Header{}
-	trace := envelope.Envelope{}.WithTrace(r.Metadata)
-	for name, value := range map[string]string{"Traceparent": trace.TraceParent, "Tracestate": trace.TraceState} {
-		if value != "" {
-			header.Set(name, value)
-		}
-	}
+	p := payload.Render(&r)
 	result := u.sender.Send(ctx, sender.Request{
-		URL: u.ToURL, Body: r.AppendBody(nil), ID: r.ID, Secrets: []webhook.Secret{u.secret}, Timeout: u.Timeout, Headers: header,
+		URL: u.ToURL, Body: p.Body, ID: p.ID, Secrets: []webhook.Secret{u.secret}, Timeout: u.Timeout, Headers: p.Trace.Headers(),
 	})
 	if result.Class == sender.ClassCancelled {
 		return result

@@ -105,33 +105,6 @@ func (e Envelope) Headers() map[string]string {
 	return h
 }
 
-// WithTrace returns the envelope with the trace context of an event's
-// metadata. What cannot be one is left out: a producer may write anything
-// there, and it must stop neither the message nor the request.
-func (e Envelope) WithTrace(metadata map[string]string) Envelope {
-	if parent := metadata[headerTraceParent]; traceText(parent) {
-		e.TraceParent = parent
-		if state := metadata[headerTraceState]; traceText(state) {
-			e.TraceState = state
-		}
-	}
-	return e
-}
-
-// traceText admits visible ASCII of the length that W3C Trace Context asks
-// everybody to pass on.
-func traceText(s string) bool {
-	if len(s) > 512 {
-		return false
-	}
-	for i := range len(s) {
-		if s[i] < ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return s != ""
-}
-
 // Parse reads what Headers wrote.
 func Parse(headers map[string]string) (Envelope, error) {
 	position, err := strconv.ParseInt(headers[headerPosition], 10, 64)

@@ -10,6 +10,7 @@ import (
 
 	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/ledger"
+	"posthorn/services/internal/payload"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/sender"
 	"posthorn/services/internal/subscription"
@@ -97,11 +98,11 @@ func RequestOf(ctx context.Context, q postgres.Queryer, d ledger.Delivery, heade
 	if err != nil {
 		return nil, fmt.Errorf("read subscription of delivery: %w", err)
 	}
+	p := payload.Render(&record)
 	if headers == nil {
-		headers = map[string]string{"Content-Type": "application/json", "Webhook-Id": d.EventID}
+		headers = p.Shown()
 	}
-	body := record.AppendBody(nil)
 	return &RequestMade{
-		Method: http.MethodPost, URL: sub.URL, Headers: headers, Body: string(body), Curl: sender.CurlLine(sub.URL, headers, body),
+		Method: http.MethodPost, URL: sub.URL, Headers: headers, Body: string(p.Body), Curl: sender.CurlLine(sub.URL, headers, p.Body),
 	}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"posthorn/services/internal/target"
 	"strconv"
 	"strings"
 	"syscall"
@@ -52,7 +53,7 @@ const maxErrorLen = 240
 func (s *Sender) fail(ctx, attempt context.Context, err error, timeout time.Duration, result *Result) {
 	result.Class, result.Error = classify(err)
 	switch {
-	case errors.Is(err, ErrBlocked):
+	case errors.Is(err, target.ErrBlocked):
 		// Before anything else, so that the text does not depend on timing.
 	case result.Class == ClassShortage && result.Status == 0:
 		// Ours, also if the time is over meanwhile.
@@ -83,7 +84,7 @@ func classify(err error) (Class, string) {
 		netErr    net.Error
 	)
 	dialing := errors.As(err, &opErr) && opErr.Op == "dial"
-	if errors.Is(err, ErrBlocked) {
+	if errors.Is(err, target.ErrBlocked) {
 		return classBlocked, "the address of this host is not allowed"
 	}
 	if text, ok := shortage(err); ok {

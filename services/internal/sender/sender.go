@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"posthorn/events/webhook"
+	"posthorn/services/internal/target"
 )
 
 // Config of a Sender. The zero value is safe to use.
@@ -55,7 +56,7 @@ const (
 
 // Request is what to send.
 type Request struct {
-	// URL as ValidateURL accepts it.
+	// URL as target.ValidateURL accepts it.
 	URL string
 	// Body is sent as it is. It must not be changed afterwards: a request that
 	// was given up may still be being written when Send returns.
@@ -110,7 +111,7 @@ type Sender struct {
 	transport *http.Transport
 	// fresh is like transport and keeps no connection.
 	fresh      *http.Transport
-	guard      *Guard
+	guard      *target.Guard
 	userAgent  []string
 	maxBody    int
 	maxTimeout time.Duration
@@ -120,7 +121,7 @@ type Sender struct {
 // New returns a Sender.
 func New(config Config) *Sender {
 	s := &Sender{
-		guard:      NewGuard(config.AllowNetworks),
+		guard:      target.NewGuard(config.AllowNetworks),
 		userAgent:  []string{orDefault(config.UserAgent, "Posthorn/1")},
 		maxBody:    orDefault(config.MaxResponseBody, 16<<10),
 		maxTimeout: orDefault(config.MaxTimeout, 30*time.Second),
@@ -140,7 +141,7 @@ func New(config Config) *Sender {
 	}
 	dialer := &net.Dialer{
 		Timeout:        dialTimeout,
-		ControlContext: s.guard.control,
+		ControlContext: s.guard.Control,
 		Resolver:       resolver,
 		// TCP's own keep-alive is of no use to connections that live for
 		// seconds, and costs three system calls each.
@@ -208,7 +209,7 @@ func (s *Sender) Send(ctx context.Context, r Request) Result {
 }
 
 func (s *Sender) send(ctx context.Context, r Request, result *Result) {
-	target, err := parseURL(r.URL)
+	to, err := target.ParseURL(r.URL)
 	if err != nil {
 		result.Class, result.Error = ClassProtocol, err.Error()
 		return
@@ -236,7 +237,7 @@ func (s *Sender) send(ctx context.Context, r Request, result *Result) {
 
 	// RoundTrip, not Client.Do: no redirects, no cookies, no second timer.
 	response, again, err := s.roundTrip(attempt, func(ctx context.Context) *http.Request {
-		return newRequest(ctx, target, header, r.Body)
+		return newRequest(ctx, to, header, r.Body)
 	})
 	result.Reconnected = again
 	if err != nil {
@@ -260,11 +261,11 @@ func (s *Sender) send(ctx context.Context, r Request, result *Result) {
 	result.RetryAfter = retryAfter(response.Header, time.Now())
 }
 
-func newRequest(ctx context.Context, target *url.URL, header http.Header, body []byte) *http.Request {
+func newRequest(ctx context.Context, to *url.URL, header http.Header, body []byte) *http.Request {
 	request := &http.Request{
 		Method:        http.MethodPost,
-		URL:           target,
-		Host:          target.Host,
+		URL:           to,
+		Host:          to.Host,
 		Header:        header,
 		ContentLength: int64(len(body)),
 		Proto:         "HTTP/1.1",

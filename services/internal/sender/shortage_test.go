@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"posthorn/services/internal/target"
 	"strings"
 	"syscall"
 	"testing"
@@ -39,7 +40,7 @@ func TestShortagesAreOurs(t *testing.T) {
 		"refused":                             {dial("connect", syscall.ECONNREFUSED), ClassConnect},
 		"a lookup that was refused":           {lookup(syscall.ECONNREFUSED), classDNS},
 		"an address that cannot be spoken to": {&net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.EADDRNOTAVAIL)}, ClassConnect},
-		"a blocked address, while short":      {fmt.Errorf("%w: %w", ErrBlocked, syscall.EMFILE), classBlocked},
+		"a blocked address, while short":      {fmt.Errorf("%w: %w", target.ErrBlocked, syscall.EMFILE), classBlocked},
 	} {
 		if class, text := classify(c.err); class != c.class || text == "" || strings.ContainsAny(text, "0123456789") {
 			t.Errorf("%s: %s %q, want %s", name, class, text, c.class)

@@ -17,7 +17,7 @@ import (
 	"posthorn/events"
 	"posthorn/events/webhook"
 	"posthorn/services/internal/retry"
-	"posthorn/services/internal/sender"
+	"posthorn/services/internal/target"
 )
 
 // Limits and defaults.
@@ -129,7 +129,7 @@ func (s Subscription) Validate() error {
 	add := func(field, format string, args ...any) {
 		wrong = append(wrong, FieldError{Field: field, Message: fmt.Sprintf(format, args...)})
 	}
-	if err := sender.ValidateURL(s.URL); err != nil {
+	if err := target.ValidateURL(s.URL); err != nil {
 		add("url", "%s", message(err))
 	}
 	if n := len(s.EventTypes); n == 0 {
@@ -183,7 +183,7 @@ func (s Subscription) Validate() error {
 // message drops the sentinel that other packages put in front of the words.
 func message(err error) string {
 	text := err.Error()
-	for _, sentinel := range []error{events.ErrInvalid, sender.ErrInvalidURL, retry.ErrInvalidSchedule} {
+	for _, sentinel := range []error{events.ErrInvalid, target.ErrInvalidURL, retry.ErrInvalidSchedule} {
 		text = strings.TrimPrefix(text, sentinel.Error()+": ")
 	}
 	return text

@@ -1,4 +1,4 @@
-package sender
+package target
 
 import (
 	"errors"
@@ -27,7 +27,7 @@ const (
 // may be reached is not asked here, since a name can point elsewhere by the
 // time of the attempt: the Guard decides that on every connect.
 func ValidateURL(raw string) error {
-	_, err := parseURL(raw)
+	_, err := ParseURL(raw)
 	return err
 }
 
@@ -36,7 +36,7 @@ func ValidateURL(raw string) error {
 // ("http://B\u00dcCHER.test/" is "http://xn--bcher-kva.test/"). It fails where
 // ValidateURL does.
 func NormalizeURL(raw string) (string, error) {
-	u, err := parseURL(raw)
+	u, err := ParseURL(raw)
 	if err != nil {
 		return "", err
 	}
@@ -51,7 +51,8 @@ func NormalizeURL(raw string) (string, error) {
 
 func invalidURL(why string) error { return fmt.Errorf("%w: %s", ErrInvalidURL, why) }
 
-func parseURL(raw string) (*url.URL, error) {
+// ParseURL reads a subscription's URL, with its host as NormalizeURL has it.
+func ParseURL(raw string) (*url.URL, error) {
 	switch {
 	case raw == "":
 		return nil, invalidURL("it is empty")

@@ -1,4 +1,4 @@
-package sender
+package target
 
 import (
 	"context"
@@ -124,10 +124,10 @@ func isISATAP(addr netip.Addr) bool {
 	return (b[8] == 0 || b[8] == 2) && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
 }
 
-// control is net.Dialer's hook: it runs after the name is resolved and before
+// Control is net.Dialer's hook: it runs after the name is resolved and before
 // each connect, so what is checked is what is dialled. To check a name, or
 // its addresses ahead of dialling, would leave room for a second answer.
-func (g *Guard) control(_ context.Context, network, address string, _ syscall.RawConn) error {
+func (g *Guard) Control(_ context.Context, network, address string, _ syscall.RawConn) error {
 	if network != "tcp4" && network != "tcp6" {
 		return fmt.Errorf("connect over %s: %w", network, ErrBlocked)
 	}

@@ -1,4 +1,4 @@
-package sender
+package target
 
 import (
 	"bytes"
@@ -81,11 +81,11 @@ func TestGuardHookRefusesWhatItCannotRead(t *testing.T) {
 	for _, c := range []struct{ network, address string }{
 		{"udp4", "8.8.8.8:53"}, {"unix", "/run/postgresql"}, {"tcp4", "8.8.8.8"}, {"tcp4", "example.com:80"}, {"tcp6", ""},
 	} {
-		if err := guard.control(t.Context(), c.network, c.address, nil); !errors.Is(err, ErrBlocked) {
+		if err := guard.Control(t.Context(), c.network, c.address, nil); !errors.Is(err, ErrBlocked) {
 			t.Errorf("%s %q: %v", c.network, c.address, err)
 		}
 	}
-	if err := guard.control(t.Context(), "tcp6", "[2606:4700:4700::1111]:443", nil); err != nil {
+	if err := guard.Control(t.Context(), "tcp6", "[2606:4700:4700::1111]:443", nil); err != nil {
 		t.Error(err)
 	}
 }

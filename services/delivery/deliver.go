@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +17,7 @@ import (
 	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/failpoint"
 	"posthorn/services/internal/ledger"
+	"posthorn/services/internal/payload"
 	"posthorn/services/internal/sender"
 	"posthorn/services/internal/subscription"
 )
@@ -137,7 +137,7 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 		return nil, errGiveBack
 	}
 	mine := wanted(sub, e)
-	asked := !mine || !s.fresh(d, e)
+	asked := !mine || !fresh(e, d.Redelivered, time.Since(e.PublishedAt), s.cfg.Fresh)
 	if asked {
 		due, err := s.due(ctx, c, d, e, ledger.Claim{For: sub.Timeout + 5*time.Second, Entered: !mine})
 		if err != nil || !due {
@@ -145,7 +145,7 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 		}
 	}
 	result := s.Sender.Send(ctx, sender.Request{
-		URL: sub.URL, Body: d.Body, ID: d.ID, Secrets: sub.Secrets(time.Now()), Timeout: sub.Timeout, Headers: trace(e),
+		URL: sub.URL, Body: d.Body, ID: d.ID, Secrets: sub.Secrets(time.Now()), Timeout: sub.Timeout, Headers: payload.Trace{Parent: e.TraceParent, State: e.TraceState}.Headers(),
 	})
 	switch result.Class {
 	case sender.ClassCancelled:
@@ -156,15 +156,7 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 	case sender.ClassAddress:
 		s.refused(c, sub, result.Refusal)
 	}
-	attempt := &ledger.Attempt{
-		Position: e.Position, Subscription: c.id, EventID: d.ID, Run: e.Run, Number: e.Attempts + 1, Cause: string(e.Cause),
-		StartedAt: result.StartedAt, Duration: result.Duration,
-		HTTPStatus: result.Status, ErrorClass: string(result.Class), Error: result.Error,
-		RequestHeaders: result.RequestHeaders, ResponseHeaders: result.ResponseHeaders, ResponseBody: result.ResponseBody,
-	}
-	if e.Attempts > 0 {
-		attempt.Cause = string(envelope.Retry)
-	}
+	attempt := attemptOf(c.id, d.ID, e, result)
 	// The operator's metrics tell a name without an address from one that is refused.
 	class, _, _ := strings.Cut(cmp.Or(result.Refusal, string(result.Class)), ":")
 	s.metrics.attempts.WithLabelValues(class).Inc()
@@ -172,22 +164,8 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 	if result.Reconnected {
 		s.metrics.reconnects.Inc()
 	}
-	if result.OK() {
-		attempt.Status = ledger.Delivered
-	} else if delay, more := s.schedule(c.settings.Load()).Next(attempt.Number, result.RetryAfter, rand.Float64); more {
-		attempt.Status, attempt.RetryIn = ledger.Retrying, delay
-	} else {
-		attempt.Status = ledger.Dead
-	}
+	attempt.Status, attempt.RetryIn = verdict(result, attempt.Number, s.schedule(c.settings.Load()), rand.Float64)
 	return attempt, nil
-}
-
-// fresh reports whether a message can only be the first for its delivery: no
-// attempt was made, the broker has not handed it out before, the relay has
-// not sent it before, and it is too young to have been swept.
-func (s *Service) fresh(d broker.Delivery, e envelope.Envelope) bool {
-	return e.Run == 0 && e.Attempts == 0 && !e.Suspect && !d.Redelivered &&
-		(e.Cause == envelope.Live || e.Cause == envelope.Test) && time.Since(e.PublishedAt) < s.cfg.Fresh
 }
 
 // due asks the ledger for the right to make the attempt.
@@ -289,17 +267,6 @@ func (s *Service) bury(ctx context.Context, c *consumer, d broker.Delivery, last
 		s.Logger.Warn("dead letter is only in the ledger", "subscription", c.id, "event", d.ID, "error", err)
 	}
 	return nil
-}
-
-func trace(e envelope.Envelope) http.Header {
-	if e.TraceParent == "" {
-		return nil
-	}
-	h := http.Header{"Traceparent": {e.TraceParent}}
-	if e.TraceState != "" {
-		h["Tracestate"] = []string{e.TraceState}
-	}
-	return h
 }
 
 // place names a delivery.

@@ -1,8 +1,7 @@
-package sender
+package target
 
 import (
 	"errors"
-	"net/http"
 	"strconv"
 	"strings"
 	"testing"
@@ -47,7 +46,7 @@ func TestAHostHasOneNameEverywhere(t *testing.T) {
 		if again, err := NormalizeURL(got); err != nil || again != got {
 			t.Errorf("%q: normalised again it is %q, %v", raw, again, err)
 		}
-		u, err := parseURL(raw)
+		u, err := ParseURL(raw)
 		if err != nil || !strings.Contains(got, "://"+u.Host) {
 			t.Errorf("%q is sent to %q", raw, u.Host)
 		}
@@ -107,7 +106,7 @@ func FuzzParseURLAgreesWithItsOwnRules(f *testing.F) {
 	f.Add("http://a@[::1]:70000/%0d#")
 	f.Add("http://0x7f.1/")
 	f.Fuzz(func(t *testing.T, raw string) {
-		u, err := parseURL(raw)
+		u, err := ParseURL(raw)
 		if err != nil {
 			return
 		}
@@ -123,54 +122,4 @@ func FuzzParseURLAgreesWithItsOwnRules(f *testing.F) {
 			t.Errorf("%q: would be written as %q", raw, u.RequestURI())
 		}
 	})
-}
-
-func TestValidateHeaders(t *testing.T) {
-	t.Parallel()
-	many := http.Header{}
-	for i := range 33 {
-		many.Set("X-"+strconv.Itoa(i), "a")
-	}
-	for name, c := range map[string]struct {
-		headers http.Header
-		ok      bool
-	}{
-		"none":                    {nil, true},
-		"a credential":            {http.Header{"Authorization": {"Bearer abc"}}, true},
-		"lower case":              {http.Header{"x-a": {"b c"}}, true},
-		"an empty value":          {http.Header{"X-A": {""}}, true},
-		"too many":                {many, false},
-		"CRLF in a value":         {http.Header{"X-A": {"b\r\nX-Evil: 1"}}, false},
-		"LF in a value":           {http.Header{"X-A": {"b\nc"}}, false},
-		"NUL in a value":          {http.Header{"X-A": {"b\x00"}}, false},
-		"a letter beyond ASCII":   {http.Header{"X-A": {"é"}}, false},
-		"a space at the end":      {http.Header{"X-A": {"b "}}, false},
-		"two values":              {http.Header{"X-A": {"b", "c"}}, false},
-		"no value":                {http.Header{"X-A": {}}, false},
-		"a long value":            {http.Header{"X-A": {strings.Repeat("a", 2049)}}, false},
-		"CRLF in a name":          {http.Header{"X-A\r\nX-Evil": {"b"}}, false},
-		"a colon in a name":       {http.Header{"X-A:": {"b"}}, false},
-		"a space in a name":       {http.Header{"X A": {"b"}}, false},
-		"an empty name":           {http.Header{"": {"b"}}, false},
-		"a long name":             {http.Header{strings.Repeat("a", 129): {"b"}}, false},
-		"Host":                    {http.Header{"Host": {"b"}}, false},
-		"host, lower case":        {http.Header{"host": {"b"}}, false},
-		"Content-Length":          {http.Header{"Content-Length": {"1"}}, false},
-		"Transfer-Encoding":       {http.Header{"transfer-encoding": {"chunked"}}, false},
-		"Connection":              {http.Header{"CONNECTION": {"close"}}, false},
-		"a webhook header":        {http.Header{"webhook-anything": {"b"}}, false},
-		"a proxy header":          {http.Header{"Proxy-Authorization": {"b"}}, false},
-		"a CloudEvents attribute": {http.Header{"ce-id": {"b"}}, false},
-		"Content-Type":            {http.Header{"Content-Type": {"text/html"}}, false},
-		"Expect":                  {http.Header{"Expect": {"100-continue"}}, false},
-		"leave to repeat":         {http.Header{"Idempotency-Key": {"b"}}, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			err := ValidateHeaders(c.headers)
-			if c.ok != (err == nil) || err != nil && !errors.Is(err, ErrInvalidHeader) {
-				t.Errorf("ValidateHeaders = %v, want ok %v", err, c.ok)
-			}
-		})
-	}
 }

@@ -1,0 +1,45 @@
+package delivery
+
+import (
+	"time"
+
+	"posthorn/services/internal/envelope"
+	"posthorn/services/internal/ledger"
+	"posthorn/services/internal/retry"
+	"posthorn/services/internal/sender"
+	"posthorn/services/internal/subscription"
+)
+
+// fresh reports whether a message can only be the first for its delivery: no
+// attempt was made, the broker has not handed it out before, the relay has
+// not sent it before, and it is too young to have been swept.
+func fresh(e envelope.Envelope, redelivered bool, age, limit time.Duration) bool {
+	return e.Run == 0 && e.Attempts == 0 && !e.Suspect && !redelivered &&
+		(e.Cause == envelope.Live || e.Cause == envelope.Test) && age < limit
+}
+
+// attemptOf is what the ledger keeps of an attempt, but for what follows from it.
+func attemptOf(id subscription.ID, event string, e envelope.Envelope, result sender.Result) *ledger.Attempt {
+	attempt := &ledger.Attempt{
+		Position: e.Position, Subscription: id, EventID: event, Run: e.Run, Number: e.Attempts + 1, Cause: string(e.Cause),
+		StartedAt: result.StartedAt, Duration: result.Duration,
+		HTTPStatus: result.Status, ErrorClass: string(result.Class), Error: result.Error,
+		RequestHeaders: result.RequestHeaders, ResponseHeaders: result.ResponseHeaders, ResponseBody: result.ResponseBody,
+	}
+	if e.Attempts > 0 {
+		attempt.Cause = string(envelope.Retry)
+	}
+	return attempt
+}
+
+// verdict is what follows from the result of an attempt: the delivery's status,
+// and for Retrying how long to wait. rnd is as retry.Schedule.Next has it.
+func verdict(result sender.Result, number int, schedule retry.Schedule, rnd func() float64) (ledger.Status, time.Duration) {
+	if result.OK() {
+		return ledger.Delivered, 0
+	}
+	if delay, more := schedule.Next(number, result.RetryAfter, rnd); more {
+		return ledger.Retrying, delay
+	}
+	return ledger.Dead, 0
+}
