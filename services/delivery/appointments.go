@@ -29,7 +29,7 @@ func (s *Service) schedule(sub *subscription.Subscription) retry.Schedule {
 // before it had got here. Several processes that do it do it once.
 func (r *roster) pullIn(ctx context.Context) error {
 	if r.late == nil {
-		ids, err := ledger.WaitingSubscriptions(ctx, r.DB)
+		ids, err := ledger.WaitingSubscriptions(ctx, r.service.db)
 		if err != nil {
 			return err
 		}
@@ -51,12 +51,12 @@ func (r *roster) pullIn(ctx context.Context) error {
 			delete(r.late, id)
 			continue
 		}
-		moved, err := ledger.PullIn(ctx, r.DB, id, r.schedule(&sub).Latest(), pullAtOnce)
+		moved, err := ledger.PullIn(ctx, r.service.db, id, r.service.schedule(&sub).Latest(), pullAtOnce)
 		if err != nil {
 			return err
 		}
 		if moved > 0 {
-			r.Logger.Info("retries are pulled in by a shorter schedule", "subscription", id, "count", moved)
+			r.service.logger.Info("retries are pulled in by a shorter schedule", "subscription", id, "count", moved)
 		}
 		if moved < pullAtOnce {
 			delete(r.late, id)

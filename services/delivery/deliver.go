@@ -144,7 +144,7 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 			return nil, err
 		}
 	}
-	result := s.Sender.Send(ctx, sender.Request{
+	result := s.sender.Send(ctx, sender.Request{
 		URL: sub.URL, Body: d.Body, ID: d.ID, Secrets: sub.Secrets(time.Now()), Timeout: sub.Timeout, Headers: payload.Trace{Parent: e.TraceParent, State: e.TraceState}.Headers(),
 	})
 	switch result.Class {
@@ -225,10 +225,10 @@ func (s *Service) entered(ctx context.Context, c *consumer, claim ledger.Claim, 
 // sendLater sends the message round through a retry queue; what that queue's
 // delay does not cover is waited for when it is back.
 func (s *Service) sendLater(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope, wait time.Duration) error {
-	rung := s.Broker.RungFor(wait)
+	rung := s.broker.RungFor(wait)
 	e.Wait = max(0, wait-rung)
 	// Less than half of the shortest queue is not worth another round.
-	if e.Wait < s.Broker.RungFor(0)/2 {
+	if e.Wait < s.broker.RungFor(0)/2 {
 		e.Wait = 0
 	}
 	e.PublishedAt = time.Now()
@@ -236,12 +236,12 @@ func (s *Service) sendLater(ctx context.Context, c *consumer, d broker.Delivery,
 	defer failpoint.Hit("delivery.after_next")
 	outcome, err := s.messages.Do(ctx, broker.Publishing{
 		Exchange: s.names.Retry(rung), Key: string(c.id), Mandatory: true,
-		ID: d.ID, Headers: s.Messages.Headers(e, content(c.id, d)), ContentType: d.ContentType, Body: d.Body,
+		ID: d.ID, Headers: s.authenticator.Headers(e, content(c.id, d)), ContentType: d.ContentType, Body: d.Body,
 	})
 	if err != nil || outcome != broker.Acked {
 		// The ledger has the time of the next attempt: the sweeper sends it.
 		s.metrics.unsent.Inc()
-		s.Logger.Debug("retry is left to the sweeper", "subscription", c.id, "event", d.ID, "outcome", outcome.String(), "error", err)
+		s.logger.Debug("retry is left to the sweeper", "subscription", c.id, "event", d.ID, "outcome", outcome.String(), "error", err)
 	}
 	return nil
 }
@@ -260,11 +260,11 @@ func (s *Service) bury(ctx context.Context, c *consumer, d broker.Delivery, last
 		headers[headerErrorClass], headers[headerLastError] = last.ErrorClass, last.Error
 	}
 	s.metrics.dead.Inc()
-	s.Logger.Info("delivery is dead", "subscription", c.id, "event", d.ID, "attempts", last.Number,
+	s.logger.Info("delivery is dead", "subscription", c.id, "event", d.ID, "attempts", last.Number,
 		"last_status", last.HTTPStatus, "last_error", last.Error)
 	if err := s.park(ctx, c, d, headers); err != nil {
 		// The ledger says that it is dead; only the copy for the eye is missing.
-		s.Logger.Warn("dead letter is only in the ledger", "subscription", c.id, "event", d.ID, "error", err)
+		s.logger.Warn("dead letter is only in the ledger", "subscription", c.id, "event", d.ID, "error", err)
 	}
 	return nil
 }

@@ -83,9 +83,17 @@ type opener interface {
 
 // Service delivers.
 type Service struct {
-	Parts
+	db            *sql.DB
+	keys          opener
+	authenticator *envelope.Authenticator
+	broker        broker.Config
+	names         broker.Names
+	publisher     *broker.Publisher
+	consumers     *broker.Consumers
+	sender        *sender.Sender
+	logger        *slog.Logger
+
 	cfg     Config
-	names   broker.Names
 	metrics metrics
 
 	ledger   *postgres.Prepared
@@ -115,7 +123,10 @@ func New(cfg Config, parts Parts) *Service {
 		cfg.Schedule = retry.Default()
 	}
 	cfg.MaxInFlight, _ = Capacity(cfg.MaxInFlight)
-	s := &Service{Parts: parts, cfg: cfg, names: parts.Broker.Names()}
+	s := &Service{
+		db: parts.DB, keys: parts.Keys, authenticator: parts.Messages, broker: parts.Broker, names: parts.Broker.Names(),
+		publisher: parts.Publisher, consumers: parts.Consumers, sender: parts.Sender, logger: parts.Logger, cfg: cfg,
+	}
 	s.troubles.set(troubleSubscriptions, "has not read the subscriptions yet")
 	s.gate = newGate(cfg.MaxInFlight, s.shortageChanged)
 	s.metrics = newMetrics(parts.Metrics, s.gate)
@@ -129,7 +140,7 @@ func New(cfg Config, parts Parts) *Service {
 // Ready reports what keeps the service from delivering.
 func (s *Service) Ready(context.Context) readiness.Report {
 	problems := s.troubles.all()
-	for _, err := range []error{s.Publisher.Ready(), s.Consumers.Ready()} {
+	for _, err := range []error{s.publisher.Ready(), s.consumers.Ready()} {
 		if reason := broker.Describe(err); reason != "" && !slices.Contains(problems, reason) {
 			problems = append(problems, reason)
 		}
@@ -152,9 +163,9 @@ func (s *Service) Run(ctx context.Context) error {
 	groups.Go(func() error { return s.claims.Run(draining) })
 	groups.Go(func() error { return s.messages.Run(draining) })
 
-	r := roster{Service: s, active: map[subscription.ID]*consumer{}}
+	r := roster{service: s, active: map[subscription.ID]*consumer{}}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.Consumers.Run(ctx) })
+	g.Go(func() error { return s.consumers.Run(ctx) })
 	g.Go(func() error { return r.follow(ctx) })
 	err := g.Wait()
 	drained()
@@ -175,7 +186,7 @@ func (s *Service) record(ctx context.Context, batch []ledger.Attempt) ([]error, 
 			return results, nil
 		case !errors.Is(err, postgres.ErrUnavailable):
 			// One that the ledger will not have must not cost its neighbours.
-			s.Logger.Error("attempts are recorded one by one", "count", len(batch), "error", err)
+			s.logger.Error("attempts are recorded one by one", "count", len(batch), "error", err)
 			for i := range batch {
 				results[i] = ledger.RecordAttempts(ctx, s.ledger, batch[i:i+1])
 			}
@@ -184,7 +195,7 @@ func (s *Service) record(ctx context.Context, batch []ledger.Attempt) ([]error, 
 			return nil, err
 		}
 		if s.troubles.set(troubleLedger, cmp.Or(postgres.Describe(err), "the ledger cannot be written")) {
-			s.Logger.Warn("ledger cannot be written: deliveries wait", "error", err)
+			s.logger.Warn("ledger cannot be written: deliveries wait", "error", err)
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -197,14 +208,14 @@ func (s *Service) record(ctx context.Context, batch []ledger.Attempt) ([]error, 
 }
 
 func (s *Service) claim(ctx context.Context, batch []ledger.Claim) ([]ledger.Claimed, error) {
-	return ledger.ClaimAttempts(ctx, s.DB, batch)
+	return ledger.ClaimAttempts(ctx, s.db, batch)
 }
 
 // publish sends messages together. That some failed is in their outcomes.
 func (s *Service) publish(ctx context.Context, batch []broker.Publishing) ([]broker.Outcome, error) {
-	outcomes, err := s.Publisher.PublishAll(ctx, batch)
+	outcomes, err := s.publisher.PublishAll(ctx, batch)
 	if err != nil {
-		s.Logger.Warn("messages were not taken by the broker: the ledger keeps them", "count", len(batch), "error", err)
+		s.logger.Warn("messages were not taken by the broker: the ledger keeps them", "count", len(batch), "error", err)
 	}
 	if len(outcomes) != len(batch) {
 		return nil, err

@@ -71,7 +71,7 @@ func (s *signatures) err(now time.Time) error {
 
 // open verifies a message and reads its envelope.
 func (s *Service) open(c *consumer, d broker.Delivery) (envelope.Envelope, error) {
-	e, err := s.Messages.Open(d.Headers, content(c.id, d))
+	e, err := s.authenticator.Open(d.Headers, content(c.id, d))
 	if err != nil {
 		if errors.Is(err, envelope.ErrUnverified) {
 			s.metrics.unverified.Inc()
@@ -110,10 +110,10 @@ func wanted(sub *subscription.Subscription, e envelope.Envelope) bool {
 func (s *Service) foreign(ctx context.Context, c *consumer, d broker.Delivery, why error) error {
 	s.metrics.foreign.Inc()
 	if !c.parked.take(time.Now()) {
-		s.Logger.Debug("foreign message is dropped: there are many", "subscription", c.id, "error", why)
+		s.logger.Debug("foreign message is dropped: there are many", "subscription", c.id, "error", why)
 		return nil
 	}
-	s.Logger.Warn("foreign message is parked", "subscription", c.id, "error", why)
+	s.logger.Warn("foreign message is parked", "subscription", c.id, "error", why)
 	headers := maps.Clone(d.Headers)
 	if headers == nil {
 		headers = map[string]string{}

@@ -27,8 +27,8 @@ const (
 
 // roster starts and stops consumers as subscriptions come, change and go.
 type roster struct {
-	*Service
-	active map[subscription.ID]*consumer
+	service *Service
+	active  map[subscription.ID]*consumer
 	// waiting are active ones without a consumer yet: the relay has not
 	// declared their queue, or their former consumer is still being drained.
 	waiting map[subscription.ID]subscription.Subscription
@@ -88,12 +88,12 @@ func (c *consumer) release() { <-c.slots }
 // follow keeps the consumers in step with the subscriptions until ctx ends.
 func (r *roster) follow(ctx context.Context) error {
 	r.waiting, r.sealed = map[subscription.ID]subscription.Subscription{}, map[subscription.ID]int{}
-	ticker := time.NewTicker(r.cfg.Follow)
+	ticker := time.NewTicker(r.service.cfg.Follow)
 	defer ticker.Stop()
 	for {
 		if err := r.look(ctx); err != nil && ctx.Err() == nil {
-			if r.troubles.set(troubleSubscriptions, cmp.Or(postgres.Describe(err), "the subscriptions cannot be read")) {
-				r.Logger.Warn("subscriptions cannot be read: the known ones are served", "error", err)
+			if r.service.troubles.set(troubleSubscriptions, cmp.Or(postgres.Describe(err), "the subscriptions cannot be read")) {
+				r.service.logger.Warn("subscriptions cannot be read: the known ones are served", "error", err)
 			}
 		}
 		select {
@@ -111,14 +111,14 @@ func (r *roster) look(ctx context.Context) error {
 	var changed []subscription.Subscription
 	var err error
 	if review {
-		changed, err = subscription.All(ctx, r.DB)
+		changed, err = subscription.All(ctx, r.service.db)
 	} else {
-		changed, err = subscription.Changed(ctx, r.DB, now.Sub(r.looked)+followOverlap)
+		changed, err = subscription.Changed(ctx, r.service.db, now.Sub(r.looked)+followOverlap)
 	}
 	if err != nil {
 		return err
 	}
-	r.troubles.clear(troubleSubscriptions)
+	r.service.troubles.clear(troubleSubscriptions)
 	r.looked = now
 	if review {
 		r.reviewed = now
@@ -135,7 +135,7 @@ func (r *roster) look(ctx context.Context) error {
 	}
 	// Looking for a queue that is not there costs the broker a channel each
 	// time; asking the database costs next to nothing.
-	ready, err := subscription.HaveQueues(ctx, r.DB, slices.Collect(maps.Keys(r.waiting)))
+	ready, err := subscription.HaveQueues(ctx, r.service.db, slices.Collect(maps.Keys(r.waiting)))
 	if err != nil {
 		return err
 	}
@@ -155,14 +155,14 @@ func (r *roster) apply(sub subscription.Subscription) {
 	}
 	delete(r.waiting, sub.ID)
 	if sub.Status == subscription.Active {
-		if err := sub.Open(r.Keys); err != nil {
+		if err := sub.Open(r.service.keys); err != nil {
 			r.unopened(sub, c, err)
 			return
 		}
 	}
 	delete(r.sealed, sub.ID)
 	if c != nil {
-		if !slices.Equal(r.schedule(c.settings.Load()), r.schedule(&sub)) && r.late != nil {
+		if !slices.Equal(r.service.schedule(c.settings.Load()), r.service.schedule(&sub)) && r.late != nil {
 			r.late[sub.ID] = struct{}{}
 		}
 		// At once, also for the messages in hand.
@@ -187,7 +187,7 @@ func (r *roster) apply(sub subscription.Subscription) {
 // with each review.
 func (r *roster) unopened(sub subscription.Subscription, c *consumer, err error) {
 	if version, known := r.sealed[sub.ID]; !known || version != sub.Version {
-		r.Logger.Error("subscription cannot be served: its key is not in POSTHORN_SECRET_KEY", "subscription", sub.ID, "error", err)
+		r.service.logger.Error("subscription cannot be served: its key is not in POSTHORN_SECRET_KEY", "subscription", sub.ID, "error", err)
 	}
 	r.sealed[sub.ID] = sub.Version
 	if c != nil {
@@ -197,38 +197,38 @@ func (r *roster) unopened(sub subscription.Subscription, c *consumer, err error)
 
 // tellSealed has readiness and metrics say what keys are missing or old.
 func (r *roster) tellSealed(seen []subscription.Subscription, all bool) {
-	r.metrics.unopened.Set(float64(len(r.sealed)))
+	r.service.metrics.unopened.Set(float64(len(r.sealed)))
 	if n := len(r.sealed); n > 0 {
-		r.troubles.set(troubleSealed, fmt.Sprintf("%d subscriptions cannot be opened with POSTHORN_SECRET_KEY: posthorn secrets status", n))
+		r.service.troubles.set(troubleSealed, fmt.Sprintf("%d subscriptions cannot be opened with POSTHORN_SECRET_KEY: posthorn secrets status", n))
 	} else {
-		r.troubles.clear(troubleSealed)
+		r.service.troubles.clear(troubleSealed)
 	}
 	if !all {
 		return
 	}
 	old := 0
 	for _, sub := range seen {
-		if len(sub.Sealed.Secret) > 0 && !r.Keys.Current(sub.Sealed.Secret) {
+		if len(sub.Sealed.Secret) > 0 && !r.service.keys.Current(sub.Sealed.Secret) {
 			old++
 		}
 	}
-	r.metrics.sealedOld.Set(float64(old))
+	r.service.metrics.sealedOld.Set(float64(old))
 }
 
 func (r *roster) start(sub subscription.Subscription) {
 	c := &consumer{id: sub.ID, slots: make(chan struct{}, sub.MaxInFlight), stopping: make(chan struct{})}
 	c.settings.Store(&sub)
-	err := r.Consumers.Add(r.names.DeliverQueue(string(sub.ID)), sub.MaxInFlight+r.cfg.Ahead,
-		func(ctx context.Context, d broker.Delivery) error { return r.deliver(ctx, c, d) })
+	err := r.service.consumers.Add(r.service.names.DeliverQueue(string(sub.ID)), sub.MaxInFlight+r.service.cfg.Ahead,
+		func(ctx context.Context, d broker.Delivery) error { return r.service.deliver(ctx, c, d) })
 	switch {
 	case errors.Is(err, broker.ErrAdded), errors.Is(err, broker.ErrClosed): // being drained, or we are stopping
 	case err != nil:
-		r.Logger.Error("subscription cannot be served", "subscription", sub.ID, "error", err)
+		r.service.logger.Error("subscription cannot be served", "subscription", sub.ID, "error", err)
 		delete(r.waiting, sub.ID)
 	default:
 		delete(r.waiting, sub.ID)
 		r.active[sub.ID] = c
-		r.metrics.subscriptions.Set(float64(len(r.active)))
+		r.service.metrics.subscriptions.Set(float64(len(r.active)))
 	}
 }
 
@@ -236,11 +236,11 @@ func (r *roster) start(sub subscription.Subscription) {
 // must not hold up the changes of others.
 func (r *roster) stop(c *consumer) {
 	delete(r.active, c.id)
-	r.metrics.subscriptions.Set(float64(len(r.active)))
+	r.service.metrics.subscriptions.Set(float64(len(r.active)))
 	close(c.stopping)
 	go func() {
-		if err := r.Consumers.Remove(r.draining, r.names.DeliverQueue(string(c.id))); err != nil && r.draining.Err() == nil {
-			r.Logger.Warn("consumer is not drained", "subscription", c.id, "error", err)
+		if err := r.service.consumers.Remove(r.service.draining, r.service.names.DeliverQueue(string(c.id))); err != nil && r.service.draining.Err() == nil {
+			r.service.logger.Warn("consumer is not drained", "subscription", c.id, "error", err)
 		}
 	}()
 }

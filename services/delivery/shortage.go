@@ -17,16 +17,16 @@ var errShortOfResources = errors.New(
 // while. It returns errShortage.
 func (s *Service) runShort(ctx context.Context, c *consumer, e envelope.Envelope, result sender.Result, claimed bool) error {
 	s.metrics.shortages.Inc()
-	s.Logger.Debug("request waits", "subscription", c.id, "error", result.Error)
+	s.logger.Debug("request waits", "subscription", c.id, "error", result.Error)
 	if claimed {
 		// The right to the attempt goes back, or the next one to ask would wait
 		// until it has run out. Where that fails it does run out.
-		if err := ledger.ReleaseClaim(ctx, s.DB, e.Position, c.id, e.Run, e.Attempts); err != nil {
-			s.Logger.Debug("claim is not released", "subscription", c.id, "position", e.Position, "error", err)
+		if err := ledger.ReleaseClaim(ctx, s.db, e.Position, c.id, e.Run, e.Attempts); err != nil {
+			s.logger.Debug("claim is not released", "subscription", c.id, "position", e.Position, "error", err)
 		}
 	}
 	s.gate.short()
-	s.Sender.Close() // the connections that are idle are files
+	s.sender.Close() // the connections that are idle are files
 	return errShortage
 }
 
@@ -34,9 +34,9 @@ func (s *Service) runShort(ctx context.Context, c *consumer, e envelope.Envelope
 func (s *Service) shortageChanged(short bool) {
 	if !short {
 		s.troubles.clear(troubleShortage)
-		s.Logger.Info("shortage is over")
+		s.logger.Info("shortage is over")
 		return
 	}
 	s.troubles.set(troubleShortage, errShortOfResources.Error())
-	s.Logger.Warn("requests to subscribers wait", "error", errShortOfResources)
+	s.logger.Warn("requests to subscribers wait", "error", errShortOfResources)
 }

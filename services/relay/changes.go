@@ -47,7 +47,7 @@ func (b *batch) together(records []eventlog.Record) []change {
 			break
 		}
 		taken[record.ID] = true
-		c.old, c.known = b.routes.get(record.ID)
+		c.old, c.known = b.term.routes.get(record.ID)
 		c.route = Route{
 			ID: record.ID, Account: record.Account, EventTypes: record.EventTypes, Status: record.Status, Since: c.old.Since,
 		}
@@ -63,8 +63,8 @@ func (b *batch) together(records []eventlog.Record) []change {
 // side, and then in the routes. Where one fails, progress is cut back to the
 // changes before it; the next term takes back what those after it did.
 func (b *batch) apply(ctx context.Context, changes []change) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	b.term.mu.Lock()
+	defer b.term.mu.Unlock()
 	failed := make([]error, len(changes))
 	var g errgroup.Group
 	g.SetLimit(declareAtOnce)
@@ -83,9 +83,9 @@ func (b *batch) apply(ctx context.Context, changes []change) error {
 		if c.route.ID == "" {
 			continue
 		}
-		b.routes.set(c.route)
+		b.term.routes.set(c.route)
 		b.progress.Changed = append(b.progress.Changed, c.route)
-		b.Logger.Info("subscription changed", "subscription", c.route.ID, "status", c.route.Status, "position", c.position)
+		b.term.logger.Info("subscription changed", "subscription", c.route.ID, "status", c.route.Status, "position", c.position)
 	}
 	return nil
 }
@@ -96,30 +96,30 @@ func (b *batch) shape(ctx context.Context, c *change) error {
 	case c.route.ID == "":
 		return nil
 	case c.route.Status == subscription.Deleted:
-		return b.Topology.DeleteSubscription(ctx, string(c.route.ID))
+		return b.term.topology.DeleteSubscription(ctx, string(c.route.ID))
 	case c.known:
 		return b.rebind(ctx, c.old, c.route)
 	}
 	if c.route.Account != events.DefaultAccount { // whose is declared when the term begins
-		if err := b.Topology.DeclareShared(ctx, []string{c.route.Account}); err != nil {
+		if err := b.term.topology.DeclareShared(ctx, []string{c.route.Account}); err != nil {
 			return fmt.Errorf("declare exchange of account %s: %w", c.route.Account, err)
 		}
 	}
-	return b.declared(c.route.ID,
-		b.Topology.DeclareSubscription(ctx, string(c.route.ID), c.route.Account, bound(c.route)))
+	return b.term.declared(c.route.ID,
+		b.term.topology.DeclareSubscription(ctx, string(c.route.ID), c.route.Account, bound(c.route)))
 }
 
 // rebind binds before it unbinds, so that a pattern which replaces another
 // leaves no gap.
 func (b *batch) rebind(ctx context.Context, old, route Route) error {
-	was := b.routes.bound(old)
+	was := b.term.routes.bound(old)
 	if added := without(bound(route), was); len(added) > 0 {
-		if err := b.Topology.Bind(ctx, string(route.ID), route.Account, added); err != nil && !errors.Is(err, broker.ErrNotFound) {
+		if err := b.term.topology.Bind(ctx, string(route.ID), route.Account, added); err != nil && !errors.Is(err, broker.ErrNotFound) {
 			return fmt.Errorf("bind: %w", err)
 		}
 	}
 	if gone := without(was, bound(route)); len(gone) > 0 {
-		if err := b.Topology.Unbind(ctx, string(route.ID), route.Account, gone); err != nil {
+		if err := b.term.topology.Unbind(ctx, string(route.ID), route.Account, gone); err != nil {
 			return fmt.Errorf("unbind: %w", err)
 		}
 	}

@@ -25,7 +25,7 @@ func (r *Relay) interrupted(err error) {
 		detail: err.Error(),
 	}
 	if old := r.trouble.Swap(now); old == nil || old.detail != now.detail {
-		r.Logger.Warn("relay cannot forward", "error", err)
+		r.logger.Warn("relay cannot forward", "error", err)
 	}
 }
 
@@ -36,7 +36,7 @@ func (r *Relay) Ready(context.Context) readiness.Report {
 	if t := r.trouble.Load(); t != nil {
 		report.Problems = append(report.Problems, t.reason)
 	}
-	for _, err := range []error{r.Publisher.Ready(), r.Topology.Ready()} {
+	for _, err := range []error{r.publisher.Ready(), r.topology.Ready()} {
 		if reason := broker.Describe(err); reason != "" && !slices.Contains(report.Problems, reason) {
 			report.Problems = append(report.Problems, reason)
 		}

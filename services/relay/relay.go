@@ -75,7 +75,13 @@ type Parts struct {
 
 // Relay forwards the log.
 type Relay struct {
-	Parts
+	db        *sql.DB
+	publisher *broker.Publisher
+	topology  *broker.Topology
+	names     broker.Names
+	messages  *envelope.Authenticator
+	logger    *slog.Logger
+
 	cfg     Config
 	metrics metrics
 	// trouble is what keeps the relay from forwarding, nil when nothing does.
@@ -89,7 +95,10 @@ type Relay struct {
 // New returns a Relay that does nothing until Run.
 func New(cfg Config, parts Parts) *Relay {
 	cfg.fill()
-	r := &Relay{Parts: parts, cfg: cfg, metrics: newMetrics(parts.Metrics)}
+	r := &Relay{
+		db: parts.DB, publisher: parts.Publisher, topology: parts.Topology, names: parts.Names, messages: parts.Messages, logger: parts.Logger,
+		cfg: cfg, metrics: newMetrics(parts.Metrics),
+	}
 	r.trouble.Store(&trouble{reason: "has not begun to forward yet"})
 	return r
 }
@@ -118,7 +127,7 @@ func (r *Relay) Run(ctx context.Context) error {
 // lead takes the lead where it can and forwards until something fails. It
 // returns nil at once where another relay has the lead.
 func (r *Relay) lead(ctx context.Context) (err error) {
-	lead, err := postgres.TryLead(ctx, r.DB, "relay")
+	lead, err := postgres.TryLead(ctx, r.db, "relay")
 	if err != nil || lead == nil {
 		return err
 	}

@@ -30,13 +30,13 @@ const (
 // between the ledger and the broker.
 func (t *term) sweep(ctx context.Context) error {
 	return every(ctx, t.cfg.SweepEvery, func() error {
-		waiting, err := eventlog.CountQuarantined(ctx, t.DB)
+		waiting, err := eventlog.CountQuarantined(ctx, t.db)
 		if err != nil {
 			return err
 		}
-		t.quarantined.Store(waiting)
+		t.relay.quarantined.Store(waiting)
 		t.metrics.quarantined.Set(float64(waiting))
-		backlogs, err := ledger.Overdue(ctx, t.DB, overdueGrace)
+		backlogs, err := ledger.Overdue(ctx, t.db, overdueGrace)
 		if err != nil {
 			return err
 		}
@@ -54,7 +54,7 @@ func (t *term) sweepOne(ctx context.Context, b ledger.Backlog) error {
 	if !ok || route.Status != subscription.Active {
 		return nil // they wait until it is resumed
 	}
-	waiting, _, exists, err := t.Topology.Depth(ctx, t.Names.DeliverQueue(string(b.Subscription)))
+	waiting, _, exists, err := t.topology.Depth(ctx, t.names.DeliverQueue(string(b.Subscription)))
 	if err != nil {
 		return fmt.Errorf("look into the queue of %s: %w", b.Subscription, err)
 	}
@@ -68,7 +68,7 @@ func (t *term) sweepOne(ctx context.Context, b ledger.Backlog) error {
 	// wrong guess does no harm: a swept message is checked against the ledger
 	// before an attempt is made for it.
 	for lost := b.Overdue - waiting; lost > 0; {
-		due, err := ledger.OverdueDeliveries(ctx, t.DB, b.Subscription, overdueGrace, min(lost, sweepAtOnce))
+		due, err := ledger.OverdueDeliveries(ctx, t.db, b.Subscription, overdueGrace, min(lost, sweepAtOnce))
 		if err != nil || len(due) == 0 {
 			return err
 		}
@@ -100,12 +100,12 @@ func (t *term) fit(ctx context.Context, id subscription.ID, due []ledger.Due) ([
 	if len(aside) == 0 {
 		return fit, nil
 	}
-	t.Logger.Error("overdue deliveries cannot be sent: see posthorn outbox quarantine", "subscription", id,
+	t.logger.Error("overdue deliveries cannot be sent: see posthorn outbox quarantine", "subscription", id,
 		"count", len(aside), "position", aside[0].Position, "reason", aside[0].Reason)
-	if err := eventlog.SetAside(ctx, t.DB, aside...); err != nil {
+	if err := eventlog.SetAside(ctx, t.db, aside...); err != nil {
 		return nil, err
 	}
-	return fit, ledger.Postpone(ctx, t.DB, id, positions, unfitAgain)
+	return fit, ledger.Postpone(ctx, t.db, id, positions, unfitAgain)
 }
 
 func (t *term) resend(ctx context.Context, id subscription.ID, due []ledger.Due) error {
@@ -122,16 +122,16 @@ func (t *term) resend(ctx context.Context, id subscription.ID, due []ledger.Due)
 		return nil // the queue is gone again: the next round restores it
 	case broker.Refused(err):
 		// Only this subscription is at fault. It is tried again later.
-		t.Logger.Warn("queue does not take overdue deliveries", "subscription", id, "count", len(due), "error", err)
-		return ledger.Postpone(ctx, t.DB, id, positions, sweepAgain)
+		t.logger.Warn("queue does not take overdue deliveries", "subscription", id, "count", len(due), "error", err)
+		return ledger.Postpone(ctx, t.db, id, positions, sweepAgain)
 	case err != nil:
 		return fmt.Errorf("send overdue deliveries of %s again: %w", id, err)
 	}
 	t.metrics.swept.Add(float64(len(due)))
-	t.Logger.Info("overdue deliveries are sent again", "subscription", id, "count", len(due))
+	t.logger.Info("overdue deliveries are sent again", "subscription", id, "count", len(due))
 	// Crash window: sent and not postponed, so sent once more at the next
 	// round and dropped by the delivery that finds it done.
-	return ledger.Postpone(ctx, t.DB, id, positions, sweepAgain)
+	return ledger.Postpone(ctx, t.db, id, positions, sweepAgain)
 }
 
 // reconcile goes round the routes and declares each one's queues and bindings
@@ -147,7 +147,7 @@ func (t *term) reconcile(ctx context.Context) error {
 	return every(ctx, tick, func() error {
 		if next >= len(round) && time.Since(began) >= t.cfg.ReconcileWithin {
 			round, next, began = t.routes.ids(), 0, time.Now()
-			if err := t.Topology.DeclareShared(ctx, t.routes.accounts()); err != nil {
+			if err := t.topology.DeclareShared(ctx, t.routes.accounts()); err != nil {
 				return fmt.Errorf("declare exchanges and retry queues: %w", err)
 			}
 		}

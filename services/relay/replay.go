@@ -32,7 +32,7 @@ func (t *term) replay(ctx context.Context) error {
 		if err := t.emptyDeadQueues(ctx); err != nil {
 			return err
 		}
-		running, err := replay.AllRunning(ctx, t.DB)
+		running, err := replay.AllRunning(ctx, t.db)
 		if err != nil {
 			return err
 		}
@@ -90,15 +90,15 @@ func replayRows(rate int) int {
 // replayStep takes a replay a step further and sends the messages of the runs
 // that it begins. more is false where there is nothing to do for the moment.
 func (t *term) replayStep(ctx context.Context, r replay.Replay) (sent int, more bool, err error) {
-	step, err := replay.TakeStep(ctx, t.DB, r.ID, replayRows(r.Rate))
+	step, err := replay.TakeStep(ctx, t.db, r.ID, replayRows(r.Rate))
 	switch {
 	case err == nil:
 	case errors.Is(err, postgres.ErrUnavailable), ctx.Err() != nil:
 		return 0, false, err
 	default:
 		// Only this one is at fault: the others, and the live events, go on.
-		t.Logger.Error("replay has failed", "replay", r.ID, "subscription", r.Subscription, "error", err)
-		return 0, false, replay.Fail(ctx, t.DB, r.ID, err)
+		t.logger.Error("replay has failed", "replay", r.ID, "subscription", r.Subscription, "error", err)
+		return 0, false, replay.Fail(ctx, t.db, r.ID, err)
 	}
 	// Crash window: the runs are in the ledger and their messages are not
 	// sent. They are overdue after ledger.SweepGrace, and the sweeper sends
@@ -108,7 +108,7 @@ func (t *term) replayStep(ctx context.Context, r replay.Replay) (sent int, more 
 		return 0, false, err
 	}
 	if step.Status != replay.Running {
-		t.Logger.Info("replay has ended", "replay", r.ID, "subscription", r.Subscription, "status", step.Status,
+		t.logger.Info("replay has ended", "replay", r.ID, "subscription", r.Subscription, "status", step.Status,
 			"sent", step.Sent, "skipped", step.Skipped)
 	}
 	return len(step.Due), step.Status == replay.Running && !step.Waiting, nil
@@ -141,14 +141,14 @@ func (t *term) publishDue(ctx context.Context, id subscription.ID, due []ledger.
 	messages := make([]broker.Publishing, len(due))
 	for i := range due {
 		d := &due[i]
-		messages[i] = t.message(
-			broker.Publishing{Exchange: t.Names.Deliver(), Key: string(id), Mandatory: true}, &d.Record,
+		messages[i] = t.relay.message(
+			broker.Publishing{Exchange: t.names.Deliver(), Key: string(id), Mandatory: true}, &d.Record,
 			envelope.Envelope{
 				Position: d.Position, Run: d.Run, Attempts: d.Attempts, Cause: envelope.Cause(d.Cause),
 				PublishedAt: time.Now(), Suspect: suspect,
 			})
 	}
-	outcomes, err := t.Publisher.PublishAll(ctx, messages)
+	outcomes, err := t.publisher.PublishAll(ctx, messages)
 	for i, outcome := range outcomes {
 		switch outcome {
 		case broker.Returned:
@@ -165,17 +165,17 @@ func (t *term) publishDue(ctx context.Context, id subscription.ID, due []ledger.
 // dead letters were redriven or purged. Where some are left the queue stays as
 // it is: the ledger, not the queue, is the list.
 func (t *term) emptyDeadQueues(ctx context.Context) error {
-	checks, err := ledger.DeadQueueChecks(ctx, t.DB)
+	checks, err := ledger.DeadQueueChecks(ctx, t.db)
 	if err != nil {
 		return err
 	}
 	for _, c := range checks {
 		if !c.Left {
-			if err := t.Topology.Purge(ctx, t.Names.DeadQueue(string(c.Subscription))); err != nil {
+			if err := t.topology.Purge(ctx, t.names.DeadQueue(string(c.Subscription))); err != nil {
 				return fmt.Errorf("empty the dead-letter queue of %s: %w", c.Subscription, err)
 			}
 		}
-		if err := ledger.DeadQueueChecked(ctx, t.DB, c.Subscription); err != nil {
+		if err := ledger.DeadQueueChecked(ctx, t.db, c.Subscription); err != nil {
 			return err
 		}
 	}

@@ -82,14 +82,14 @@ const probeKey = "posthorn.probe"
 // A queue that refuses the event itself is not bound to the exchange for the
 // rest of the term: it would have the exchange refuse every event.
 func (b *batch) reroute(ctx context.Context, r *eventlog.Record, to recipients, cause envelope.Cause, why error) error {
-	messages := []broker.Publishing{{Exchange: b.Names.Deliver(), Key: probeKey, ID: r.ID}}
+	messages := []broker.Publishing{{Exchange: b.term.names.Deliver(), Key: probeKey, ID: r.ID}}
 	ids := slices.Collect(to.all())
 	for _, id := range ids {
-		messages = append(messages, b.message(b.addressed(id), r, b.envelope(r, cause)))
+		messages = append(messages, b.term.relay.message(b.addressed(id), r, b.envelope(r, cause)))
 	}
 	var outcomes []broker.Outcome
 	var err error
-	if lost := b.lead.Hold(ctx, func(ctx context.Context) { outcomes, err = b.Publisher.PublishAll(ctx, messages) }); lost != nil {
+	if lost := b.term.lead.Hold(ctx, func(ctx context.Context) { outcomes, err = b.term.publisher.PublishAll(ctx, messages) }); lost != nil {
 		b.cut(r.Position)
 		return lost
 	}
@@ -102,7 +102,7 @@ func (b *batch) reroute(ctx context.Context, r *eventlog.Record, to recipients, 
 		if outcomes[i+1] != broker.Nacked {
 			continue
 		}
-		b.Logger.Error("queue refuses messages and is served by itself: has it a length limit?", "subscription", id)
+		b.term.logger.Error("queue refuses messages and is served by itself: has it a length limit?", "subscription", id)
 		if err := b.unbind(ctx, id); err != nil {
 			return err
 		}
@@ -112,15 +112,15 @@ func (b *batch) reroute(ctx context.Context, r *eventlog.Record, to recipients, 
 
 // unbind has a subscription addressed by the relay for the rest of the term.
 func (b *batch) unbind(ctx context.Context, id subscription.ID) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	route, ok := b.routes.get(id)
+	b.term.mu.Lock()
+	defer b.term.mu.Unlock()
+	route, ok := b.term.routes.get(id)
 	if !ok {
 		return nil
 	}
-	gone := b.routes.bound(route)
-	b.routes.address(id)
-	if err := b.Topology.Unbind(ctx, string(id), route.Account, gone); err != nil {
+	gone := b.term.routes.bound(route)
+	b.term.routes.address(id)
+	if err := b.term.topology.Unbind(ctx, string(id), route.Account, gone); err != nil {
 		return fmt.Errorf("unbind %s: %w", id, err)
 	}
 	return nil

@@ -2,8 +2,10 @@ package relay
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -33,8 +35,15 @@ const (
 // term is a stretch of leading during which the topology is known to follow
 // the routes. It ends with the first failure.
 type term struct {
-	*Relay
-	lead *postgres.Lead
+	relay     *Relay
+	db        *sql.DB
+	publisher *broker.Publisher
+	topology  *broker.Topology
+	names     broker.Names
+	logger    *slog.Logger
+	metrics   *metrics
+	cfg       *Config
+	lead      *postgres.Lead
 
 	position  int64
 	forwarded bool // at least one window got through
@@ -48,7 +57,12 @@ type term struct {
 	routes *routes
 }
 
-func newTerm(r *Relay, lead *postgres.Lead) *term { return &term{Relay: r, lead: lead} }
+func newTerm(r *Relay, lead *postgres.Lead) *term {
+	return &term{
+		relay: r, db: r.db, publisher: r.publisher, topology: r.topology, names: r.names, logger: r.logger,
+		metrics: &r.metrics, cfg: &r.cfg, lead: lead,
+	}
+}
 
 // serve brings the topology to what the log says up to the relay's position
 // and forwards from there. It returns when ctx ends or something fails.
@@ -56,8 +70,8 @@ func (t *term) serve(ctx context.Context) error {
 	if err := t.begin(ctx); err != nil {
 		return err
 	}
-	t.trouble.Store(nil)
-	t.Logger.Info("relay is forwarding", "position", t.position, "subscriptions", t.routes.len())
+	t.relay.trouble.Store(nil)
+	t.logger.Info("relay is forwarding", "position", t.position, "subscriptions", t.routes.len())
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return t.forward(ctx) })
@@ -95,7 +109,7 @@ func (t *term) begin(ctx context.Context) error {
 		return err
 	}
 	for _, route := range known {
-		if err := t.Topology.Unbind(ctx, string(route.ID), route.Account, stale(route)); err != nil {
+		if err := t.topology.Unbind(ctx, string(route.ID), route.Account, stale(route)); err != nil {
 			return fmt.Errorf("take back bindings of %s: %w", route.ID, err)
 		}
 	}
@@ -105,7 +119,7 @@ func (t *term) begin(ctx context.Context) error {
 // declareAll declares the shared topology and that of every route. A queue
 // that is somebody else's costs its own subscription and nobody else's.
 func (t *term) declareAll(ctx context.Context, known []Route) error {
-	if err := t.Topology.DeclareShared(ctx, t.routes.accounts()); err != nil {
+	if err := t.topology.DeclareShared(ctx, t.routes.accounts()); err != nil {
 		return fmt.Errorf("declare exchanges and retry queues: %w", err)
 	}
 	// Thousands of queues take longer than the lease, so it is renewed between.
@@ -121,7 +135,7 @@ func (t *term) declareAll(ctx context.Context, known []Route) error {
 			return err
 		}
 		if done = next; done < len(known) {
-			t.Logger.Info("relay is declaring queues", "done", done, "of", len(known))
+			t.logger.Info("relay is declaring queues", "done", done, "of", len(known))
 		}
 		if err := t.lead.Check(ctx); err != nil {
 			return err
@@ -137,7 +151,7 @@ func (t *term) declare(ctx context.Context, routes ...Route) error {
 	for i, r := range routes {
 		subs[i] = broker.Declaration{Subscription: string(r.ID), Account: r.Account, Patterns: t.routes.bound(r)}
 	}
-	for i, err := range t.Topology.DeclareSubscriptions(ctx, subs) {
+	for i, err := range t.topology.DeclareSubscriptions(ctx, subs) {
 		if err := t.declared(routes[i].ID, err); err != nil {
 			return err
 		}
@@ -150,7 +164,7 @@ func (t *term) declare(ctx context.Context, routes ...Route) error {
 func (t *term) declared(id subscription.ID, err error) error {
 	if errors.Is(err, broker.ErrForeign) {
 		t.metrics.foreign.Inc()
-		t.Logger.Error("queue exists with other arguments and is left alone: delete it in RabbitMQ and it is declared anew",
+		t.logger.Error("queue exists with other arguments and is left alone: delete it in RabbitMQ and it is declared anew",
 			"subscription", id, "error", err)
 		return nil
 	}
@@ -174,7 +188,7 @@ func (t *term) unbindAhead(ctx context.Context, ahead []eventlog.Record) error {
 		}
 		route, _ := t.routes.get(change.ID)
 		extra := nameable(without(patterns(change.EventTypes), t.routes.bound(route)))
-		if err := t.Topology.Unbind(ctx, string(change.ID), change.Account, extra); err != nil {
+		if err := t.topology.Unbind(ctx, string(change.ID), change.Account, extra); err != nil {
 			return fmt.Errorf("take back bindings of %s: %w", change.ID, err)
 		}
 	}

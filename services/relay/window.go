@@ -28,7 +28,7 @@ const owedAtOnce = 10_000
 // window forwards one window of the log. Whatever happens in between, the
 // position moves only over what was confirmed.
 func (t *term) window(ctx context.Context, horizon int64) error {
-	w, err := eventlog.ReadWindow(ctx, t.lead.Conn(), t.position, horizon, t.stuck.width(t.cfg.Positions), t.cfg.Bytes)
+	w, err := eventlog.ReadWindow(ctx, t.lead.Conn(), t.position, horizon, t.relay.stuck.width(t.cfg.Positions), t.cfg.Bytes)
 	if err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func (t *term) window(ctx context.Context, horizon int64) error {
 	if failed != nil {
 		t.suspectThrough = max(t.suspectThrough, w.Through)
 	}
-	t.stuck.note(b.unconfirmed, failed)
+	t.relay.stuck.note(b.unconfirmed, failed)
 	if b.progress.Through == t.position {
 		return failed
 	}
@@ -54,8 +54,8 @@ func (t *term) window(ctx context.Context, horizon int64) error {
 	failpoint.Hit("relay.after_advance")
 	for _, r := range b.progress.SetAside {
 		t.metrics.setAside.WithLabelValues(string(r.Status)).Inc()
-		t.quarantined.Add(1)
-		t.Logger.Error("record is set aside: see posthorn outbox quarantine", "position", r.Position, "kind", r.Kind,
+		t.relay.quarantined.Add(1)
+		t.logger.Error("record is set aside: see posthorn outbox quarantine", "position", r.Position, "kind", r.Kind,
 			"event", r.EventID, "status", r.Status, "reason", r.Reason)
 	}
 	t.position = b.progress.Through
@@ -66,7 +66,7 @@ func (t *term) window(ctx context.Context, horizon int64) error {
 
 // batch is what becomes of one window.
 type batch struct {
-	*term
+	term     *term
 	progress Progress
 	// waiting to be published, in position order, with the position of each.
 	waiting   []broker.Publishing
@@ -106,7 +106,7 @@ func (b *batch) publish(ctx context.Context, records []eventlog.Record) error {
 		}
 		to, cause := b.recipients(r)
 		b.owe(r, to, cause)
-		why := b.stuck.reason(r.Position)
+		why := b.term.relay.stuck.reason(r.Position)
 		if why == nil {
 			b.enqueue(r, to, cause)
 			continue
@@ -130,11 +130,11 @@ func (b *batch) setAside(r *eventlog.Record, status eventlog.QuarantineStatus, w
 // goes to those that match, a test to the one that it names.
 func (b *batch) recipients(r *eventlog.Record) (recipients, envelope.Cause) {
 	if r.Kind != eventlog.KindTest {
-		return b.routes.match(r.Account, r.Type), envelope.Live
+		return b.term.routes.match(r.Account, r.Type), envelope.Live
 	}
 	id := subscription.ID(r.Metadata[subscription.TestTarget])
-	if _, ok := b.routes.get(id); !ok {
-		b.Logger.Warn("test event for a subscription that is gone", "position", r.Position, "subscription", id)
+	if _, ok := b.term.routes.get(id); !ok {
+		b.term.logger.Warn("test event for a subscription that is gone", "position", r.Position, "subscription", id)
 		return recipients{}, envelope.Test
 	}
 	return recipients{addressed: []subscription.ID{id}}, envelope.Test
@@ -154,9 +154,9 @@ func (b *batch) enqueue(r *eventlog.Record, to recipients, cause envelope.Cause)
 	// Published also where nobody subscribes: others may listen on the
 	// exchange. Mandatory only where somebody does. An account that never had a
 	// subscription has no exchange.
-	if r.Kind == eventlog.KindEvent && b.routes.hasExchange(r.Account) {
+	if r.Kind == eventlog.KindEvent && b.term.routes.hasExchange(r.Account) {
 		b.wait(r, broker.Publishing{
-			Exchange: b.Names.Events(r.Account), Key: r.Type, Mandatory: len(to.bound) > 0, Queues: len(to.bound),
+			Exchange: b.term.names.Events(r.Account), Key: r.Type, Mandatory: len(to.bound) > 0, Queues: len(to.bound),
 		}, cause)
 	}
 	for _, id := range to.addressed {
@@ -166,17 +166,17 @@ func (b *batch) enqueue(r *eventlog.Record, to recipients, cause envelope.Cause)
 
 // addressed is what goes to the queue of one subscription alone.
 func (b *batch) addressed(id subscription.ID) broker.Publishing {
-	return broker.Publishing{Exchange: b.Names.Deliver(), Key: string(id), Mandatory: true}
+	return broker.Publishing{Exchange: b.term.names.Deliver(), Key: string(id), Mandatory: true}
 }
 
 func (b *batch) wait(r *eventlog.Record, p broker.Publishing, cause envelope.Cause) {
-	b.waiting = append(b.waiting, b.message(p, r, b.envelope(r, cause)))
+	b.waiting = append(b.waiting, b.term.relay.message(p, r, b.envelope(r, cause)))
 	b.positions = append(b.positions, r.Position)
 }
 
 func (b *batch) envelope(r *eventlog.Record, cause envelope.Cause) envelope.Envelope {
 	return envelope.Envelope{
-		Position: r.Position, Cause: cause, PublishedAt: time.Now(), Suspect: r.Position <= b.suspectThrough,
+		Position: r.Position, Cause: cause, PublishedAt: time.Now(), Suspect: r.Position <= b.term.suspectThrough,
 	}
 }
 
@@ -186,12 +186,12 @@ func (r *Relay) message(p broker.Publishing, record *eventlog.Record, e envelope
 	e.TraceParent, e.TraceState = rendered.Trace.Parent, rendered.Trace.State
 	p.ID, p.ContentType, p.Body = rendered.ID, rendered.ContentType, rendered.Body
 	content := envelope.Content{ID: p.ID, ContentType: p.ContentType, Body: p.Body}
-	if p.Exchange == r.Names.Deliver() {
+	if p.Exchange == r.names.Deliver() {
 		content.Subscription = p.Key
 	} else if e.Type = record.Type; record.Account != events.DefaultAccount {
 		e.Account = record.Account
 	}
-	p.Headers = r.Messages.Headers(e, content)
+	p.Headers = r.messages.Headers(e, content)
 	return p
 }
 
@@ -202,7 +202,7 @@ func (b *batch) flush(ctx context.Context) error {
 	}
 	var outcomes []broker.Outcome
 	var err error
-	if lost := b.lead.Hold(ctx, func(ctx context.Context) { outcomes, err = b.Publisher.PublishAll(ctx, b.waiting) }); lost != nil {
+	if lost := b.term.lead.Hold(ctx, func(ctx context.Context) { outcomes, err = b.term.publisher.PublishAll(ctx, b.waiting) }); lost != nil {
 		b.cut(b.positions[0])
 		return lost
 	}
@@ -215,21 +215,21 @@ func (b *batch) flush(ctx context.Context) error {
 		case broker.Returned:
 			// Its queues are missing. The ledger says that it is owed, the
 			// reconciler mends the queues and the sweeper sends it again.
-			b.metrics.returned.Inc()
-			b.Logger.Warn("event reached no queue", "position", b.positions[i])
+			b.term.metrics.returned.Inc()
+			b.term.logger.Warn("event reached no queue", "position", b.positions[i])
 			continue
 		case broker.Nacked:
-			if b.waiting[i].Exchange == b.Names.Deliver() {
+			if b.waiting[i].Exchange == b.term.names.Deliver() {
 				continue // its queue refuses it: the sweeper sends it again
 			}
 		case broker.Unknown:
 		}
-		b.metrics.published.Add(float64(acked))
+		b.term.metrics.published.Add(float64(acked))
 		b.cut(b.positions[i])
 		b.unconfirmed = b.positions[i]
 		return fmt.Errorf("publish event at position %d: %w", b.positions[i], err)
 	}
-	b.metrics.published.Add(float64(acked))
+	b.term.metrics.published.Add(float64(acked))
 	// Not reused: after an error the publisher may still read the batch.
 	b.waiting, b.positions = nil, nil
 	return nil

@@ -9,11 +9,12 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"posthorn/services/internal/target"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"posthorn/services/internal/target"
 )
 
 // Class is the kind of end that an attempt came to. It is stored.

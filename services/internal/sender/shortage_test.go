@@ -7,11 +7,12 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"posthorn/services/internal/target"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"posthorn/services/internal/target"
 )
 
 func TestShortagesAreOurs(t *testing.T) {
