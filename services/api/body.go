@@ -53,7 +53,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *Problem) {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return nil, problem(http.StatusRequestTimeout, "The body did not arrive in time.").with("Connection", "close")
 	default:
-		return nil, problem(http.StatusBadRequest, "The body could not be read to its end.").with("Connection", "close")
+		return nil, problem(http.StatusBadRequest, "The request body is incomplete.").with("Connection", "close")
 	}
 }
 

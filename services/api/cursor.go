@@ -43,7 +43,7 @@ func openCursor(list, given string) (string, error) {
 }
 
 func badCursor() *Problem {
-	return problem(http.StatusBadRequest, "The cursor is not one that this list has given out.",
+	return problem(http.StatusBadRequest, "The cursor was not issued by this list.",
 		FieldIssue{Location: "query", Field: "cursor", Message: "is not a cursor of this list"})
 }
 

@@ -17,41 +17,41 @@ import (
 // DeliveryList is one page.
 type DeliveryList struct {
 	Items      []operate.Delivery `json:"items" nullable:"false"`
-	NextCursor string             `json:"nextCursor,omitempty" doc:"Give it as cursor to get the next page; absent on the last one"`
+	NextCursor string             `json:"nextCursor,omitempty" doc:"Pass as cursor to get the next page; absent on the last page"`
 }
 
 // DeliveryDetail is a delivery with all that is known of it.
 type DeliveryDetail struct {
 	operate.Delivery
-	AttemptsMade []operate.Attempt    `json:"attemptsMade" nullable:"false" doc:"Of all its runs, the first one first"`
-	MoreAttempts bool                 `json:"moreAttempts,omitempty" doc:"There were others before these; the list of the subscription's attempts has them"`
-	Request      *operate.RequestMade `json:"request,omitempty" doc:"Left out when the event or the subscription is gone"`
+	AttemptsMade []operate.Attempt    `json:"attemptsMade" nullable:"false" doc:"Attempts of all runs, oldest first"`
+	MoreAttempts bool                 `json:"moreAttempts,omitempty" doc:"Whether earlier attempts exist; see the attempts of the subscription"`
+	Request      *operate.RequestMade `json:"request,omitempty" doc:"Omitted if the event is no longer in the log"`
 }
 
 func (a *API) routeDeadLetters() {
 	op := func(id, method, path, tag, summary string) huma.Operation {
 		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{tag}}
 	}
-	register(a, op("list-dead-letters", http.MethodGet, "/dead-letters", "Dead letters", "List dead deliveries, those of the latest events first"), a.listDeadLetters)
-	register(a, op("get-dead-letter", http.MethodGet, "/dead-letters/{id}", "Dead letters", "Show a dead delivery, its attempts and its request"), a.getDelivery(true))
-	redrive := op("redrive-dead-letters", http.MethodPost, "/dead-letters/redrive", "Dead letters", "Put dead deliveries, and those that wait for a retry, back to work")
+	register(a, op("list-dead-letters", http.MethodGet, "/dead-letters", "Dead letters", "List dead letters, latest events first"), a.listDeadLetters)
+	register(a, op("get-dead-letter", http.MethodGet, "/dead-letters/{id}", "Dead letters", "Show a dead letter with its attempts and its request"), a.getDelivery(true))
+	redrive := op("redrive-dead-letters", http.MethodPost, "/dead-letters/redrive", "Dead letters", "Redrive dead letters and deliveries that are waiting for a retry")
 	redrive.Description = "Either those that are named, or those of a subscription. Each subscription's are a replay, which can be watched, paused and cancelled."
 	redrive.DefaultStatus = http.StatusAccepted
 	register(a, redrive, a.redriveDeadLetters)
-	register(a, op("purge-dead-letters", http.MethodDelete, "/dead-letters", "Dead letters", "Give dead deliveries up; their number has to be confirmed"), a.purgeDeadLetters)
-	register(a, op("get-delivery", http.MethodGet, "/deliveries/{id}", "Deliveries", "Show a delivery, its attempts and its request"), a.getDelivery(false))
-	retry := op("retry-delivery", http.MethodPost, "/deliveries/{id}/retry", "Deliveries", "Make a delivery anew, at once, that is finished or waits for a retry")
+	register(a, op("purge-dead-letters", http.MethodDelete, "/dead-letters", "Dead letters", "Cancel dead letters; their number has to be confirmed"), a.purgeDeadLetters)
+	register(a, op("get-delivery", http.MethodGet, "/deliveries/{id}", "Deliveries", "Show a delivery with its attempts and its request"), a.getDelivery(false))
+	retry := op("retry-delivery", http.MethodPost, "/deliveries/{id}/retry", "Deliveries", "Retry a delivery now, whatever its status, except for a pending one")
 	retry.DefaultStatus = http.StatusAccepted
 	register(a, retry, a.retryDelivery)
 }
 
 // DeadLetterParams select dead deliveries.
 type DeadLetterParams struct {
-	Subscription string    `query:"subscription" doc:"Those to this subscription"`
-	ErrorClass   string    `query:"errorClass" maxLength:"32" doc:"Those whose last attempt failed this way: status, timeout, connect, address, tls, protocol"`
-	Status       int       `query:"status" minimum:"100" maximum:"999" doc:"Those whose last attempt was answered with this HTTP status"`
-	Since        Timestamp `query:"since" doc:"Those that died at this time or later"`
-	Until        Timestamp `query:"until" doc:"Those that died before this time"`
+	Subscription string    `query:"subscription" doc:"Only those of this subscription"`
+	ErrorClass   string    `query:"errorClass" maxLength:"32" doc:"Only those whose last attempt failed with this class: status, timeout, connect, address, tls or protocol"`
+	Status       int       `query:"status" minimum:"100" maximum:"999" doc:"Only those whose last attempt got this HTTP status"`
+	Since        Timestamp `query:"since" doc:"Only dead letters that died at or after this time"`
+	Until        Timestamp `query:"until" doc:"Only dead letters that died before this time"`
 }
 
 func (in DeadLetterParams) filter() (ledger.DeadFilter, error) {
@@ -160,12 +160,12 @@ func (a *API) retryDelivery(ctx context.Context, in *DeliveryParam) (*replayOutp
 // wait for a retry.
 type Redrive struct {
 	IDs          []string  `json:"ids,omitempty" maxItems:"1000" doc:"These"`
-	Subscription string    `json:"subscription,omitempty" doc:"Those of this subscription, dead or waiting for a retry, all or by the fields below"`
-	ErrorClass   string    `json:"errorClass,omitempty" maxLength:"32" doc:"Whose last attempt failed this way"`
-	Status       int       `json:"status,omitempty" minimum:"100" maximum:"999" doc:"Whose last attempt was answered with this HTTP status"`
-	Since        Timestamp `json:"since,omitempty" doc:"That died at this time or later"`
-	Until        Timestamp `json:"until,omitempty" doc:"That died before this time"`
-	Rate         int       `json:"rate,omitempty" minimum:"1" maximum:"100000" doc:"How many are sent in a second at most; left out for no limit"`
+	Subscription string    `json:"subscription,omitempty" doc:"Redrive the dead letters and waiting retries of this subscription, all or filtered by the fields below"`
+	ErrorClass   string    `json:"errorClass,omitempty" maxLength:"32" doc:"Only those whose last attempt failed with this class"`
+	Status       int       `json:"status,omitempty" minimum:"100" maximum:"999" doc:"Only those whose last attempt got this HTTP status"`
+	Since        Timestamp `json:"since,omitempty" doc:"Only dead letters that died at or after this time"`
+	Until        Timestamp `json:"until,omitempty" doc:"Only dead letters that died before this time"`
+	Rate         int       `json:"rate,omitempty" minimum:"1" maximum:"100000" doc:"Maximum number sent per second; no limit if omitted"`
 }
 
 // Redriven are the replays that do it.
@@ -200,7 +200,7 @@ type Purged struct {
 
 func (a *API) purgeDeadLetters(ctx context.Context, in *struct {
 	DeadLetterParams
-	Confirm int64 `query:"confirm" required:"true" minimum:"0" doc:"How many there are"`
+	Confirm int64 `query:"confirm" required:"true" minimum:"0" doc:"The number of dead letters"`
 },
 ) (*struct{ Body Purged }, error) {
 	dead, err := in.filter()

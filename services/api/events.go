@@ -27,15 +27,15 @@ type Event struct {
 	ID         string            `json:"id" doc:"Its id, which is the webhook-id of its deliveries"`
 	Type       string            `json:"type"`
 	Subject    string            `json:"subject,omitempty"`
-	Source     string            `json:"source,omitempty" doc:"Where it comes from: the source of a CloudEvent"`
-	SourceID   string            `json:"sourceId,omitempty" doc:"The id that it has at its source, where id is another"`
+	Source     string            `json:"source,omitempty" doc:"Source of a CloudEvent"`
+	SourceID   string            `json:"sourceId,omitempty" doc:"Id of the event at its source, if id differs"`
 	DataSchema string            `json:"dataSchema,omitempty" doc:"The URI of the schema of its data"`
-	MediaType  string            `json:"dataContentType,omitempty" doc:"What its data is, where that was given; JSON otherwise"`
+	MediaType  string            `json:"dataContentType,omitempty" doc:"Media type of the data, if given; otherwise the data is JSON"`
 	Extensions map[string]any    `json:"extensions,omitempty" doc:"Further attributes of a CloudEvent"`
-	Data       json.RawMessage   `json:"data,omitempty" doc:"Its data, as it was given; text that is not JSON as a string"`
-	DataBase64 []byte            `json:"dataBase64,omitempty" doc:"Its data, where that is neither JSON nor text"`
-	Metadata   map[string]string `json:"metadata,omitempty" doc:"What travels with it, such as a trace context"`
-	Test       bool              `json:"test,omitempty" doc:"It was for one subscription alone"`
+	Data       json.RawMessage   `json:"data,omitempty" doc:"The data, byte for byte; text that is not JSON as a string"`
+	DataBase64 []byte            `json:"dataBase64,omitempty" doc:"The data, if it is neither JSON nor text"`
+	Metadata   map[string]string `json:"metadata,omitempty" doc:"Metadata, such as a trace context"`
+	Test       bool              `json:"test,omitempty" doc:"A test event, for one subscription only"`
 	OccurredAt time.Time         `json:"occurredAt"`
 	RecordedAt time.Time         `json:"recordedAt"`
 }
@@ -43,7 +43,7 @@ type Event struct {
 // EventList is one page.
 type EventList struct {
 	Items      []Event `json:"items" nullable:"false"`
-	NextCursor string  `json:"nextCursor,omitempty" doc:"Give it as cursor to get the next page; absent on the last one"`
+	NextCursor string  `json:"nextCursor,omitempty" doc:"Pass as cursor to get the next page; absent on the last page"`
 }
 
 func showEvent(r eventlog.Record) Event {
@@ -72,8 +72,8 @@ func (a *API) routeEvents() {
 	tags := []string{"Events"}
 	register(a, huma.Operation{
 		OperationID: "list-events", Method: http.MethodGet, Path: "/events", Tags: tags,
-		Summary: "List events, the latest first",
-		Description: "With order=asc the oldest come first, and only what is settled: a reader that goes on with after set to " +
+		Summary: "List events, latest first",
+		Description: "With order=asc the oldest come first, and only settled events are returned: a reader that continues with after set to " +
 			"the last position that it has seen misses nothing, whatever commits late.",
 	}, a.listEvents)
 	register(a, huma.Operation{
@@ -81,18 +81,18 @@ func (a *API) routeEvents() {
 	}, a.getEvent)
 	register(a, huma.Operation{
 		OperationID: "list-event-deliveries", Method: http.MethodGet, Path: "/events/{id}/deliveries", Tags: tags,
-		Summary:     "Say what became of an event for each subscription",
+		Summary:     "Explain the status of an event for each subscription",
 		Description: "Subscriptions without a delivery of it are listed with the reason, as of the event's position in the log.",
 	}, a.listEventDeliveries)
 }
 
 type listEventsInput struct {
-	Type    string    `query:"type" maxLength:"128" doc:"Those of this type"`
-	Subject string    `query:"subject" maxLength:"512" doc:"Those about this subject"`
-	Since   Timestamp `query:"since" doc:"Those recorded at this time or later"`
-	Until   Timestamp `query:"until" doc:"Those recorded before this time"`
-	After   int64     `query:"after" minimum:"0" doc:"Those with a higher position"`
-	Before  int64     `query:"before" minimum:"0" doc:"Those with a lower position"`
+	Type    string    `query:"type" maxLength:"128" doc:"Only events of this type"`
+	Subject string    `query:"subject" maxLength:"512" doc:"Only events with this subject"`
+	Since   Timestamp `query:"since" doc:"Only events recorded at or after this time"`
+	Until   Timestamp `query:"until" doc:"Only events recorded before this time"`
+	After   int64     `query:"after" minimum:"0" doc:"Only events with a higher position"`
+	Before  int64     `query:"before" minimum:"0" doc:"Only events with a lower position"`
 	Order   string    `query:"order" enum:"asc,desc" default:"desc" doc:"desc: the latest first"`
 	PageParams
 }
@@ -163,13 +163,13 @@ func (a *API) getEvent(ctx context.Context, in *EventParam) (*struct{ Body Event
 
 // EventDelivery says what became of an event for one subscription.
 type EventDelivery struct {
-	DeliveryID     string     `json:"deliveryId,omitempty" doc:"Where there is a delivery"`
+	DeliveryID     string     `json:"deliveryId,omitempty" doc:"Id of the delivery, if there is one"`
 	SubscriptionID string     `json:"subscriptionId"`
-	Matched        bool       `json:"matched" doc:"The event is owed to the subscription"`
+	Matched        bool       `json:"matched" doc:"Whether the subscription is owed the event"`
 	Reason         string     `json:"reason,omitempty" enum:"type,disabled,deleted,createdLater,test,notRelayedYet,quarantined,dropped,unreadable,missing" doc:"Why there is no delivery: none of its event types matched (type); it was disabled or deleted; it was created later; the event is a test for another one; it is on its way (notRelayedYet); the event cannot be forwarded and waits for an operator (quarantined), who may have given it up (dropped); the record of what the subscription was cannot be read (unreadable); or there should be one (missing), which is a fault"`
 	Status         string     `json:"status,omitempty" enum:"pending,retrying,delivered,dead,cancelled"`
-	Cause          string     `json:"cause,omitempty" doc:"What it goes back to: live, retry, replay, redrive or test"`
-	Attempts       int        `json:"attempts" doc:"How many attempts were made"`
+	Cause          string     `json:"cause,omitempty" doc:"Cause of the delivery: live, retry, replay, redrive or test"`
+	Attempts       int        `json:"attempts" doc:"Attempts made"`
 	NextAttemptAt  *time.Time `json:"nextAttemptAt,omitempty"`
 	LastStatus     int        `json:"lastStatus,omitempty" doc:"The HTTP status of the last attempt"`
 	LastError      string     `json:"lastError,omitempty"`
@@ -182,7 +182,7 @@ type EventDeliveryList struct {
 	EventID    string          `json:"eventId"`
 	Position   int64           `json:"position"`
 	Items      []EventDelivery `json:"items" nullable:"false"`
-	NextCursor string          `json:"nextCursor,omitempty" doc:"Give it as cursor to get the next page; absent on the last one"`
+	NextCursor string          `json:"nextCursor,omitempty" doc:"Pass as cursor to get the next page; absent on the last page"`
 }
 
 func (a *API) listEventDeliveries(ctx context.Context, in *struct {
@@ -244,7 +244,7 @@ func timeOrNil(t time.Time) *time.Time {
 // AttemptList is one page.
 type AttemptList struct {
 	Items      []operate.Attempt `json:"items" nullable:"false"`
-	NextCursor string            `json:"nextCursor,omitempty" doc:"Give it as cursor to get the next page; absent on the last one"`
+	NextCursor string            `json:"nextCursor,omitempty" doc:"Pass as cursor to get the next page; absent on the last page"`
 }
 
 func (a *API) listAttempts(ctx context.Context, in *struct {
@@ -283,13 +283,13 @@ func (a *API) listAttempts(ctx context.Context, in *struct {
 // Photo is a photo's like count.
 type Photo struct {
 	ID    string `json:"id"`
-	Likes int64  `json:"likes" doc:"As of everything that is committed"`
+	Likes int64  `json:"likes" doc:"Includes every committed like"`
 }
 
 func (a *API) routePhotos() {
 	register(a, huma.Operation{
 		OperationID: "get-photo", Method: http.MethodGet, Path: "/photos/{photoId}", Tags: []string{"Photos"},
-		Summary: "Count the likes of a photo", Description: "A photo that nobody has liked has 0.",
+		Summary: "Count the likes of a photo", Description: "The count is 0 for a photo without likes.",
 	}, func(ctx context.Context, in *struct {
 		ID string `path:"photoId" doc:"The photo's id" example:"123"`
 	},

@@ -28,7 +28,7 @@ func newHuma(r chi.Router, version string) huma.API {
 			Info: &huma.Info{
 				Title:   "Posthorn",
 				Version: version,
-				Description: "Take events in, and deliver them to whoever subscribes. A 2xx for an event means that it is committed. " +
+				Description: "Accepts events and delivers them to subscribers. A 2xx for an event means that it is committed. " +
 					"Errors are problems (RFC 9457) that name the field. Bodies are JSON in UTF-8, and may be compressed with gzip. " +
 					"A page of a list ends at limit items or at about a megabyte: go by nextCursor. Every path under /subscription is under /subscriptions too.",
 			},

@@ -127,7 +127,7 @@ func refuseForeignPage(w http.ResponseWriter, r *http.Request) (refused bool) {
 	if web.CheckOrigin(r) == nil {
 		return false
 	}
-	problem(http.StatusForbidden, "Web pages of other origins may not change anything here.").write(w)
+	problem(http.StatusForbidden, "Cross-origin requests from web pages are not allowed to change anything.").write(w)
 	return true
 }
 
@@ -138,13 +138,13 @@ func (a *API) refuseKey(w http.ResponseWriter, r *http.Request) {
 		reason = "wrong"
 		if wait := a.guesses.Wrong(r); wait > 0 {
 			a.metrics.unauthorized.WithLabelValues("throttled").Inc()
-			problem(http.StatusTooManyRequests, "Too many requests came with a wrong key; the right one is answered at once.").
+			problem(http.StatusTooManyRequests, "Too many requests with a wrong key. Requests with the right key are not affected.").
 				with("Retry-After", strconv.Itoa(int(wait.Seconds()))).write(w)
 			return
 		}
 	}
 	a.metrics.unauthorized.WithLabelValues(reason).Inc()
-	problem(http.StatusUnauthorized, "This needs the header Authorization: Bearer with the admin key.").
+	problem(http.StatusUnauthorized, "Authentication required: send the header Authorization: Bearer with the admin key.").
 		with("WWW-Authenticate", `Bearer realm="posthorn"`).write(w)
 }
 

@@ -13,11 +13,11 @@ import (
 
 // NewEvent is what POST /events takes.
 type NewEvent struct {
-	ID         string          `json:"id,omitempty" maxLength:"128" doc:"An id of your own, which makes sending it again harmless: visible ASCII without dots. Left out to get one" example:"order-7-paid"`
+	ID         string          `json:"id,omitempty" maxLength:"128" doc:"Optional id, which makes the request safe to repeat: visible ASCII without dots. Generated if omitted" example:"order-7-paid"`
 	Type       string          `json:"type" maxLength:"128" doc:"Words of letters, digits, _ and -, joined by dots" example:"ORDER_PAID"`
-	Subject    string          `json:"subject,omitempty" maxLength:"512" doc:"What it is about; events of one subject are published in their order" example:"order/7"`
+	Subject    string          `json:"subject,omitempty" maxLength:"512" doc:"Subject of the event; events of one subject are published in order" example:"order/7"`
 	Data       json.RawMessage `json:"data,omitempty" doc:"Any JSON value; its bytes are kept as they are"`
-	OccurredAt string          `json:"occurredAt,omitempty" format:"date-time" doc:"When it happened; left out for now. timestamp is another name for it"`
+	OccurredAt string          `json:"occurredAt,omitempty" format:"date-time" doc:"When the event happened; now if omitted. timestamp is an alias"`
 }
 
 // CloudEvent is the structured form of CloudEvents 1.0.
@@ -28,7 +28,7 @@ type CloudEvent struct {
 	Type            string          `json:"type" maxLength:"128" doc:"At most 16 words of letters, digits, _ and -, joined by dots"`
 	Subject         string          `json:"subject,omitempty"`
 	Time            string          `json:"time,omitempty" format:"date-time"`
-	DataContentType string          `json:"datacontenttype,omitempty" maxLength:"256" doc:"The media type of the data; JSON if left out"`
+	DataContentType string          `json:"datacontenttype,omitempty" maxLength:"256" doc:"Media type of the data; JSON if omitted"`
 	DataSchema      string          `json:"dataschema,omitempty" format:"uri"`
 	Data            json.RawMessage `json:"data,omitempty" doc:"Any JSON value; a string where datacontenttype is text of another type"`
 	DataBase64      string          `json:"data_base64,omitempty" doc:"Data of any type, in place of data"`
@@ -41,7 +41,7 @@ type AcceptedBatch struct {
 
 // LikeBody is the body of a like, which may be left out.
 type LikeBody struct {
-	UserID string `json:"userId,omitempty" maxLength:"256" doc:"Who likes it: liking twice is one like and one event"`
+	UserID string `json:"userId,omitempty" maxLength:"256" doc:"User who likes the photo; a second like by the same user has no effect"`
 }
 
 // Health is what /healthz answers.
@@ -91,7 +91,7 @@ func (a *API) plainOperations() []*huma.Operation {
 	}
 	ops := []*huma.Operation{{
 		OperationID: "post-events", Method: http.MethodPost, Path: "/events", Tags: []string{"Events"},
-		Summary: "Take in one event, or a batch of up to 1,000 as a whole",
+		Summary: "Append one event, or a batch of up to 1,000 atomically",
 		Description: "Answered once it is committed. CloudEvents are accepted in all three content modes; in the binary one the " +
 			"attributes are ce- headers and the body is the data, of any media type. Events of two sources with the same id are two events: " +
 			"the id in the answer is the CloudEvent's own if it can be a webhook-id and is not taken, and otherwise one derived from source and id.",
@@ -107,7 +107,7 @@ func (a *API) plainOperations() []*huma.Operation {
 	}}
 	likeParams := []*huma.Param{
 		{Name: "photoId", In: "path", Required: true, Schema: text, Description: "The photo's id", Example: "123"},
-		{Name: "userId", In: "query", Schema: text, Description: "Who likes it: liking twice is one like and one event"},
+		{Name: "userId", In: "query", Schema: text, Description: "User who likes the photo; a second like by the same user has no effect"},
 		key,
 	}
 	likeBody := &huma.RequestBody{Content: map[string]*huma.MediaType{mediaJSON: {Schema: schemaOf[LikeBody](a)}}}
@@ -127,7 +127,7 @@ func (a *API) plainOperations() []*huma.Operation {
 	}
 	ops = append(ops, &huma.Operation{
 		OperationID: "look-at-like", Method: http.MethodHead, Path: "/like/{photoId}", Tags: []string{"Photos"},
-		Summary: "Change nothing", Parameters: likeParams[:1], Responses: map[string]*huma.Response{"200": answer("Nothing happened", "", nil)},
+		Summary: "Check that the photo can be liked, without liking it", Parameters: likeParams[:1], Responses: map[string]*huma.Response{"200": answer("Nothing happened", "", nil)},
 	})
 	open := []map[string][]string{{}}
 	for _, op := range []struct {

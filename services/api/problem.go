@@ -27,8 +27,8 @@ type Problem struct { //nolint:errname // its name is the schema's in the OpenAP
 	Type   string       `json:"type" doc:"A reference to what this kind of problem is" example:"about:blank"`
 	Title  string       `json:"title" doc:"The kind of problem"`
 	Status int          `json:"status" doc:"The HTTP status" example:"422"`
-	Detail string       `json:"detail,omitempty" doc:"What is wrong this time, and what to do about it"`
-	Errors []FieldIssue `json:"errors,omitempty" doc:"Which fields are wrong, where it is about fields"`
+	Detail string       `json:"detail,omitempty" doc:"What is wrong, and what to do about it"`
+	Errors []FieldIssue `json:"errors,omitempty" doc:"Invalid fields, if any"`
 
 	header http.Header
 }
@@ -125,7 +125,7 @@ func translate(err error) *Problem {
 	case errors.As(err, &state):
 		return problem(http.StatusConflict, state.Message)
 	case errors.As(err, &clashes):
-		p := problem(http.StatusConflict, "Ids are taken by events with other content; nothing of the batch was stored.")
+		p := problem(http.StatusConflict, "Some ids are taken by events with other content; nothing of the batch was stored.")
 		for _, i := range clashes.Indexes {
 			p.Errors = append(p.Errors, inBody("["+strconv.Itoa(i)+"].id", "is taken by an event with other content"))
 		}
@@ -143,7 +143,7 @@ func translate(err error) *Problem {
 				"Send it again with the same id (field id, header Idempotency-Key, or userId for a like) and it counts once.").
 			with("Retry-After", retryAfter)
 	case errors.Is(err, postgres.ErrUnavailable), errors.Is(err, groupcommit.ErrStopped):
-		return problem(http.StatusServiceUnavailable, "The database cannot be reached at the moment; nothing was stored. Try again.").
+		return problem(http.StatusServiceUnavailable, "The database is unavailable; nothing was stored. Try again.").
 			with("Retry-After", retryAfter)
 	default:
 		return problem(http.StatusInternalServerError, "")

@@ -52,15 +52,15 @@ func (p Place) place(field string, wrong *subscription.InvalidError) eventlog.Pl
 
 // NewReplay is what POST /replays takes.
 type NewReplay struct {
-	Subscription string   `json:"subscription" doc:"The subscription that gets the events, and nobody else" example:"sub_019a0000-0000-7000-8000-000000000000"`
-	From         Place    `json:"from,omitempty" doc:"The first event: its position, a time, or beginning, which is the default"`
-	To           Place    `json:"to,omitempty" doc:"The last event: its position, a time before which it was recorded, or now, which is the default"`
+	Subscription string   `json:"subscription" doc:"Subscription to deliver the events to" example:"sub_019a0000-0000-7000-8000-000000000000"`
+	From         Place    `json:"from,omitempty" doc:"First event: a position, a time, or beginning (the default)"`
+	To           Place    `json:"to,omitempty" doc:"Last event: a position, an end time (exclusive), or now (the default)"`
 	EventTypes   []string `json:"eventTypes,omitempty" maxItems:"250" doc:"Only those of these types; patterns as in a subscription"`
 	Subjects     []string `json:"subjects,omitempty" maxItems:"1000" doc:"Only those about these subjects"`
 	EventIDs     []string `json:"eventIds,omitempty" maxItems:"1000" doc:"Only these events"`
 	OnlyDead     bool     `json:"onlyDead,omitempty" doc:"Only those whose delivery is dead"`
-	Filter       string   `json:"filter,omitempty" enum:"subscription,none" doc:"subscription, the default: only what its event types match as they are today; none: they do not count"`
-	Rate         int      `json:"rate,omitempty" minimum:"1" maximum:"100000" doc:"How many events are sent in a second at most; left out for no limit"`
+	Filter       string   `json:"filter,omitempty" enum:"subscription,none" doc:"subscription (the default): only events that match the subscription's current event types; none: all events"`
+	Rate         int      `json:"rate,omitempty" minimum:"1" maximum:"100000" doc:"Maximum number of events sent per second; no limit if omitted"`
 	DryRun       bool     `json:"dryRun,omitempty" doc:"Count the events and show the first 20, and change nothing"`
 }
 
@@ -88,13 +88,13 @@ func (in NewReplay) request() (operate.ReplayRequest, error) {
 // Replay is past events being delivered again to one subscription.
 type Replay struct {
 	operate.Replay
-	First []Event `json:"first,omitempty" doc:"With dryRun, the first events: 20, or fewer where these are more than a megabyte"`
+	First []Event `json:"first,omitempty" doc:"With dryRun, the first 20 events, or fewer if they exceed a megabyte"`
 }
 
 // ReplayList is one page.
 type ReplayList struct {
 	Items      []Replay `json:"items" nullable:"false"`
-	NextCursor string   `json:"nextCursor,omitempty" doc:"Give it as cursor to get the next page; absent on the last one"`
+	NextCursor string   `json:"nextCursor,omitempty" doc:"Pass as cursor to get the next page; absent on the last page"`
 }
 
 func showReplay(r replay.Replay) Replay { return Replay{Replay: operate.ShowReplay(r)} }
@@ -114,10 +114,10 @@ func (a *API) routeReplays() {
 		"With dryRun it is counted, nothing is changed, and the answer is a 200."
 	create.DefaultStatus = http.StatusCreated
 	register(a, create, a.createReplay)
-	register(a, op("list-replays", http.MethodGet, "/replays", "List replays, the latest first"), a.listReplays)
-	register(a, op("get-replay", http.MethodGet, "/replays/{id}", "Show a replay and how far it has come"), a.getReplay)
+	register(a, op("list-replays", http.MethodGet, "/replays", "List replays, latest first"), a.listReplays)
+	register(a, op("get-replay", http.MethodGet, "/replays/{id}", "Show a replay and its progress"), a.getReplay)
 	register(a, op("pause-replay", http.MethodPost, "/replays/{id}/pause", "Send no more for now"), a.setReplay(replay.Paused))
-	register(a, op("resume-replay", http.MethodPost, "/replays/{id}/resume", "Go on with a replay that was paused or has failed"),
+	register(a, op("resume-replay", http.MethodPost, "/replays/{id}/resume", "Resume a replay that is paused or has failed"),
 		a.setReplay(replay.Running))
 	register(a, op("cancel-replay", http.MethodPost, "/replays/{id}/cancel", "Send no more; what was sent is delivered"),
 		a.setReplay(replay.Cancelled))
@@ -170,8 +170,8 @@ func replayProblem(err error) error {
 }
 
 func (a *API) listReplays(ctx context.Context, in *struct {
-	Subscription string `query:"subscription" doc:"Those to this subscription"`
-	Status       string `query:"status" enum:"running,paused,cancelled,done,failed" doc:"Those with this status"`
+	Subscription string `query:"subscription" doc:"Only those of this subscription"`
+	Status       string `query:"status" enum:"running,paused,cancelled,done,failed" doc:"Only those with this status"`
 	PageParams
 },
 ) (*struct{ Body ReplayList }, error) {

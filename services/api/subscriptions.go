@@ -30,20 +30,20 @@ type RetrySettings struct {
 
 // SubscriptionSettings is what PUT sets.
 type SubscriptionSettings struct {
-	URL         string         `json:"url" maxLength:"2048" doc:"Where deliveries are posted: absolute, http or https" example:"https://example.com/hook"`
-	EventTypes  []string       `json:"eventTypes" minItems:"1" maxItems:"250" nullable:"false" doc:"The event types wanted, at most 50 of them with wildcards: * for one word, # for any number of words. At most 16 words and two #. A run of wildcards is kept in its shortest form" example:"[\"LIKED_PHOTO\",\"photo.*\"]"`
-	Description string         `json:"description,omitempty" maxLength:"1024" doc:"For people"`
+	URL         string         `json:"url" maxLength:"2048" doc:"URL that deliveries are posted to: absolute, http or https" example:"https://example.com/hook"`
+	EventTypes  []string       `json:"eventTypes" minItems:"1" maxItems:"250" nullable:"false" doc:"Event types or patterns, at most 50 with wildcards: * matches one word, # any number of words. At most 16 words and two #. Runs of wildcards are stored in their shortest form" example:"[\"LIKED_PHOTO\",\"photo.*\"]"`
+	Description string         `json:"description,omitempty" maxLength:"1024" doc:"Description for humans"`
 	Status      string         `json:"status,omitempty" enum:"active,paused,disabled" doc:"active: delivered; paused: deliveries wait; disabled: events are not owed" example:"active"`
-	Retry       *RetrySettings `json:"retry,omitempty" doc:"When a failed delivery is attempted again; left out for the default"`
+	Retry       *RetrySettings `json:"retry,omitempty" doc:"Retry schedule; the default if omitted"`
 	Timeout     string         `json:"timeout,omitempty" doc:"How long one attempt may take, from 1s to 30s" example:"15s"`
-	MaxInFlight int            `json:"maxInFlight,omitempty" minimum:"1" maximum:"256" doc:"How many deliveries may be under way at once" example:"8"`
+	MaxInFlight int            `json:"maxInFlight,omitempty" minimum:"1" maximum:"256" doc:"Maximum number of deliveries in flight" example:"8"`
 }
 
 // NewSubscription is what POST takes.
 type NewSubscription struct {
 	SubscriptionSettings
-	StartFrom Place  `json:"startFrom,omitempty" doc:"Which events it gets: now, the default, those after its creation; a position, a time or beginning, also the past from there on, without a gap"`
-	Secret    string `json:"secret,omitempty" doc:"The secret that signs its deliveries; left out to get one" example:"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"`
+	StartFrom Place  `json:"startFrom,omitempty" doc:"First event to deliver: now (the default) for events after the creation, or a position, a time or beginning to include past events, without a gap"`
+	Secret    string `json:"secret,omitempty" doc:"Secret that signs the deliveries; generated if omitted" example:"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"`
 }
 
 // Subscription is what the API shows of one.
@@ -57,8 +57,8 @@ type Subscription struct {
 	Timeout             string        `json:"timeout"`
 	MaxInFlight         int           `json:"maxInFlight"`
 	Secret              string        `json:"secret,omitempty" doc:"Shown once: when the subscription is created or the secret rotated"`
-	PreviousSecretUntil *time.Time    `json:"previousSecretUntil,omitempty" doc:"Until when the secret before this one signs as well"`
-	Version             int           `json:"version" doc:"Counts its changes; also its ETag"`
+	PreviousSecretUntil *time.Time    `json:"previousSecretUntil,omitempty" doc:"Until when the previous secret also signs"`
+	Version             int           `json:"version" doc:"Incremented by every change; also the ETag"`
 	CreatedAt           time.Time     `json:"createdAt"`
 	UpdatedAt           time.Time     `json:"updatedAt"`
 }
@@ -66,7 +66,7 @@ type Subscription struct {
 // SubscriptionList is one page.
 type SubscriptionList struct {
 	Items      []Subscription `json:"items" nullable:"false"`
-	NextCursor string         `json:"nextCursor,omitempty" doc:"Give it as cursor to get the next page; absent on the last one"`
+	NextCursor string         `json:"nextCursor,omitempty" doc:"Pass as cursor to get the next page; absent on the last page"`
 }
 
 func show(s subscription.Subscription) Subscription {
@@ -184,7 +184,7 @@ func (in SubscriptionParam) parse() (subscription.ID, error) {
 
 // MatchParam makes a change conditional. Huma finds only exported parts.
 type MatchParam struct {
-	IfMatch string `header:"If-Match" doc:"Change it only if its ETag is still this one"`
+	IfMatch string `header:"If-Match" doc:"Update only if the ETag still matches"`
 }
 
 // check fails where the client has seen another version than the current one.
@@ -208,26 +208,26 @@ func (a *API) routeSubscriptions() {
 	create := op("create-subscription", http.MethodPost, "/subscription", "Subscribe a URL to event types")
 	create.DefaultStatus = http.StatusCreated
 	register(a, create, a.createSubscription)
-	register(a, op("list-subscriptions", http.MethodGet, "/subscription", "List subscriptions, the oldest first"), a.listSubscriptions)
+	register(a, op("list-subscriptions", http.MethodGet, "/subscription", "List subscriptions, oldest first"), a.listSubscriptions)
 	register(a, op("get-subscription", http.MethodGet, "/subscription/{id}", "Show a subscription"), a.getSubscription)
 	register(a, op("replace-subscription", http.MethodPut, "/subscription/{id}", "Replace a subscription's settings"), a.putSubscription)
-	patch := op("change-subscription", http.MethodPatch, "/subscription/{id}", "Change some of a subscription's settings")
+	patch := op("change-subscription", http.MethodPatch, "/subscription/{id}", "Update settings of a subscription")
 	patch.Description = "A JSON merge patch (RFC 7396): what is left out stays, null sets the default."
 	patch.SkipValidateBody = true // it is the outcome that has to be valid
 	register(a, patch, a.patchSubscription)
-	remove := op("delete-subscription", http.MethodDelete, "/subscription/{id}", "Delete a subscription; what is still owed to it is cancelled")
+	remove := op("delete-subscription", http.MethodDelete, "/subscription/{id}", "Delete a subscription and cancel its open deliveries")
 	remove.DefaultStatus = http.StatusNoContent
 	register(a, remove, a.deleteSubscription)
-	register(a, op("pause-subscription", http.MethodPost, "/subscription/{id}/pause", "Let deliveries wait; nothing is lost"),
+	register(a, op("pause-subscription", http.MethodPost, "/subscription/{id}/pause", "Pause deliveries; they wait and nothing is lost"),
 		a.setStatus(subscription.Paused))
-	register(a, op("resume-subscription", http.MethodPost, "/subscription/{id}/resume", "Go on with the deliveries that waited"),
+	register(a, op("resume-subscription", http.MethodPost, "/subscription/{id}/resume", "Resume deliveries"),
 		a.setStatus(subscription.Active))
 	test := op("test-subscription", http.MethodPost, "/subscription/{id}/test", "Send a test event to this subscription alone")
 	test.DefaultStatus = http.StatusAccepted
 	register(a, test, a.testSubscription)
 	register(a, op("rotate-secret", http.MethodPost, "/subscription/{id}/rotate-secret",
 		"Set a new signing secret; the one before signs as well for 24 hours"), a.rotateSecret)
-	register(a, op("list-attempts", http.MethodGet, "/subscription/{id}/attempts", "List the attempts of a subscription's deliveries, the latest first"),
+	register(a, op("list-attempts", http.MethodGet, "/subscription/{id}/attempts", "List the attempts of a subscription's deliveries, latest first"),
 		a.listAttempts)
 	a.documentPatch()
 }
@@ -290,16 +290,16 @@ func newSecret(given string) (webhook.Secret, error) {
 }
 
 type listSubscriptionsInput struct {
-	EventType string `query:"eventType" maxLength:"128" doc:"Those that get this event type, or have this very pattern"`
-	URL       string `query:"url" maxLength:"2048" doc:"Those with this URL"`
-	Status    string `query:"status" enum:"active,paused,disabled" doc:"Those with this status"`
+	EventType string `query:"eventType" maxLength:"128" doc:"Only subscriptions that match this event type or have exactly this pattern"`
+	URL       string `query:"url" maxLength:"2048" doc:"Only subscriptions with this URL"`
+	Status    string `query:"status" enum:"active,paused,disabled" doc:"Only those with this status"`
 	PageParams
 }
 
 // PageParams are the parameters of every list.
 type PageParams struct {
-	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"50" doc:"How many items at most; a page of about a megabyte ends earlier"`
-	Cursor string `query:"cursor" doc:"Where the next page begins: nextCursor of the page before"`
+	Limit  int    `query:"limit" minimum:"1" maximum:"1000" default:"50" doc:"Maximum number of items; a page also ends at about one megabyte"`
+	Cursor string `query:"cursor" doc:"Start of the page: nextCursor of the previous page"`
 }
 
 func (a *API) listSubscriptions(ctx context.Context, in *listSubscriptionsInput) (*struct{ Body SubscriptionList }, error) {
@@ -424,7 +424,7 @@ func (a *API) setStatus(status subscription.Status) func(context.Context, *Subsc
 }
 
 type rotateBody struct {
-	Secret string `json:"secret,omitempty" doc:"The new secret; left out to get one"`
+	Secret string `json:"secret,omitempty" doc:"The new secret; generated if omitted"`
 }
 
 func (a *API) rotateSecret(ctx context.Context, in *struct {
@@ -451,7 +451,7 @@ func (a *API) rotateSecret(ctx context.Context, in *struct {
 
 // testBody is the event of a test.
 type testBody struct {
-	Type string          `json:"type,omitempty" maxLength:"128" doc:"Its type; it need not match the subscription's" example:"posthorn.test"`
+	Type string          `json:"type,omitempty" maxLength:"128" doc:"Event type; it need not match the subscription's event types" example:"posthorn.test"`
 	Data json.RawMessage `json:"data,omitempty" doc:"Its data" example:"{\"test\":true}"`
 }
 
@@ -463,7 +463,7 @@ type AcceptedEvent struct {
 	Position   int64     `json:"position" doc:"Its place in the log"`
 	OccurredAt time.Time `json:"occurredAt"`
 	RecordedAt time.Time `json:"recordedAt"`
-	Duplicate  bool      `json:"duplicate" doc:"It was in the log already, and was not stored again"`
+	Duplicate  bool      `json:"duplicate" doc:"The event was already in the log and was not stored again"`
 }
 
 func (a *API) testSubscription(ctx context.Context, in *struct {

@@ -34,7 +34,7 @@ func (r *refusals) news(host, reason string, now time.Time) bool {
 // reached.
 func (s *Service) refused(c *consumer, sub *subscription.Subscription, reason string) {
 	if host := c.hostName(); c.refusals.news(host, reason, time.Now()) {
-		s.logger.Info("deliveries are refused: POSTHORN_ALLOW_NETWORKS has the networks inside that may be reached",
+		s.logger.Info("deliveries are refused: add the network to POSTHORN_ALLOW_NETWORKS if it may be reached",
 			"subscription", sub.ID, "host", host, "reason", reason)
 	}
 }

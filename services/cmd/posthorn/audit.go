@@ -24,13 +24,13 @@ func (s exitError) Error() string { return "exit status " + strconv.Itoa(int(s))
 
 type auditCmd struct {
 	databaseFlags
-	From          eventlog.Place `help:"First position, or a time such as 2026-01-31T08:00:00Z from which on. The beginning of the log, if not given." placeholder:"PLACE"`
-	To            eventlog.Place `help:"Last position, or a time before which. What the relay has forwarded, if not given." placeholder:"PLACE"`
-	Grace         time.Duration  `help:"How late a delivery that is not finished may be." default:"10m"`
-	Repair        bool           `help:"Enter lost deliveries in the ledger, due now, so that the relay sends them; give stuck ones what they lack."`
-	Strict        bool           `help:"Fail for duplicated deliveries too."`
+	From          eventlog.Place `help:"First position, or a start time such as 2026-01-31T08:00:00Z. Default: the beginning of the log." placeholder:"PLACE"`
+	To            eventlog.Place `help:"Last position, or an end time (exclusive). Default: the position of the relay." placeholder:"PLACE"`
+	Grace         time.Duration  `help:"How overdue an unfinished delivery may be before it is reported." default:"10m"`
+	Repair        bool           `help:"Enter lost deliveries in the ledger, due now, so that the relay sends them; repair stuck ones."`
+	Strict        bool           `help:"Exit with status 3 for duplicated deliveries too."`
 	JSON          bool           `name:"json" help:"Print one JSON object."`
-	Limit         int            `help:"How many findings of each kind are shown; all are counted." default:"100"`
+	Limit         int            `help:"Maximum number of findings of each kind to print; all are counted." default:"100"`
 	Quiet         bool           `help:"Show no progress."`
 	ProgressEvery time.Duration  `help:"How often progress is shown." default:"2s"`
 }

@@ -137,7 +137,7 @@ func (c *migrateCmd) Run(ctx context.Context, e *env) error {
 }
 
 type photosCmd struct {
-	Rebuild rebuildCmd `cmd:"" help:"Count the likes anew from the whole log."`
+	Rebuild rebuildCmd `cmd:"" help:"Rebuild the like counts from the whole log."`
 }
 
 type rebuildCmd struct{ databaseFlags }
@@ -165,7 +165,7 @@ func (c *rebuildCmd) Run(ctx context.Context, e *env) error {
 }
 
 type healthCmd struct {
-	URL string `arg:"" help:"What to ask, for example http://127.0.0.1:3000/readyz."`
+	URL string `arg:"" help:"URL to query, for example http://127.0.0.1:3000/readyz."`
 }
 
 func (c *healthCmd) Run(ctx context.Context, e *env) error {

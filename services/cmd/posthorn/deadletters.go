@@ -15,18 +15,18 @@ import (
 )
 
 type deadCmd struct {
-	List    listDeadCmd    `cmd:"" help:"List dead deliveries as JSON lines, those of the latest events first."`
+	List    listDeadCmd    `cmd:"" help:"List dead letters as JSON lines, latest events first."`
 	Show    showDeadCmd    `cmd:"" help:"Show a delivery with its attempts and the body of its request."`
-	Redrive redriveDeadCmd `cmd:"" help:"Put dead deliveries, and those that wait for a retry, back to work at once."`
-	Purge   purgeDeadCmd   `cmd:"" help:"Give dead deliveries up; their number has to be confirmed."`
+	Redrive redriveDeadCmd `cmd:"" help:"Retry dead letters, and deliveries that are waiting for a retry, immediately."`
+	Purge   purgeDeadCmd   `cmd:"" help:"Cancel dead letters; their number has to be confirmed."`
 }
 
 // deadFlags select dead deliveries.
 type deadFlags struct {
-	ErrorClass string `help:"Only those whose last attempt failed this way: status, timeout, connect, address, tls, protocol."`
-	Status     int    `help:"Only those whose last attempt was answered with this HTTP status."`
-	Since      moment `help:"Only those that died at this time or later, such as 2026-01-31T08:00:00Z."`
-	Until      moment `help:"Only those that died before this time."`
+	ErrorClass string `help:"Only those whose last attempt failed with this class: status, timeout, connect, address, tls or protocol."`
+	Status     int    `help:"Only those whose last attempt got this HTTP status."`
+	Since      moment `help:"Only dead letters that died at or after this time, such as 2026-01-31T08:00:00Z."`
+	Until      moment `help:"Only dead letters that died before this time."`
 }
 
 func (f deadFlags) filter() ledger.DeadFilter {
@@ -36,8 +36,8 @@ func (f deadFlags) filter() ledger.DeadFilter {
 type listDeadCmd struct {
 	databaseFlags
 	deadFlags
-	Subscription string `help:"Only those to this subscription." placeholder:"sub_..."`
-	Limit        int    `short:"n" help:"How many at most." default:"100"`
+	Subscription string `help:"Only those of this subscription." placeholder:"sub_..."`
+	Limit        int    `short:"n" help:"Maximum number to list." default:"100"`
 }
 
 func (c *listDeadCmd) Run(ctx context.Context, e *env) error {
@@ -99,7 +99,7 @@ func printJSON(e *env, v any) error {
 type showDeadCmd struct {
 	databaseFlags
 	ID   string `arg:"" help:"Id of the delivery." placeholder:"dlv_..."`
-	Curl bool   `help:"Print the line for a shell that repeats the request, and nothing else."`
+	Curl bool   `help:"Print only a curl command that repeats the request."`
 }
 
 func (c *showDeadCmd) Run(ctx context.Context, e *env) error {
@@ -150,9 +150,9 @@ func (c *showDeadCmd) Run(ctx context.Context, e *env) error {
 type redriveDeadCmd struct {
 	databaseFlags
 	deadFlags
-	Subscription string   `help:"Redrive those of this subscription, dead or waiting for a retry, all or by the other flags. What waits has not died: --since and --until leave it out." placeholder:"sub_..."`
-	IDs          []string `arg:"" name:"id" optional:"" help:"Redrive these deliveries, however they ended, or if they wait for a retry." placeholder:"dlv_..."`
-	Rate         int      `help:"How many are sent in a second at most, to each subscription; 0 is no limit." default:"0"`
+	Subscription string   `help:"Redrive the dead letters and waiting retries of this subscription, all or filtered by the other flags. --since and --until exclude waiting retries." placeholder:"sub_..."`
+	IDs          []string `arg:"" name:"id" optional:"" help:"Redrive these deliveries, whatever their status, except for pending ones." placeholder:"dlv_..."`
+	Rate         int      `help:"Maximum number sent per second to each subscription; 0 means no limit." default:"0"`
 	Wait         bool     `help:"Show the progress until everything is sent."`
 }
 
@@ -214,8 +214,8 @@ func (c *redriveDeadCmd) check(ctx context.Context, pool *sql.DB, text string) e
 type purgeDeadCmd struct {
 	databaseFlags
 	deadFlags
-	Subscription string `help:"Whose dead deliveries are given up." required:"" placeholder:"sub_..."`
-	Confirm      int64  `help:"How many there are; with another number nothing is done, and the number is said." default:"-1"`
+	Subscription string `help:"Subscription whose dead letters are cancelled." required:"" placeholder:"sub_..."`
+	Confirm      int64  `help:"The number of dead letters; with any other number nothing is changed and the right one is printed." default:"-1"`
 }
 
 func (c *purgeDeadCmd) Run(ctx context.Context, e *env) error {

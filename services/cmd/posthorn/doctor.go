@@ -36,7 +36,7 @@ type doctorCmd struct {
 	keyFlags
 	AdminKey      string   `hidden:"" env:"POSTHORN_ADMIN_KEY"`
 	AllowNetworks []string `hidden:"" env:"POSTHORN_ALLOW_NETWORKS"`
-	ManagementURL string   `help:"RabbitMQ's management API, to see its limit of files. The user and the password are those of AMQP_URL." placeholder:"http://host:15672" env:"RABBITMQ_MANAGEMENT_URL"`
+	ManagementURL string   `help:"RabbitMQ's management API, to check its file limit. User and password are those of AMQP_URL." placeholder:"http://host:15672" env:"RABBITMQ_MANAGEMENT_URL"`
 	JSON          bool     `name:"json" help:"Print a JSON object per check."`
 }
 
@@ -243,7 +243,7 @@ func (c *doctorCmd) checkBroker(ctx context.Context, subscriptions int, tell fun
 func brokerFiles(ctx context.Context, management, amqpURL string) (limit, used int, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(management, "/")+"/api/nodes", nil)
 	if err != nil {
-		return 0, 0, errors.New("--management-url is no URL: want one such as http://host:15672")
+		return 0, 0, errors.New("invalid --management-url: want a URL such as http://host:15672")
 	}
 	if u, err := url.Parse(amqpURL); err == nil && u.User != nil {
 		password, _ := u.User.Password()

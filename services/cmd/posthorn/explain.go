@@ -46,7 +46,7 @@ func (c *explainCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	if event.Kind == eventlog.KindSubscription {
-		return fmt.Errorf("position %d is no event but a change of subscription %s", event.Position, event.Subject)
+		return fmt.Errorf("position %d is not an event but a change of subscription %s", event.Position, event.Subject)
 	}
 	aside, err := eventlog.QuarantinedAt(ctx, pool, event.Position)
 	if err != nil && !errors.Is(err, postgres.ErrNotFound) {

@@ -76,9 +76,9 @@ func (f databaseFlags) open(part string, conns int) (*sql.DB, error) {
 
 type brokerFlags struct {
 	AMQPURL   string `name:"amqp-url" help:"RabbitMQ to work with." placeholder:"amqp://user:password@host:5672/" required:"" env:"AMQP_URL"`
-	Password  string `name:"amqp-password" help:"Password for RabbitMQ where its URL has a user and no password." env:"AMQP_PASSWORD"`
-	QueueType string `help:"Type of the subscriptions' queues: ${enum}. Queues that exist keep theirs." enum:"classic,quorum" default:"classic" env:"POSTHORN_QUEUE_TYPE"`
-	Namespace string `help:"Put before the name of every exchange and queue, so that installations can share a broker." env:"POSTHORN_NAMESPACE"`
+	Password  string `name:"amqp-password" help:"Password for RabbitMQ if its URL has a user and no password." env:"AMQP_PASSWORD"`
+	QueueType string `help:"Type of the subscriptions' queues: ${enum}. Existing queues keep their type." enum:"classic,quorum" default:"classic" env:"POSTHORN_QUEUE_TYPE"`
+	Namespace string `help:"Prefix of every exchange and queue name, so that installations can share a broker." env:"POSTHORN_NAMESPACE"`
 }
 
 func (f brokerFlags) config(part string, logger *slog.Logger) (broker.Config, error) {
@@ -104,7 +104,7 @@ func (f brokerFlags) url() (string, error) {
 }
 
 type hostFlags struct {
-	Hosts []string `help:"Names by which listeners may be called where no key is needed, beside IP addresses, localhost and the names that they listen on." placeholder:"posthorn.example.com" env:"POSTHORN_HOSTS"`
+	Hosts []string `help:"Host names accepted by listeners that need no key, in addition to IP addresses, localhost and the names they listen on." placeholder:"posthorn.example.com" env:"POSTHORN_HOSTS"`
 }
 
 // on are the names for a listener on an address.
@@ -118,13 +118,13 @@ func (f hostFlags) on(addr string) (web.Hosts, error) {
 
 type httpFlags struct {
 	HTTPAddr string `type:"address" name:"http-addr" help:"Address of the API." default:"127.0.0.1:3000" env:"HTTP_ADDR"`
-	AdminKey string `help:"Key that every request to the API must carry. Unset: none, on loopback only." env:"POSTHORN_ADMIN_KEY"`
-	Open     bool   `help:"Serve without a key also where others can reach it." env:"POSTHORN_OPEN"`
+	AdminKey string `help:"Key that every request to the API must carry. If unset, the API needs no key and listens on loopback only." env:"POSTHORN_ADMIN_KEY"`
+	Open     bool   `help:"Serve without a key on addresses other than loopback." env:"POSTHORN_OPEN"`
 }
 
 type keyFlags struct {
 	SecretKey string `help:"32 bytes in base64 that encrypt signing secrets at rest and sign the messages between relay and delivery; several, separated by commas, to rotate (the first encrypts)." env:"POSTHORN_SECRET_KEY"`
-	DataDir   string `help:"Where a key is generated and kept when none is set, in open mode." default:".posthorn" env:"POSTHORN_DATA_DIR"`
+	DataDir   string `help:"Directory for the generated key, in open mode without POSTHORN_SECRET_KEY." default:".posthorn" env:"POSTHORN_DATA_DIR"`
 }
 
 // access is who may call the API.
@@ -170,9 +170,9 @@ func (f keyFlags) keyring(by access) (*signing.Keyring, error) {
 }
 
 type deliveryFlags struct {
-	AllowNetworks []string `help:"Private networks that deliveries may reach, as CIDRs." placeholder:"10.1.0.0/16" env:"POSTHORN_ALLOW_NETWORKS"`
+	AllowNetworks []string `help:"Private networks that deliveries may connect to, as CIDRs." placeholder:"10.1.0.0/16" env:"POSTHORN_ALLOW_NETWORKS"`
 	Retry         string   `help:"Delays before the retries of subscriptions that have no schedule." default:"5s,30s,2m,15m,1h,4h,12h" env:"POSTHORN_RETRY_SCHEDULE"`
-	MaxRequests   int      `help:"Requests to subscribers in flight at most. 0 is a quarter of the files that may be open, and 4096 at most." placeholder:"N" default:"0" env:"POSTHORN_MAX_REQUESTS"`
+	MaxRequests   int      `help:"Maximum number of requests to subscribers in flight. 0 means a quarter of the open file limit, at most 4096." placeholder:"N" default:"0" env:"POSTHORN_MAX_REQUESTS"`
 }
 
 // networks are the private ones that may be reached. What each of them opens is
@@ -198,7 +198,7 @@ func parseNetworks(texts []string) (networks []netip.Prefix, err error) {
 	for _, text := range texts {
 		prefix, err := netip.ParsePrefix(strings.TrimSpace(text))
 		if err != nil {
-			return nil, fmt.Errorf("POSTHORN_ALLOW_NETWORKS: %q is no network: want a CIDR such as 10.1.0.0/16", text)
+			return nil, fmt.Errorf("POSTHORN_ALLOW_NETWORKS: invalid network %q: want a CIDR such as 10.1.0.0/16", text)
 		}
 		if masked := prefix.Masked(); masked != prefix {
 			return nil, fmt.Errorf("POSTHORN_ALLOW_NETWORKS: %q is an address within a network: want %s, or %s/%d for that address alone",
@@ -243,7 +243,7 @@ type metricsFlags struct {
 }
 
 type readyFlags struct {
-	ReadyParts []string `help:"Parts that have to work for /readyz to answer 200: of api, relay and delivery. The answer shows all of them." enum:"api,relay,delivery" default:"api,relay,delivery" env:"POSTHORN_READY_PARTS"`
+	ReadyParts []string `help:"Parts that must be ready for /readyz to return 200: api, relay and delivery. The response shows all of them." enum:"api,relay,delivery" default:"api,relay,delivery" env:"POSTHORN_READY_PARTS"`
 }
 
 // migrateWait is how long a start waits for Postgres to come up.

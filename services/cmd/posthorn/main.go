@@ -36,25 +36,25 @@ func main() {
 // cli is the command line. Each field is a command; what they share is in the
 // structs that they embed.
 type cli struct {
-	LogLevel  slog.Level `help:"Least level that is logged: debug, info, warn or error." default:"info" env:"POSTHORN_LOG_LEVEL"`
-	LogFormat string     `help:"How log lines look: ${enum}." enum:"text,json" default:"text" env:"POSTHORN_LOG_FORMAT"`
+	LogLevel  slog.Level `help:"Minimum log level: debug, info, warn or error." default:"info" env:"POSTHORN_LOG_LEVEL"`
+	LogFormat string     `help:"Log format: ${enum}." enum:"text,json" default:"text" env:"POSTHORN_LOG_FORMAT"`
 
-	Run      runCmd      `cmd:"" help:"Run all of Posthorn in one process."`
+	Run      runCmd      `cmd:"" help:"Run API, relay and delivery in one process."`
 	API      apiCmd      `cmd:"" name:"api" help:"Run the HTTP API."`
-	Relay    relayCmd    `cmd:"" help:"Run the relay: forward the outbox to RabbitMQ. One is active, further ones stand by."`
-	Delivery deliveryCmd `cmd:"" help:"Run the deliveries: send what is in the queues to the subscribers."`
-	Inbox    inboxCmd    `cmd:"" help:"Run the inbox: a stand-in for a subscriber that shows what it gets."`
-	Dev      devCmd      `cmd:"" help:"Run all of it with a private Postgres and a private RabbitMQ, and an inbox."`
-	Migrate  migrateCmd  `cmd:"" help:"Bring the database's schema up to date."`
-	Photos   photosCmd   `cmd:"" help:"Work on the like counts."`
+	Relay    relayCmd    `cmd:"" help:"Run the relay: forward the outbox to RabbitMQ. One relay is active; others stand by."`
+	Delivery deliveryCmd `cmd:"" help:"Run the delivery workers: consume the queues and send requests to subscribers."`
+	Inbox    inboxCmd    `cmd:"" help:"Run the inbox: a test subscriber that shows the requests it receives."`
+	Dev      devCmd      `cmd:"" help:"Run everything, with a private Postgres and RabbitMQ and an inbox."`
+	Migrate  migrateCmd  `cmd:"" help:"Migrate the database schema to the latest version."`
+	Photos   photosCmd   `cmd:"" help:"Maintain the like counts."`
 	Replay   replayCmd   `cmd:"" help:"Deliver past events again, to one subscription or to any URL."`
-	Dead     deadCmd     `cmd:"" name:"dead-letters" help:"Work on deliveries whose attempts are exhausted."`
+	Dead     deadCmd     `cmd:"" name:"dead-letters" help:"List, show, redrive and purge dead letters."`
 	Audit    auditCmd    `cmd:"" help:"Compare the ledger with the log: what is lost, duplicated, unexpected or misrouted."`
-	Outbox   outboxCmd   `cmd:"" help:"Look into the log of events."`
-	Explain  explainCmd  `cmd:"" help:"Say what became of an event for each subscription, and why."`
-	Secrets  secretsCmd  `cmd:"" help:"See and change the key that signing secrets are sealed with."`
-	Doctor   doctorCmd   `cmd:"" help:"Check what an installation stands on, and say what to do."`
-	Health   healthCmd   `cmd:"" name:"healthcheck" help:"Ask a running part whether it is well; for containers."`
+	Outbox   outboxCmd   `cmd:"" help:"Read, export and import the log of events."`
+	Explain  explainCmd  `cmd:"" help:"Explain the status of an event for each subscription."`
+	Secrets  secretsCmd  `cmd:"" help:"Inspect and rotate the key that seals signing secrets."`
+	Doctor   doctorCmd   `cmd:"" help:"Check the database, the broker and the settings of an installation."`
+	Health   healthCmd   `cmd:"" name:"healthcheck" help:"Query the health endpoint of a running part; for containers."`
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 

@@ -16,21 +16,21 @@ import (
 )
 
 type outboxCmd struct {
-	Tail   tailCmd   `cmd:"" help:"Print the log as JSON lines: its end, a part of it, or what comes (-f)."`
+	Tail   tailCmd   `cmd:"" help:"Print the log as JSON lines: its end, a range, or new records (-f)."`
 	Show   showCmd   `cmd:"" help:"Print one record of the log."`
-	Export exportCmd `cmd:"" help:"Write a part of the log as JSON lines that import reads."`
-	Import importCmd `cmd:"" help:"Append the events of an exported part to the log."`
+	Export exportCmd `cmd:"" help:"Export a range of the log as JSON lines, for import."`
+	Import importCmd `cmd:"" help:"Append the events of an exported file to the log."`
 
-	Quarantine quarantineCmd `cmd:"" help:"Deal with records that could not be forwarded."`
+	Quarantine quarantineCmd `cmd:"" help:"Inspect, retry or drop records that could not be forwarded."`
 }
 
 // sliceFlags select a part of the log.
 type sliceFlags struct {
-	From    eventlog.Place `help:"The first record: a position, a time such as 2026-01-31T08:00:00Z from which on, beginning or now." placeholder:"PLACE"`
-	To      eventlog.Place `help:"The last record: a position, a time before which, or now." placeholder:"PLACE"`
+	From    eventlog.Place `help:"First record: a position, a start time such as 2026-01-31T08:00:00Z, beginning or now." placeholder:"PLACE"`
+	To      eventlog.Place `help:"Last record: a position, an end time (exclusive), or now." placeholder:"PLACE"`
 	Type    []string       `help:"Event types, or patterns such as order.* and #." placeholder:"PATTERN"`
 	Subject []string       `help:"Subjects." sep:"none" placeholder:"SUBJECT"`
-	Account string         `help:"One account only." placeholder:"NAME"`
+	Account string         `help:"Only this account." placeholder:"NAME"`
 	Kind    []string       `help:"Kinds of records: event, test or subscription." placeholder:"KIND"`
 }
 
@@ -67,8 +67,8 @@ func patterns(texts []string) (list []events.Pattern, err error) {
 type tailCmd struct {
 	databaseFlags
 	sliceFlags
-	Number int  `short:"n" help:"At most so many records: the last ones or, with --from, the first ones. 10, or with --from all." placeholder:"N"`
-	Follow bool `short:"f" help:"Go on with what is appended, in order and without a gap, until --to or Ctrl-C. A restart of the database is waited for."`
+	Number int  `short:"n" help:"Maximum number of records: the last ones or, with --from, the first ones. Default: 10, or all with --from." placeholder:"N"`
+	Follow bool `short:"f" help:"Follow the log, in order and without gaps, until --to or Ctrl-C. It survives a restart of the database."`
 }
 
 func (c *tailCmd) Run(ctx context.Context, e *env) error {

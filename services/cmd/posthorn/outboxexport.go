@@ -19,7 +19,7 @@ import (
 type exportCmd struct {
 	databaseFlags
 	sliceFlags
-	Output string `short:"o" help:"File to write. It has its name only when it is whole; one that is there is replaced. Standard output, if not given." placeholder:"FILE" type:"path"`
+	Output string `short:"o" help:"File to write, replaced if it exists. It gets this name only once it is complete. Default: standard output." placeholder:"FILE" type:"path"`
 	Quiet  bool   `help:"Show no progress."`
 }
 

@@ -19,7 +19,7 @@ import (
 
 type importCmd struct {
 	databaseFlags
-	File   string `arg:"" help:"File that export wrote, or - for standard input."`
+	File   string `arg:"" help:"File written by export, or - for standard input."`
 	DryRun bool   `help:"Check the lines, count what would be appended, and change nothing."`
 	Quiet  bool   `help:"Show no progress."`
 }

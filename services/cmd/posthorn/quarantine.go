@@ -13,14 +13,14 @@ import (
 )
 
 type quarantineCmd struct {
-	List  quarantineListCmd  `cmd:"" help:"List the records that the relay could not forward as it should."`
-	Retry quarantineRetryCmd `cmd:"" help:"Take records up again: what is held is sent, if it can be by now."`
-	Drop  quarantineDropCmd  `cmd:"" help:"Give up records that are held. Nobody gets them."`
+	List  quarantineListCmd  `cmd:"" help:"List the records that the relay could not forward."`
+	Retry quarantineRetryCmd `cmd:"" help:"Retry records: held ones are sent if they can be forwarded now."`
+	Drop  quarantineDropCmd  `cmd:"" help:"Drop held records. They are delivered to no one."`
 }
 
 type quarantineListCmd struct {
 	databaseFlags
-	All  bool `help:"Also those that were released or dropped."`
+	All  bool `help:"Include released and dropped records."`
 	JSON bool `name:"json" help:"Print a JSON object per line."`
 }
 

@@ -15,27 +15,27 @@ import (
 )
 
 type replayCmd struct {
-	Start  startReplayCmd  `cmd:"" default:"withargs" help:"Deliver past events again. The word start may be left out: posthorn replay --subscription sub_..."`
-	List   listReplaysCmd  `cmd:"" help:"List replays as JSON lines, the latest first."`
-	Show   showReplayCmd   `cmd:"" help:"Show a replay and how far it has come."`
-	Pause  pauseReplayCmd  `cmd:"" help:"Send no more for now."`
-	Resume resumeReplayCmd `cmd:"" help:"Go on with a replay that was paused or has failed."`
-	Cancel cancelReplayCmd `cmd:"" help:"Send no more; what was sent is delivered."`
+	Start  startReplayCmd  `cmd:"" default:"withargs" help:"Deliver past events again. The word start is optional: posthorn replay --subscription sub_..."`
+	List   listReplaysCmd  `cmd:"" help:"List replays as JSON lines, latest first."`
+	Show   showReplayCmd   `cmd:"" help:"Show a replay and its progress."`
+	Pause  pauseReplayCmd  `cmd:"" help:"Pause a replay."`
+	Resume resumeReplayCmd `cmd:"" help:"Resume a replay that is paused or has failed."`
+	Cancel cancelReplayCmd `cmd:"" help:"Cancel a replay. Events already sent are still delivered."`
 }
 
 type startReplayCmd struct {
 	databaseFlags
 	toURLFlags
-	Subscription string         `help:"Subscription that gets the events, and nobody else." placeholder:"sub_..."`
+	Subscription string         `help:"Subscription to deliver the events to." placeholder:"sub_..."`
 	From         eventlog.Place `help:"First event: a position, a time such as 2026-01-31T08:00:00Z, or beginning." default:"beginning"`
 	To           eventlog.Place `help:"Last event: a position, a time before which it was recorded, or now." default:"now"`
 	Type         []string       `help:"Only events of these types; patterns as in a subscription." placeholder:"photo.#"`
 	Subject      []string       `help:"Only events about these subjects." sep:"none"`
 	Event        []string       `help:"Only the events with these ids." placeholder:"evt_..."`
 	OnlyDead     bool           `help:"Only events whose delivery is dead."`
-	NoFilter     bool           `help:"Also events that the subscription's event types do not match today."`
-	Rate         int            `help:"How many are sent in a second at most; 0 is no limit." default:"0"`
-	DryRun       bool           `help:"Count the events, show the first 20, and change nothing."`
+	NoFilter     bool           `help:"Include events that the subscription's current event types do not match."`
+	Rate         int            `help:"Maximum number sent per second; 0 means no limit." default:"0"`
+	DryRun       bool           `help:"Count the events and print the first 20, without delivering anything."`
 	Wait         bool           `help:"Show the progress until everything is sent."`
 }
 

@@ -15,9 +15,9 @@ import (
 
 type listReplaysCmd struct {
 	databaseFlags
-	Subscription string `help:"Only those to this subscription." placeholder:"sub_..."`
+	Subscription string `help:"Only those of this subscription." placeholder:"sub_..."`
 	Status       string `help:"Only those with this status: running, paused, cancelled, done or failed."`
-	Limit        int    `short:"n" help:"How many at most." default:"100"`
+	Limit        int    `short:"n" help:"Maximum number to list." default:"100"`
 }
 
 func (c *listReplaysCmd) Run(ctx context.Context, e *env) error {

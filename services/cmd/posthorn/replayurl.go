@@ -19,10 +19,10 @@ import (
 
 // toURLFlags are for a replay to a URL that nobody subscribed.
 type toURLFlags struct {
-	ToURL     string        `name:"to-url" help:"Send the events from here to this URL, signed, one after the other, and change nothing: for a look at what happened, on one's own machine for example." placeholder:"http://localhost:9000/hook"`
-	Secret    string        `help:"Secret to sign with; with --to-url. If not given one is made and shown." placeholder:"whsec_..." env:"POSTHORN_REPLAY_SECRET"`
-	Timeout   time.Duration `help:"How long an answer is waited for; with --to-url." default:"15s"`
-	KeepGoing bool          `help:"Go on after a request that was not answered with 2xx; with --to-url."`
+	ToURL     string        `name:"to-url" help:"Send the events to this URL, signed, one at a time, without changing anything; to debug a receiver, for example." placeholder:"http://localhost:9000/hook"`
+	Secret    string        `help:"Secret to sign with; with --to-url. Default: a new one, which is printed." placeholder:"whsec_..." env:"POSTHORN_REPLAY_SECRET"`
+	Timeout   time.Duration `help:"Timeout of each request; with --to-url." default:"15s"`
+	KeepGoing bool          `help:"Continue after a request that is not answered with 2xx; with --to-url."`
 }
 
 // toURL is a replay to a URL at work.

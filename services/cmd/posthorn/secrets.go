@@ -108,7 +108,7 @@ func keyUses(ctx context.Context, q postgres.Queryer, keys *signing.Keyring) ([]
 type secretsResealCmd struct {
 	databaseFlags
 	keyFlags
-	DryRun bool `help:"Say how much would be resealed, and change nothing."`
+	DryRun bool `help:"Print how much would be resealed, and change nothing."`
 }
 
 func (c *secretsResealCmd) Run(ctx context.Context, e *env) error {

@@ -19,11 +19,11 @@ func (l standardLog) Write(line []byte) (int, error) {
 	text := strings.TrimSpace(string(line))
 	switch {
 	case strings.HasPrefix(text, "Unsolicited response received on idle HTTP channel"):
-		l.logger.Debug("a server sent bytes that nobody asked for: its connection is closed")
+		l.logger.Debug("server sent unsolicited bytes: its connection is closed")
 	case len(text) > maxStandardLine:
-		l.logger.Warn("standard library", "says", text[:maxStandardLine]+" ...")
+		l.logger.Warn("message from the standard library", "says", text[:maxStandardLine]+" ...")
 	default:
-		l.logger.Warn("standard library", "says", text)
+		l.logger.Warn("message from the standard library", "says", text)
 	}
 	return len(line), nil
 }

@@ -25,8 +25,8 @@ type Delivery struct {
 	SubscriptionID string     `json:"subscriptionId"`
 	Status         string     `json:"status" enum:"pending,retrying,delivered,dead,cancelled"`
 	Cause          string     `json:"cause" doc:"live, replay, redrive or test"`
-	Run            int        `json:"run" doc:"0, and one more with each replay or redrive"`
-	Attempts       int        `json:"attempts" doc:"How many attempts were made in this run"`
+	Run            int        `json:"run" doc:"0, incremented by each replay or redrive"`
+	Attempts       int        `json:"attempts" doc:"Attempts made in this run"`
 	LastStatus     int        `json:"lastStatus,omitempty" doc:"The HTTP status of the last attempt"`
 	ErrorClass     string     `json:"errorClass,omitempty" doc:"The class of the last attempt's failure"`
 	LastError      string     `json:"lastError,omitempty"`
@@ -49,18 +49,18 @@ type Attempt struct {
 	DeliveryID      string            `json:"deliveryId"`
 	EventID         string            `json:"eventId"`
 	EventType       string            `json:"eventType"`
-	Run             int               `json:"run" doc:"Of its delivery: 0, and one more with each replay or redrive"`
+	Run             int               `json:"run" doc:"Run of the delivery: 0, incremented by each replay or redrive"`
 	Number          int               `json:"number" doc:"In its run, from 1"`
 	Cause           string            `json:"cause" doc:"live, retry, replay, redrive or test"`
 	StartedAt       time.Time         `json:"startedAt"`
 	DurationMS      float64           `json:"durationMs"`
-	Status          int               `json:"status,omitempty" doc:"The HTTP status, where a response came"`
+	Status          int               `json:"status,omitempty" doc:"The HTTP status, if there was a response"`
 	Outcome         string            `json:"outcome" doc:"ok, or the class of the failure"`
 	Error           string            `json:"error,omitempty"`
 	RequestHeaders  map[string]string `json:"requestHeaders,omitempty"`
 	ResponseHeaders map[string]string `json:"responseHeaders,omitempty"`
-	ResponseBody    string            `json:"responseBody,omitempty" doc:"Its beginning"`
-	Next            string            `json:"next" doc:"The delivery's status after it"`
+	ResponseBody    string            `json:"responseBody,omitempty" doc:"Truncated"`
+	Next            string            `json:"next" doc:"Status of the delivery after the attempt"`
 }
 
 // ShowAttempt shows an attempt.
@@ -77,10 +77,10 @@ func ShowAttempt(t ledger.LoggedAttempt) Attempt {
 // RequestMade is a request as it was made last, or will be made.
 type RequestMade struct {
 	Method  string            `json:"method"`
-	URL     string            `json:"url" doc:"The subscription's URL as it is now"`
-	Headers map[string]string `json:"headers" doc:"Those of the last attempt; credentials are not kept"`
+	URL     string            `json:"url" doc:"The subscription's current URL"`
+	Headers map[string]string `json:"headers" doc:"Headers of the last attempt; credentials are redacted"`
 	Body    string            `json:"body"`
-	Curl    string            `json:"curl" doc:"The line that repeats it. Its signature is the last attempt's, and so is its time"`
+	Curl    string            `json:"curl" doc:"A curl command that repeats the request, with the signature and timestamp of the last attempt"`
 }
 
 // RequestOf is the request of a delivery: the body as it is sent, the headers of

@@ -167,20 +167,20 @@ type Replay struct {
 	ID           string     `json:"id,omitempty" example:"rpl_019a0000-0000-7000-8000-000000000000"`
 	Subscription string     `json:"subscription"`
 	Cause        string     `json:"cause" doc:"replay or redrive; also the cause of its first attempts"`
-	From         int64      `json:"from" doc:"The first position that is looked at"`
-	To           int64      `json:"to" doc:"The last one; what comes later is no part of it"`
+	From         int64      `json:"from" doc:"First position considered"`
+	To           int64      `json:"to" doc:"Last position considered; later events are not part of the replay"`
 	EventTypes   []string   `json:"eventTypes,omitempty"`
 	Subjects     []string   `json:"subjects,omitempty"`
 	EventIDs     []string   `json:"eventIds,omitempty"`
 	OnlyDead     bool       `json:"onlyDead"`
 	Filter       string     `json:"filter" enum:"subscription,none"`
 	Rate         int        `json:"rate,omitempty"`
-	Status       string     `json:"status" enum:"running,paused,cancelled,done,failed,dryRun" doc:"done: all is sent; the deliveries themselves may still be under way"`
-	Position     int64      `json:"position" doc:"How far it has come"`
-	Progress     float64    `json:"progress" doc:"The same from 0 to 1"`
-	Matched      int64      `json:"matched" doc:"How many events were selected so far, or with dryRun, would be"`
-	Sent         int64      `json:"sent" doc:"Of these, how many were sent"`
-	Skipped      int64      `json:"skipped" doc:"Of these, how many are being delivered anyhow"`
+	Status       string     `json:"status" enum:"running,paused,cancelled,done,failed,dryRun" doc:"done: everything is sent; deliveries may still be in progress"`
+	Position     int64      `json:"position" doc:"Current position"`
+	Progress     float64    `json:"progress" doc:"Progress from 0 to 1"`
+	Matched      int64      `json:"matched" doc:"Events selected so far, or with dryRun, that would be selected"`
+	Sent         int64      `json:"sent" doc:"Events sent"`
+	Skipped      int64      `json:"skipped" doc:"Events skipped because their delivery is in progress"`
 	Error        string     `json:"error,omitempty"`
 	CreatedAt    *time.Time `json:"createdAt,omitempty"`
 	UpdatedAt    *time.Time `json:"updatedAt,omitempty"`

@@ -71,15 +71,15 @@ type State struct {
 	Status string `json:"status" enum:"ready,not ready" doc:"ready if every part that counts is"`
 	// Reason is what keeps the process from being ready, in a line.
 	Reason string               `json:"reason,omitempty" doc:"Why it is not ready"`
-	Parts  map[string]PartState `json:"parts" doc:"What this process consists of"`
+	Parts  map[string]PartState `json:"parts" doc:"Parts of this process"`
 }
 
 // PartState is what one part says of itself.
 type PartState struct {
 	Status   string   `json:"status" enum:"ready,not ready"`
 	Counts   bool     `json:"counts" doc:"Whether the process is ready only if this part is"`
-	Problems []string `json:"problems,omitempty" doc:"What keeps it from its work"`
-	Warnings []string `json:"warnings,omitempty" doc:"What an operator should look at"`
+	Problems []string `json:"problems,omitempty" doc:"Conditions that keep the part from working"`
+	Warnings []string `json:"warnings,omitempty" doc:"Conditions that an operator should look at"`
 }
 
 // State asks all parts at once.

@@ -72,7 +72,7 @@ func (g *Guesses) log(ctx context.Context, now time.Time, from netip.Prefix) {
 	if !g.logged.IsZero() && now.Sub(g.logged) < guessLogEvery {
 		return
 	}
-	g.logger.WarnContext(ctx, "requests came with a wrong key", slog.Int("count", g.unsaid), slog.String("last_from", from.String()))
+	g.logger.WarnContext(ctx, "requests with a wrong key", slog.Int("count", g.unsaid), slog.String("last_from", from.String()))
 	g.logged, g.unsaid = now, 0
 }
 

@@ -11,7 +11,7 @@ const (
 )
 
 // ErrWeakKey is returned by CheckKey.
-var ErrWeakKey = errors.New("want 16 visible ASCII characters or more, made by chance: openssl rand -hex 24")
+var ErrWeakKey = errors.New("want at least 16 random visible ASCII characters, for example from: openssl rand -hex 24")
 
 // CheckKey reports whether a key is one that can be guessed, or that no client
 // could send: short, with blanks in it, or of a few characters over and over.
