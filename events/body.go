@@ -139,10 +139,7 @@ func ParseBody(body []byte) (Event, error) {
 			e.Data = []byte(text)
 		}
 	}
-	if e.ID == "" {
-		return Event{}, fmt.Errorf("%w: id: empty", ErrInvalid)
-	}
-	if err := validateID(e.ID); err != nil {
+	if err := ValidateID(e.ID); err != nil {
 		return Event{}, err
 	}
 	// The data may be older than the rules for it, and is JSON.

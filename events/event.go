@@ -94,11 +94,8 @@ func (e Event) Validate() error {
 			return fmt.Errorf("%w: occurredAt: want a time in the years 1 to 9999", ErrInvalid)
 		}
 	}
-	switch {
-	case len(e.Subject) > MaxSubjectBytes:
-		return fmt.Errorf("%w: subject: longer than %d bytes", ErrInvalid, MaxSubjectBytes)
-	case !validText(e.Subject):
-		return fmt.Errorf("%w: subject: not UTF-8 text", ErrInvalid)
+	if err := ValidateSubject(e.Subject); err != nil {
+		return err
 	}
 	if err := validateMetadata(e.Metadata); err != nil {
 		return err
@@ -107,6 +104,17 @@ func (e Event) Validate() error {
 		return err
 	}
 	return e.validateData()
+}
+
+// ValidateSubject reports why a text cannot be an event's subject; it may be empty.
+func ValidateSubject(subject string) error {
+	switch {
+	case len(subject) > MaxSubjectBytes:
+		return fmt.Errorf("%w: subject: longer than %d bytes", ErrInvalid, MaxSubjectBytes)
+	case !validText(subject):
+		return fmt.Errorf("%w: subject: not UTF-8 text", ErrInvalid)
+	}
+	return nil
 }
 
 func (e Event) validateData() error {
@@ -140,7 +148,7 @@ func (e Event) validateIdentity() error {
 	if e.ID == "" {
 		return nil
 	}
-	return validateID(e.ID)
+	return ValidateID(e.ID)
 }
 
 func validText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
@@ -163,9 +171,12 @@ func validateMetadata(metadata map[string]string) error {
 	return nil
 }
 
-// validateID admits visible ASCII without the dot, which separates the parts
+// ValidateID reports why an id cannot be an event's and its webhook-id. It admits visible ASCII without the dot, which separates the parts
 // of what a webhook signature covers.
-func validateID(id string) error {
+func ValidateID(id string) error {
+	if id == "" {
+		return fmt.Errorf("%w: id: empty", ErrInvalid)
+	}
 	if len(id) > MaxIDBytes {
 		return fmt.Errorf("%w: id: longer than %d bytes", ErrInvalid, MaxIDBytes)
 	}

@@ -218,7 +218,7 @@ func idempotencyKey(r *http.Request) (string, *Problem) {
 	if len(key) > events.MaxIDBytes-8 {
 		return "", issue("is longer than " + strconv.Itoa(events.MaxIDBytes-8) + " bytes")
 	}
-	if err := (events.Event{Type: "x", ID: key}).Validate(); err != nil {
+	if err := events.ValidateID(key); err != nil {
 		return "", issue(eventIssue(err).Message)
 	}
 	return key, nil

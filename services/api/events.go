@@ -140,7 +140,7 @@ type EventParam struct {
 // event reads the event. An id that no event can have is not asked for: the
 // database would refuse some of them as text.
 func (a *API) event(ctx context.Context, given EventParam) (eventlog.Record, error) {
-	if (events.Event{Type: "x", ID: given.ID}).Validate() != nil {
+	if events.ValidateID(given.ID) != nil {
 		return eventlog.Record{}, postgres.ErrNotFound
 	}
 	r, err := eventlog.ByID(ctx, a.cfg.DB, account.Operator().Account, given.ID)

@@ -51,10 +51,7 @@ const (
 func (s *Service) deliver(ctx context.Context, c *consumer, d broker.Delivery) error {
 	e, err := s.open(c, d)
 	if err == nil {
-		err = events.Event{ID: d.ID, Type: "x"}.Validate()
-	}
-	if err == nil && d.ID == "" {
-		err = fmt.Errorf("%w: no id", envelope.ErrForeign)
+		err = events.ValidateID(d.ID)
 	}
 	if err != nil {
 		return s.foreign(ctx, c, d, err)

@@ -54,12 +54,12 @@ func (r ReplayRequest) Selection(by account.Actor) (replay.Selection, error) {
 		s.EventTypes = append(s.EventTypes, p)
 	}
 	for i, subject := range r.Subjects {
-		if subject == "" || (events.Event{Type: "x", Subject: subject}).Validate() != nil {
+		if subject == "" || events.ValidateSubject(subject) != nil {
 			add(fmt.Sprintf("subjects[%d]", i), "is not a subject")
 		}
 	}
 	for i, id := range r.EventIDs {
-		if id == "" || (events.Event{Type: "x", ID: id}).Validate() != nil {
+		if events.ValidateID(id) != nil {
 			add(fmt.Sprintf("eventIds[%d]", i), "is not the id of an event")
 		}
 	}
