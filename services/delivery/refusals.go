@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"posthorn/services/internal/sender"
 	"posthorn/services/internal/subscription"
 )
 
@@ -33,8 +34,14 @@ func (r *refusals) news(host, reason string, now time.Time) bool {
 // know: whether the host of its URL has no address, or one that may not be
 // reached.
 func (s *Service) refused(c *consumer, sub *subscription.Subscription, reason string) {
-	if host := c.hostName(); c.refusals.news(host, reason, time.Now()) {
+	host := c.hostName()
+	if !c.refusals.news(host, reason, time.Now()) {
+		return
+	}
+	if sender.Blocked(reason) {
 		s.logger.Info("deliveries are refused: add the network to POSTHORN_ALLOW_NETWORKS if it may be reached",
 			"subscription", sub.ID, "host", host, "reason", reason)
+		return
 	}
+	s.logger.Info("deliveries cannot find their host", "subscription", sub.ID, "host", host, "reason", reason)
 }

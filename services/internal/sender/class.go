@@ -43,6 +43,9 @@ const (
 	classBlocked Class = "blocked" // refused by the Guard
 )
 
+// Blocked reports whether a Result.Refusal is the Guard's.
+func Blocked(refusal string) bool { return strings.HasPrefix(refusal, string(classBlocked)+":") }
+
 // addressText is the text of ClassAddress.
 const addressText = "the host has no address that may be reached"
 
