@@ -41,32 +41,25 @@ type Progress struct {
 }
 
 // Routes are the subscriptions as of the relay's position.
-func Routes(ctx context.Context, q postgres.Queryer) (routes []Route, err error) {
-	rows, err := q.QueryContext(ctx, `
+func Routes(ctx context.Context, q postgres.Queryer) ([]Route, error) {
+	return postgres.Collect(ctx, q, "read routes", scanRoute, `
 		SELECT subscription_id, account, event_types, status, since FROM posthorn.routes ORDER BY subscription_id`)
-	if err != nil {
-		return nil, postgres.Translate(fmt.Errorf("read routes: %w", err))
+}
+
+func scanRoute(scan func(...any) error) (Route, error) {
+	var (
+		r     Route
+		id    uuid.UUID
+		types []string
+	)
+	if err := scan(&id, &r.Account, pq.Array(&types), &r.Status, &r.Since); err != nil {
+		return Route{}, fmt.Errorf("read route: %w", err)
 	}
-	defer func() { err = postgres.Translate(errors.Join(err, rows.Close())) }()
-	for rows.Next() {
-		var (
-			r     Route
-			id    uuid.UUID
-			types []string
-		)
-		if err := rows.Scan(&id, &r.Account, pq.Array(&types), &r.Status, &r.Since); err != nil {
-			return nil, fmt.Errorf("read route: %w", err)
-		}
-		r.ID = subscription.FromUUID(id)
-		for _, t := range types {
-			r.EventTypes = append(r.EventTypes, events.Pattern(t))
-		}
-		routes = append(routes, r)
+	r.ID = subscription.FromUUID(id)
+	for _, t := range types {
+		r.EventTypes = append(r.EventTypes, events.Pattern(t))
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read routes: %w", err)
-	}
-	return routes, nil
+	return r, nil
 }
 
 // Advance enters in the ledger what is owed and moves the relay's position,

@@ -119,7 +119,7 @@ func ByID(ctx context.Context, q postgres.Queryer, account, id string) (r Record
 		}
 		return Record{}, postgres.ErrNotFound
 	}
-	return scanRecord(rows)
+	return scanRecord(rows.Scan)
 }
 
 // EventsAt are the first events at the positions, as many as fit into a page.

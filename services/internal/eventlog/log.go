@@ -2,7 +2,6 @@ package eventlog
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -106,7 +105,7 @@ func ReadWindow(ctx context.Context, q postgres.Queryer, after, horizon int64, p
 	defer func() { err = postgres.Translate(errors.Join(err, rows.Close())) }()
 	bytes := 0
 	for rows.Next() {
-		r, err := scanRecord(rows)
+		r, err := scanRecord(rows.Scan)
 		if err != nil {
 			return Window{}, err
 		}
@@ -133,28 +132,13 @@ const (
 
 // queryRecords reads the records that a query of recordColumns selects; what
 // says for an error what was being done.
-func queryRecords(ctx context.Context, q postgres.Queryer, what, query string, args ...any) (records []Record, err error) {
-	rows, err := q.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, postgres.Translate(fmt.Errorf("%s: %w", what, err))
-	}
-	defer func() { err = postgres.Translate(errors.Join(err, rows.Close())) }()
-	for rows.Next() {
-		r, err := scanRecord(rows)
-		if err != nil {
-			return nil, err
-		}
-		records = append(records, r)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("%s: %w", what, err)
-	}
-	return records, nil
+func queryRecords(ctx context.Context, q postgres.Queryer, what, query string, args ...any) ([]Record, error) {
+	return postgres.Collect(ctx, q, what, scanRecord, query, args...)
 }
 
-func scanRecord(rows *sql.Rows) (Record, error) {
+func scanRecord(scan func(...any) error) (Record, error) {
 	var f RecordFields
-	if err := rows.Scan(f.Columns()...); err != nil {
+	if err := scan(f.Columns()...); err != nil {
 		return Record{}, fmt.Errorf("read record: %w", err)
 	}
 	return f.Read(), nil

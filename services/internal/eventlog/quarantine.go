@@ -81,24 +81,9 @@ func scanQuarantined(scan func(...any) error) (r Quarantined, err error) {
 // ListQuarantined is one page of the records that were set aside, in the order
 // of the log, above a position. all lists also those that are dealt with.
 func ListQuarantined(ctx context.Context, q postgres.Queryer, after int64, all bool, limit int) (list []Quarantined, err error) {
-	rows, err := q.QueryContext(ctx, `
+	return postgres.Collect(ctx, q, "list quarantine", scanQuarantined, `
 		SELECT `+quarantineColumns+` FROM posthorn.quarantine
 		WHERE position > $1 AND ($2 OR status IN ('held', 'rerouted')) ORDER BY position LIMIT $3`, after, all, limit)
-	if err != nil {
-		return nil, postgres.Translate(fmt.Errorf("list quarantine: %w", err))
-	}
-	defer func() { err = postgres.Translate(errors.Join(err, rows.Close())) }()
-	for rows.Next() {
-		r, err := scanQuarantined(rows.Scan)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, r)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("list quarantine: %w", err)
-	}
-	return list, nil
 }
 
 // QuarantinedAt is the record that was set aside at a position.

@@ -2,11 +2,9 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/lib/pq"
 
 	"posthorn/services/internal/postgres"
@@ -14,24 +12,9 @@ import (
 )
 
 // WaitingSubscriptions are those with deliveries that wait for a retry.
-func WaitingSubscriptions(ctx context.Context, q postgres.Queryer) (ids []subscription.ID, err error) {
-	rows, err := q.QueryContext(ctx, `
+func WaitingSubscriptions(ctx context.Context, q postgres.Queryer) ([]subscription.ID, error) {
+	return postgres.Collect(ctx, q, "find deliveries that wait for a retry", subscription.ScanID, `
 		SELECT DISTINCT subscription_id FROM posthorn.deliveries WHERE next_attempt_at IS NOT NULL AND status = 'retrying'`)
-	if err != nil {
-		return nil, postgres.Translate(fmt.Errorf("find deliveries that wait for a retry: %w", err))
-	}
-	defer func() { err = postgres.Translate(errors.Join(err, rows.Close())) }()
-	for rows.Next() {
-		var id uuid.UUID
-		if err := rows.Scan(&id); err != nil {
-			return nil, fmt.Errorf("read subscription of delivery: %w", err)
-		}
-		ids = append(ids, subscription.FromUUID(id))
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("find deliveries that wait for a retry: %w", err)
-	}
-	return ids, nil
 }
 
 // PullIn moves the next attempts of a subscription's deliveries to where delays,

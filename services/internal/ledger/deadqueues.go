@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/google/uuid"
@@ -29,30 +28,16 @@ type DeadQueueCheck struct {
 }
 
 // DeadQueueChecks are those that are asked for.
-func DeadQueueChecks(ctx context.Context, q postgres.Queryer) (checks []DeadQueueCheck, err error) {
-	rows, err := q.QueryContext(ctx, `
+func DeadQueueChecks(ctx context.Context, q postgres.Queryer) ([]DeadQueueCheck, error) {
+	return postgres.Collect(ctx, q, "read dead-letter queues to empty", func(scan func(...any) error) (c DeadQueueCheck, err error) {
+		var id uuid.UUID
+		err = scan(&id, &c.Left)
+		c.Subscription = subscription.FromUUID(id)
+		return c, err
+	}, `
 		SELECT c.subscription_id, EXISTS (
 			SELECT 1 FROM posthorn.deliveries d WHERE d.subscription_id = c.subscription_id AND d.status = 'dead')
 		FROM posthorn.dead_queue_checks c ORDER BY c.subscription_id`)
-	if err != nil {
-		return nil, postgres.Translate(fmt.Errorf("read dead-letter queues to empty: %w", err))
-	}
-	defer func() { err = postgres.Translate(errors.Join(err, rows.Close())) }()
-	for rows.Next() {
-		var (
-			c  DeadQueueCheck
-			id uuid.UUID
-		)
-		if err := rows.Scan(&id, &c.Left); err != nil {
-			return nil, fmt.Errorf("read dead-letter queue to empty: %w", err)
-		}
-		c.Subscription = subscription.FromUUID(id)
-		checks = append(checks, c)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read dead-letter queues to empty: %w", err)
-	}
-	return checks, nil
 }
 
 // DeadQueueChecked notes that a check is done.

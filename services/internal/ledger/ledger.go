@@ -234,30 +234,16 @@ type Backlog struct {
 
 // Overdue counts, for each subscription, the unfinished deliveries whose next
 // attempt should have been made more than grace ago.
-func Overdue(ctx context.Context, q postgres.Queryer, grace time.Duration) (backlogs []Backlog, err error) {
-	rows, err := q.QueryContext(ctx, `
+func Overdue(ctx context.Context, q postgres.Queryer, grace time.Duration) ([]Backlog, error) {
+	return postgres.Collect(ctx, q, "count overdue deliveries", func(scan func(...any) error) (b Backlog, err error) {
+		var id uuid.UUID
+		err = scan(&id, &b.Overdue)
+		b.Subscription = subscription.FromUUID(id)
+		return b, err
+	}, `
 		SELECT subscription_id, count(*) FROM posthorn.deliveries
 		WHERE next_attempt_at < clock_timestamp() - $1::interval
 		GROUP BY subscription_id ORDER BY subscription_id`, postgres.Interval(grace))
-	if err != nil {
-		return nil, postgres.Translate(fmt.Errorf("count overdue deliveries: %w", err))
-	}
-	defer func() { err = postgres.Translate(errors.Join(err, rows.Close())) }()
-	for rows.Next() {
-		var (
-			id uuid.UUID
-			b  Backlog
-		)
-		if err := rows.Scan(&id, &b.Overdue); err != nil {
-			return nil, fmt.Errorf("read overdue count: %w", err)
-		}
-		b.Subscription = subscription.FromUUID(id)
-		backlogs = append(backlogs, b)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("count overdue deliveries: %w", err)
-	}
-	return backlogs, nil
 }
 
 // Due is an overdue delivery with the event that it delivers.
@@ -269,8 +255,8 @@ type Due struct {
 
 // OverdueDeliveries are the overdue deliveries of a subscription, the oldest
 // events first. One whose event is no longer in the log is not among them.
-func OverdueDeliveries(ctx context.Context, q postgres.Queryer, id subscription.ID, grace time.Duration, limit int) (due []Due, err error) {
-	rows, err := q.QueryContext(ctx, `
+func OverdueDeliveries(ctx context.Context, q postgres.Queryer, id subscription.ID, grace time.Duration, limit int) ([]Due, error) {
+	return postgres.Collect(ctx, q, "read overdue deliveries", scanDue, `
 		SELECT o.position, o.kind, o.id, o.account, o.type, o.subject, o.data, o.metadata, o.attributes, o.occurred_at, o.recorded_at,
 		       d.run, d.attempts, d.cause
 		FROM (
@@ -279,29 +265,18 @@ func OverdueDeliveries(ctx context.Context, q postgres.Queryer, id subscription.
 			ORDER BY position LIMIT $3
 		) d JOIN posthorn.outbox o USING (position)
 		ORDER BY o.position`, id.UUID(), postgres.Interval(grace), limit)
-	if err != nil {
-		return nil, postgres.Translate(fmt.Errorf("read overdue deliveries: %w", err))
-	}
-	defer func() { err = postgres.Translate(errors.Join(err, rows.Close())) }()
-	return scanDue(rows)
 }
 
-func scanDue(rows *sql.Rows) (due []Due, err error) {
-	for rows.Next() {
-		var (
-			d Due
-			f eventlog.RecordFields
-		)
-		if err := rows.Scan(f.Columns(&d.Run, &d.Attempts, &d.Cause)...); err != nil {
-			return nil, fmt.Errorf("read due delivery: %w", err)
-		}
-		d.Record = f.Read()
-		due = append(due, d)
+func scanDue(scan func(...any) error) (Due, error) {
+	var (
+		d Due
+		f eventlog.RecordFields
+	)
+	if err := scan(f.Columns(&d.Run, &d.Attempts, &d.Cause)...); err != nil {
+		return Due{}, fmt.Errorf("read due delivery: %w", err)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read due deliveries: %w", err)
-	}
-	return due, nil
+	d.Record = f.Read()
+	return d, nil
 }
 
 // Postpone moves the next attempt of unfinished deliveries, so that the

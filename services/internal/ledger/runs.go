@@ -3,8 +3,6 @@ package ledger
 import (
 	"context"
 	"database/sql"
-	"errors"
-	"fmt"
 
 	"github.com/lib/pq"
 
@@ -22,11 +20,11 @@ type Runs struct {
 
 // BeginRunsTx begins a new run of deliveries to a subscription of the events at
 // the positions, and returns those that are due by it, in position order.
-func BeginRunsTx(ctx context.Context, tx *sql.Tx, id subscription.ID, positions []int64, r Runs) (due []Due, err error) {
+func BeginRunsTx(ctx context.Context, tx *sql.Tx, id subscription.ID, positions []int64, r Runs) ([]Due, error) {
 	if len(positions) == 0 {
 		return nil, nil
 	}
-	rows, err := tx.QueryContext(ctx, `
+	return postgres.Collect(ctx, tx, "begin runs", scanDue, `
 		WITH begun AS (
 			INSERT INTO posthorn.deliveries AS d (position, subscription_id, event_id, status, cause, run, next_attempt_at)
 			SELECT o.position, $2, o.id, 'pending', $3, 1, clock_timestamp() + $4::interval
@@ -41,9 +39,4 @@ func BeginRunsTx(ctx context.Context, tx *sql.Tx, id subscription.ID, positions 
 		       begun.run, 0, $3
 		FROM begun JOIN posthorn.outbox o USING (position) ORDER BY o.position`,
 		pq.Array(positions), id.UUID(), r.Cause, postgres.Interval(SweepGrace), r.OnlyDead, r.OrWaiting)
-	if err != nil {
-		return nil, postgres.Translate(fmt.Errorf("begin runs: %w", err))
-	}
-	defer func() { err = postgres.Translate(errors.Join(err, rows.Close())) }()
-	return scanDue(rows)
 }

@@ -272,23 +272,8 @@ func AllRunning(ctx context.Context, q postgres.Queryer) ([]Replay, error) {
 	return queryReplays(ctx, q, `SELECT `+replayColumns+` FROM posthorn.replays WHERE status = 'running' ORDER BY id`)
 }
 
-func queryReplays(ctx context.Context, q postgres.Queryer, query string, args ...any) (list []Replay, err error) {
-	rows, err := q.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, postgres.Translate(fmt.Errorf("list replays: %w", err))
-	}
-	defer func() { err = postgres.Translate(errors.Join(err, rows.Close())) }()
-	for rows.Next() {
-		r, err := scanReplay(rows.Scan)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, r)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("list replays: %w", err)
-	}
-	return list, nil
+func queryReplays(ctx context.Context, q postgres.Queryer, query string, args ...any) ([]Replay, error) {
+	return postgres.Collect(ctx, q, "list replays", scanReplay, query, args...)
 }
 
 // SetStatus pauses, resumes (a failed one too) or cancels a replay. It

@@ -31,29 +31,17 @@ type SealedWith struct {
 }
 
 // Seals counts what is sealed, by the key that did.
-func Seals(ctx context.Context, q postgres.Queryer) (list []SealedWith, err error) {
-	rows, err := q.QueryContext(ctx, `
+func Seals(ctx context.Context, q postgres.Queryer) ([]SealedWith, error) {
+	return postgres.Collect(ctx, q, "count sealed values", func(scan func(...any) error) (s SealedWith, err error) {
+		err = scan(&s.KeyID, &s.Secrets, &s.Answers)
+		return s, err
+	}, `
 		SELECT CASE WHEN get_byte(sealed, 0) = 1 THEN encode(substring(sealed FROM 2 FOR 8), 'hex') ELSE '' END AS key, sum(secret), sum(1 - secret)
 		FROM (
 			SELECT secret AS sealed, 1 AS secret FROM posthorn.subscriptions WHERE octet_length(secret) > 0
 			UNION ALL SELECT previous_secret, 1 FROM posthorn.subscriptions WHERE octet_length(previous_secret) > 0
 			UNION ALL SELECT answer, 0 FROM posthorn.idempotent_requests WHERE octet_length(answer) > 0
 		) all_sealed GROUP BY key ORDER BY key`)
-	if err != nil {
-		return nil, postgres.Translate(fmt.Errorf("count sealed values: %w", err))
-	}
-	defer func() { err = postgres.Translate(errors.Join(err, rows.Close())) }()
-	for rows.Next() {
-		var s SealedWith
-		if err := rows.Scan(&s.KeyID, &s.Secrets, &s.Answers); err != nil {
-			return nil, fmt.Errorf("read count of sealed values: %w", err)
-		}
-		list = append(list, s)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("count sealed values: %w", err)
-	}
-	return list, nil
 }
 
 // Resealed is how far Reseal has come.

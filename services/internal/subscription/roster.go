@@ -36,22 +36,15 @@ func HaveQueues(ctx context.Context, q postgres.Queryer, ids []ID) ([]ID, error)
 	for i, id := range ids {
 		uuids[i] = id.UUID()
 	}
-	rows, err := q.QueryContext(ctx,
+	return postgres.Collect(ctx, q, "read which subscriptions have queues", ScanID,
 		`SELECT subscription_id FROM posthorn.routes WHERE subscription_id = ANY($1::uuid[])`, pq.Array(uuids))
-	if err != nil {
-		return nil, postgres.Translate(fmt.Errorf("read which subscriptions have queues: %w", err))
+}
+
+// ScanID reads a row that is the id of a subscription.
+func ScanID(scan func(...any) error) (ID, error) {
+	var id uuid.UUID
+	if err := scan(&id); err != nil {
+		return "", fmt.Errorf("read id: %w", err)
 	}
-	defer func() { _ = rows.Close() }()
-	var there []ID
-	for rows.Next() {
-		var id uuid.UUID
-		if err := rows.Scan(&id); err != nil {
-			return nil, postgres.Translate(fmt.Errorf("read which subscriptions have queues: %w", err))
-		}
-		there = append(there, FromUUID(id))
-	}
-	if err := rows.Err(); err != nil {
-		return nil, postgres.Translate(fmt.Errorf("read which subscriptions have queues: %w", err))
-	}
-	return there, nil
+	return FromUUID(id), nil
 }

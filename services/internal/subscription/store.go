@@ -238,23 +238,8 @@ func List(ctx context.Context, q postgres.Queryer, f Filter) (postgres.Page[Subs
 }
 
 // Query reads the subscriptions that a query with Columns finds.
-func Query(ctx context.Context, q postgres.Queryer, query string, args ...any) (list []Subscription, err error) {
-	rows, err := q.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, postgres.Translate(fmt.Errorf("list subscriptions: %w", err))
-	}
-	defer func() { err = postgres.Translate(errors.Join(err, rows.Close())) }()
-	for rows.Next() {
-		s, err := scanSubscription(rows.Scan)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, s)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("list subscriptions: %w", err)
-	}
-	return list, nil
+func Query(ctx context.Context, q postgres.Queryer, query string, args ...any) ([]Subscription, error) {
+	return postgres.Collect(ctx, q, "list subscriptions", scanSubscription, query, args...)
 }
 
 // AppendTest appends an event that goes to this subscription alone, if allow
