@@ -8,9 +8,6 @@ import (
 	"net/http"
 	"syscall"
 	"time"
-
-	psnet "github.com/shirou/gopsutil/v4/net"
-	"github.com/shirou/gopsutil/v4/process"
 )
 
 // drainRequests is how long requests in flight are given when stopping.
@@ -20,8 +17,7 @@ const drainRequests = 20 * time.Second
 // handler whose answer takes longer sets a deadline of its own.
 const writeTimeout = time.Minute
 
-// ErrPortTaken is returned by Listen when another process has the port; the
-// error says which one where the system tells.
+// ErrPortTaken is returned by Listen when another process has the port.
 var ErrPortTaken = errors.New("port is taken")
 
 // Listen listens on a TCP address.
@@ -31,37 +27,13 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("listen on %s: %w%s", addr, ErrPortTaken, holder(ctx, addr))
+		_, port, _ := net.SplitHostPort(addr) // CheckAddr has read it
+		return nil, fmt.Errorf("listen on %s: %w; ss -ltnp 'sport = :%s' shows by which process", addr, ErrPortTaken, port)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
 	}
 	return l, nil
-}
-
-// holder names the process that listens on the port of addr, if it can be seen.
-func holder(ctx context.Context, addr string) string {
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return ""
-	}
-	connections, err := psnet.ConnectionsWithContext(ctx, "tcp")
-	if err != nil {
-		return ""
-	}
-	for _, c := range connections {
-		if c.Status != "LISTEN" || fmt.Sprint(c.Laddr.Port) != port || c.Pid == 0 {
-			continue
-		}
-		name := "a process"
-		if p, err := process.NewProcessWithContext(ctx, c.Pid); err == nil {
-			if n, err := p.NameWithContext(ctx); err == nil {
-				name = n
-			}
-		}
-		return fmt.Sprintf(" by %s (pid %d)", name, c.Pid)
-	}
-	return " by a process of another user"
 }
 
 // The shares of the files that a process may open, of which listeners take
