@@ -111,6 +111,6 @@ const elsewhere = `
 | fault | where |
 |---|---|
 | a backlog of a million events | ` + "`make bench`, [performance](performance.md)" + ` |
-| appends that commit out of order | tests of ` + "`services/internal/postgres`" + ` and of the relay |
+| appends that commit out of order | tests of ` + "`services/internal/eventlog`" + ` and of the relay |
 | certificates that are wrong, addresses that are private, redirects to them | tests of ` + "`services/internal/sender`" + ` |
 `
