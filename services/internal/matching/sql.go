@@ -10,7 +10,7 @@ import (
 // a dot before it: "*" is one word and "#" any number of them.
 //
 // posthorn.type_matches does the same for patterns that are in the database. It
-// makes the expression anew for each row, which took more than twice as long
+// makes the expression for each row again, which took more than twice as long
 // over a log, so what is known before the query is made here.
 func PatternExpressions(patterns []string) []string {
 	expressions := make([]string, len(patterns))

@@ -145,6 +145,19 @@ const selected = `
 	AND ($5::text[] IS NULL OR o.subject = ANY ($5)) AND ($6::bigint[] IS NULL OR o.position = ANY ($6))
 	AND ($7::timestamptz IS NULL OR o.recorded_at >= $7) AND ($8::timestamptz IS NULL OR o.recorded_at < $8)`
 
+// matcher decides which types are replayed: those of the selection that the
+// subscription wants. The query has narrowed them.
+func (r Replay) matcher(types []string) func(eventType string) bool {
+	own := make([]events.Pattern, len(types))
+	for i, t := range types {
+		own[i] = events.Pattern(t)
+	}
+	subscribed, selected := matching.New(own), matching.New(r.EventTypes)
+	return func(eventType string) bool {
+		return (r.Unfiltered || subscribed.Match(eventType)) && (len(r.EventTypes) == 0 || selected.Match(eventType))
+	}
+}
+
 // selectReplayed finds the positions of the replay's next stretch, up to
 // through, and how far the stretch goes.
 //
@@ -171,7 +184,7 @@ func selectReplayed(ctx context.Context, q postgres.Queryer, r Replay, types []s
 				 ORDER BY d.position LIMIT $11)
 				ORDER BY position LIMIT $11
 			)
-			SELECT dead.position, coalesce(octet_length(o.data), 0), o.position IS NOT NULL
+			SELECT dead.position, coalesce(octet_length(o.data), 0), o.position IS NOT NULL, coalesce(o.type, '')
 			FROM dead LEFT JOIN posthorn.outbox o ON o.position = dead.position AND ` + selected + `
 			ORDER BY dead.position`
 	default:
@@ -180,10 +193,11 @@ func selectReplayed(ctx context.Context, q postgres.Queryer, r Replay, types []s
 		}
 		args = append(args, r.Position, through, limit)
 		query = `
-			SELECT o.position, octet_length(o.data), true FROM posthorn.outbox o
+			SELECT o.position, octet_length(o.data), true, o.type FROM posthorn.outbox o
 			WHERE o.position > $9 AND o.position <= $10 AND ` + selected + `
 			ORDER BY o.position LIMIT $11`
 	}
+	wanted := r.matcher(types)
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {
 		return nil, 0, postgres.Translate(fmt.Errorf("select events to replay: %w", err))
@@ -193,11 +207,12 @@ func selectReplayed(ctx context.Context, q postgres.Queryer, r Replay, types []s
 	seen, bytes := 0, 0
 	for rows.Next() {
 		var (
-			position int64
-			size     int
-			matches  bool
+			position  int64
+			size      int
+			candidate bool
+			eventType string
 		)
-		if err := rows.Scan(&position, &size, &matches); err != nil {
+		if err := rows.Scan(&position, &size, &candidate, &eventType); err != nil {
 			return nil, 0, fmt.Errorf("read event to replay: %w", err)
 		}
 		seen++
@@ -205,7 +220,7 @@ func selectReplayed(ctx context.Context, q postgres.Queryer, r Replay, types []s
 			return found, reached, nil
 		}
 		reached = position
-		if matches {
+		if candidate && wanted(eventType) {
 			found = append(found, position)
 		}
 	}

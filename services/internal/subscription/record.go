@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"posthorn/events"
+	"posthorn/services/internal/matching"
 )
 
 // RecordType is the type of a Record in the log; its kind there is
@@ -28,7 +29,7 @@ func (s Subscription) Record() Record {
 }
 
 // Matches reports whether one of its patterns selects the event type.
-func (r Record) Matches(eventType string) bool { return matches(r.EventTypes, eventType) }
+func (r Record) Matches(eventType string) bool { return matching.New(r.EventTypes).Match(eventType) }
 
 // Encode is the record as the data of the log.
 func (r Record) Encode() ([]byte, error) {

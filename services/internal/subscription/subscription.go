@@ -16,6 +16,7 @@ import (
 
 	"posthorn/events"
 	"posthorn/events/webhook"
+	"posthorn/services/internal/matching"
 	"posthorn/services/internal/retry"
 	"posthorn/services/internal/target"
 )
@@ -84,15 +85,8 @@ type Subscription struct {
 type Sealed struct{ Secret, Previous []byte }
 
 // Matches reports whether one of its patterns selects the event type.
-func (s Subscription) Matches(eventType string) bool { return matches(s.EventTypes, eventType) }
-
-func matches(patterns []events.Pattern, eventType string) bool {
-	for _, p := range patterns {
-		if p.Match(eventType) {
-			return true
-		}
-	}
-	return false
+func (s Subscription) Matches(eventType string) bool {
+	return matching.New(s.EventTypes).Match(eventType)
 }
 
 // Secrets are those that sign at the given time, the current one first.
