@@ -97,7 +97,7 @@ func (a *API) logFailure(ctx context.Context, p *Problem, err error) {
 	case p.Status == http.StatusInternalServerError:
 		a.cfg.Logger.ErrorContext(ctx, "request failed", slog.Any("error", err))
 	case p.Status == http.StatusServiceUnavailable && ctx.Err() == nil:
-		a.cfg.Logger.WarnContext(ctx, "request refused for now", slog.Any("error", err))
+		a.cfg.Logger.WarnContext(ctx, "request refused temporarily", slog.Any("error", err))
 	}
 }
 

@@ -43,5 +43,5 @@ func (s *Service) refused(c *consumer, sub *subscription.Subscription, reason st
 			"subscription", sub.ID, "host", host, "reason", reason)
 		return
 	}
-	s.logger.Info("deliveries cannot find their host", "subscription", sub.ID, "host", host, "reason", reason)
+	s.logger.Info("host of a subscription has no address", "subscription", sub.ID, "host", host, "reason", reason)
 }

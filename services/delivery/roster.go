@@ -93,7 +93,7 @@ func (r *roster) follow(ctx context.Context) error {
 	for {
 		if err := r.look(ctx); err != nil && ctx.Err() == nil {
 			if r.service.troubles.set(troubleSubscriptions, cmp.Or(postgres.Describe(err), "the subscriptions cannot be read")) {
-				r.service.logger.Warn("subscriptions cannot be read: the known ones are served", "error", err)
+				r.service.logger.Warn("subscriptions cannot be read: serving the known ones", "error", err)
 			}
 		}
 		select {

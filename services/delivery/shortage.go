@@ -22,7 +22,7 @@ func (s *Service) runShort(ctx context.Context, c *consumer, e envelope.Envelope
 		// The right to the attempt goes back, or the next one to ask would wait
 		// until it has run out. Where that fails it does run out.
 		if err := ledger.ReleaseClaim(ctx, s.db, e.Position, c.id, e.Run, e.Attempts); err != nil {
-			s.logger.Debug("claim is not released", "subscription", c.id, "position", e.Position, "error", err)
+			s.logger.Debug("claim could not be released", "subscription", c.id, "position", e.Position, "error", err)
 		}
 	}
 	s.gate.short()

@@ -279,7 +279,7 @@ func TestFollowingTheLogSurvivesARestartOfPostgres(t *testing.T) {
 	if err := server.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, patience, "the database is back", func() bool { return db.PingContext(t.Context()) == nil })
+	eventually(t, patience, "database is available again", func() bool { return db.PingContext(t.Context()) == nil })
 	write("b")
 	eventually(t, patience, "the log is followed again", func() bool { return len(tail.printed()) >= 2*8*34 })
 	rows, err := db.QueryContext(t.Context(), `SELECT id FROM posthorn.outbox ORDER BY position`)

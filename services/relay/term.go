@@ -164,7 +164,7 @@ func (t *term) declare(ctx context.Context, routes ...Route) error {
 func (t *term) declared(id subscription.ID, err error) error {
 	if errors.Is(err, broker.ErrForeign) {
 		t.metrics.foreign.Inc()
-		t.logger.Error("queue exists with other arguments and is left alone: delete it in RabbitMQ to have it declared again",
+		t.logger.Error("queue exists with other arguments: delete it in RabbitMQ to have it declared again",
 			"subscription", id, "error", err)
 		return nil
 	}

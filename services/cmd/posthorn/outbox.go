@@ -170,7 +170,7 @@ func (c *tailCmd) follow(ctx context.Context, e *env, pool *sql.DB, slice eventl
 			return nil //nolint:nilerr // it was stopped, which is how it ends
 		case errors.Is(err, postgres.ErrUnavailable):
 			if !away {
-				e.logger.Warn("the database is away; going on when it is back", "error", err)
+				e.logger.Warn("database is unavailable: waiting for it", "error", err)
 			}
 			away, wait = true, followAgain
 		case err != nil:
@@ -179,7 +179,7 @@ func (c *tailCmd) follow(ctx context.Context, e *env, pool *sql.DB, slice eventl
 			return nil
 		default:
 			if away {
-				e.logger.Info("the database is back")
+				e.logger.Info("database is available again")
 			}
 			away = false
 		}

@@ -161,7 +161,7 @@ func (s *session) watch(closed <-chan *amqp.Error, blocking <-chan amqp.Blocking
 				s.blocked = make(chan struct{})
 			}
 			s.mu.Unlock()
-			s.log.Warn("broker changed its mind about accepting messages", "blocked", b.Active, "reason", b.Reason)
+			s.log.Warn("broker has blocked or unblocked publishing", "blocked", b.Active, "reason", b.Reason)
 		case e, ok := <-closed:
 			s.mu.Lock()
 			if ok && e != nil {

@@ -69,7 +69,7 @@ func (p *Projector) Run(ctx context.Context) error {
 		case err != nil && !failing:
 			p.cfg.Logger.WarnContext(ctx, "like counts are falling behind", slog.Any("error", err))
 		case err == nil && failing:
-			p.cfg.Logger.InfoContext(ctx, "like counts are kept up again")
+			p.cfg.Logger.InfoContext(ctx, "like counts are up to date again")
 		}
 		if failing = err != nil; failing {
 			done = -1 // whatever database comes back, it is looked at anew
