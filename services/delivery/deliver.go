@@ -222,12 +222,8 @@ func (s *Service) entered(ctx context.Context, c *consumer, claim ledger.Claim, 
 // sendLater sends the message round through a retry queue; what that queue's
 // delay does not cover is waited for when it is back.
 func (s *Service) sendLater(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope, wait time.Duration) error {
-	rung := s.broker.RungFor(wait)
-	e.Wait = max(0, wait-rung)
-	// Less than half of the shortest queue is not worth another round.
-	if e.Wait < s.broker.RungFor(0)/2 {
-		e.Wait = 0
-	}
+	var rung time.Duration
+	rung, e.Wait = nextHop(s.broker, wait)
 	e.PublishedAt = time.Now()
 	e.Type, e.Account = "", "" // from here on it is for this subscription
 	defer failpoint.Hit("delivery.after_next")

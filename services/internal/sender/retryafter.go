@@ -6,79 +6,131 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"posthorn/events"
 )
 
 const maxRetryAfter = 24 * time.Hour
 
-// retryAfter is how long a response asks to be left alone (RFC 9110, 10.2.3):
-// a number of seconds or a date, read leniently, and never as less than what is
-// asked for. Of several values the longest counts. What is neither, negative or
-// past is 0; what is too far is 24 h. A date is taken by the clock of the server
-// that sent it, or by ours, whichever makes the wait longer.
+// retryAfter is how long a response asks to be left alone (RFC 9110, 10.2.3), in
+// whole seconds: a number of seconds or a date, read leniently, and never as less
+// than what is asked for. Of several values the longest counts. What is neither,
+// negative or past is 0; what is too far is 24 h. A date is taken by the clock of
+// the server that sent it, or by ours, whichever makes the wait longer.
 func retryAfter(header http.Header, now time.Time) time.Duration {
-	theirs := now
-	if sent, ok := parseDate(header.Get("Date")); ok {
-		theirs = sent
+	values := header["Retry-After"]
+	if len(values) == 0 {
+		return 0
+	}
+	if theirs, ok := parseDate(header.Get("Date")); ok && theirs.Before(now) {
+		now = theirs
 	}
 	var longest time.Duration
-	for _, value := range header.Values("Retry-After") {
+	for _, value := range values {
 		if at, ok := parseDate(value); ok {
-			longest = max(longest, at.Sub(now), at.Sub(theirs))
+			longest = max(longest, wholeSeconds(at.Sub(now).Seconds()))
 			continue
 		}
-		// A proxy joins the values of two headers.
+		// A proxy joins the values of two headers with a comma.
 		for part := range strings.SplitSeq(value, ",") {
 			longest = max(longest, parseSeconds(part))
 		}
 	}
-	if whole := longest.Truncate(time.Second); whole < longest {
-		longest = whole + time.Second
-	}
 	return min(longest, maxRetryAfter)
 }
 
-// parseSeconds reads a number of seconds, which some write with a fraction, a
-// sign, quotes or a unit.
-func parseSeconds(text string) time.Duration {
-	text = strings.ToLower(strings.Trim(text, " \t\"'"))
-	if d, err := time.ParseDuration(text); err == nil { // "90s", "1m30s"
-		return max(0, min(d, maxRetryAfter+time.Second))
-	}
-	for _, unit := range [...]string{"seconds", "second", "secs", "sec"} {
-		text = strings.TrimSuffix(text, unit)
-	}
-	seconds, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
-	switch {
-	case math.IsNaN(seconds) || seconds < 0:
-		return 0
-	case err != nil && !math.IsInf(seconds, 1):
-		return 0
-	case seconds > maxRetryAfter.Seconds():
-		return maxRetryAfter // also for a number that does not fit
-	}
-	return time.Duration(math.Ceil(seconds * float64(time.Second)))
+// wholeSeconds rounds up, within 0 to 24 h.
+func wholeSeconds(seconds float64) time.Duration {
+	return time.Duration(math.Ceil(min(max(seconds, 0), maxRetryAfter.Seconds()))) * time.Second
 }
 
-// parseDate reads the three forms of HTTP, those of mail and of the Internet
-// (RFC 5322, RFC 3339), and what lies between.
+// parseSeconds reads a number of seconds, which some write with a fraction, a
+// sign, quotes, parameters or a unit.
+func parseSeconds(text string) time.Duration {
+	text, _, _ = strings.Cut(text, ";")
+	text = strings.ToLower(strings.Trim(text, " \t\"'"))
+	if d, err := time.ParseDuration(text); err == nil { // "90s", "1m30s"
+		return wholeSeconds(d.Seconds())
+	}
+	number := strings.TrimRight(text, "abcdefghijklmnopqrstuvwxyz \t")
+	unit := strings.TrimSpace(text[len(number):])
+	if number == "" {
+		number, unit = text, "" // "infinity"
+	}
+	n, err := strconv.ParseFloat(number, 64)
+	if math.IsNaN(n) || err != nil && !math.IsInf(n, 1) {
+		return 0
+	}
+	switch unit {
+	case "", "s", "sec", "secs", "second", "seconds":
+	case "ms", "msec", "millisecond", "milliseconds":
+		n /= 1000
+	case "m", "min", "mins", "minute", "minutes":
+		n *= 60
+	case "h", "hour", "hours":
+		n *= 3600
+	default:
+		return 0
+	}
+	return wholeSeconds(n)
+}
+
+// Zones that a date may name. Another abbreviation is not read: which one it is
+// cannot be known, and package time takes it for UTC.
+func zoneOffset(name string) (string, bool) {
+	switch name {
+	case "GMT", "UTC", "UT", "Z":
+		return "+0000", true
+	case "EDT":
+		return "-0400", true
+	case "EST", "CDT":
+		return "-0500", true
+	case "CST", "MDT":
+		return "-0600", true
+	case "MST", "PDT":
+		return "-0700", true
+	case "PST":
+		return "-0800", true
+	}
+	return name, strings.HasPrefix(name, "+") || strings.HasPrefix(name, "-")
+}
+
+// parseDate reads the three forms of HTTP's dates, in any case and with other
+// zones, with or without the day of the week; and RFC 3339.
 func parseDate(text string) (time.Time, bool) {
-	text = strings.Trim(text, " \t\"'")
-	if at, err := http.ParseTime(text); err == nil {
+	ordinary := strings.Replace(text, ":60", ":59", 1)
+	at, ok := parseOrdinaryDate(ordinary)
+	if ordinary != text {
+		at = at.Add(time.Second) // a leap second is over when the next one begins
+	}
+	return at, ok
+}
+
+func parseOrdinaryDate(text string) (time.Time, bool) {
+	text = strings.Join(strings.Fields(strings.ToUpper(strings.Trim(text, " \t\"'"))), " ")
+	if at, err := events.ParseTime(strings.Replace(text, " ", "T", 1)); err == nil {
 		return at, true
 	}
-	for _, layout := range [...]string{
-		time.RFC3339, time.RFC1123Z, "Mon, 2 Jan 2006 15:04:05 MST", "Mon, 2 Jan 2006 15:04:05 -0700", "2 Jan 2006 15:04:05 MST",
-		"Mon, 02-Jan-2006 15:04:05 MST",
-	} {
-		at, err := time.Parse(layout, text)
-		if err != nil {
-			continue
-		}
-		if _, offset := at.Zone(); offset == 0 && layout != time.RFC3339 && !strings.HasSuffix(text, "0000") &&
-			!strings.HasSuffix(text, "GMT") && !strings.HasSuffix(text, "UTC") {
-			return time.Time{}, false // the name of a zone that nobody knows here
-		}
+	if at, err := time.Parse(time.ANSIC, text); err == nil { // without a zone it is UTC
 		return at, true
+	}
+	last := strings.LastIndexByte(text, ' ')
+	if last < 0 {
+		return time.Time{}, false
+	}
+	zone, ok := zoneOffset(text[last+1:])
+	if !ok {
+		return time.Time{}, false
+	}
+	if _, rest, weekday := strings.Cut(text[:last], ","); weekday {
+		text = strings.TrimSpace(rest) + " " + zone
+	} else {
+		text = text[:last] + " " + zone
+	}
+	for _, layout := range [...]string{"2 Jan 2006 15:04:05 -0700", "2-Jan-06 15:04:05 -0700", "2-Jan-2006 15:04:05 -0700"} {
+		if at, err := time.Parse(layout, text); err == nil {
+			return at, true
+		}
 	}
 	return time.Time{}, false
 }

@@ -1,10 +1,15 @@
 package sender
 
 import (
+	"io"
+	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 func TestRetryAfterIsReadLenientlyAndNeverAsLess(t *testing.T) {
@@ -17,15 +22,31 @@ func TestRetryAfterIsReadLenientlyAndNeverAsLess(t *testing.T) {
 		"30s": 30 * time.Second, "1m30s": 90 * time.Second, "500ms": time.Second, "30 seconds": 30 * time.Second, "1 second": time.Second, "30 Sec": 30 * time.Second,
 		"120, 120": 2 * time.Minute, "10,60,30": time.Minute,
 		"86400": 24 * time.Hour, "86401": 24 * time.Hour, "999999999": 24 * time.Hour, "Infinity": 24 * time.Hour, "100000h": 24 * time.Hour,
-		strings.Repeat("9", 400):             24 * time.Hour,
-		"Fri, 02 Jan 2026 03:05:06 GMT":      61 * time.Second,
-		"Friday, 02-Jan-26 03:05:06 GMT":     61 * time.Second,
-		"Fri Jan  2 03:05:06 2026":           61 * time.Second,
-		"Fri, 2 Jan 2026 03:05:06 GMT":       61 * time.Second,
-		"Fri, 02 Jan 2026 03:05:06 UTC":      61 * time.Second,
-		"Fri, 02 Jan 2026 04:05:06 +0100":    61 * time.Second,
-		"2026-01-02T03:05:06Z":               61 * time.Second,
-		"2026-01-02T04:05:06.000+01:00":      61 * time.Second,
+		strings.Repeat("9", 400):          24 * time.Hour,
+		"Fri, 02 Jan 2026 03:05:06 GMT":   61 * time.Second,
+		"Friday, 02-Jan-26 03:05:06 GMT":  61 * time.Second,
+		"Fri Jan  2 03:05:06 2026":        61 * time.Second,
+		"Fri, 2 Jan 2026 03:05:06 GMT":    61 * time.Second,
+		"Fri, 02 Jan 2026 03:05:06 UTC":   61 * time.Second,
+		"Fri, 02 Jan 2026 04:05:06 +0100": 61 * time.Second,
+		"2026-01-02T03:05:06Z":            61 * time.Second,
+		"2026-01-02T04:05:06.000+01:00":   61 * time.Second,
+		// In other cases, zones and forms.
+		"fri, 02 jan 2026 03:05:06 gmt":      61 * time.Second,
+		"02 Jan 2026 03:05:06 GMT":           61 * time.Second,
+		"Fri, 02-Jan-2026 03:05:06 GMT":      61 * time.Second,
+		"Friday, 02-Jan-26 03:05:06 EST":     5*time.Hour + 61*time.Second,
+		"Thu, 01 Jan 2026 22:05:06 EST":      61 * time.Second,
+		"Fri, 02 Jan 2026 03:05:06 CET":      0, // which one is not known
+		"2026-01-02t03:05:06z":               61 * time.Second,
+		"2026-01-02 03:05:06Z":               61 * time.Second,
+		"2026-01-02T03:04:60Z":               55 * time.Second,
+		"Fri, 02 Jan 2026 03:04:60 GMT":      55 * time.Second, // a leap second
+		"2 minutes":                          2 * time.Minute,
+		"1 hour":                             time.Hour,
+		"1500 ms":                            2 * time.Second,
+		"120;foo=1":                          2 * time.Minute,
+		"-1m":                                0,
 		"Fri, 02 Jan 2026 03:03:05 GMT":      0,
 		"Fri, 02 Jan 2099 03:03:05 GMT":      24 * time.Hour,
 		"Fri, 02 Jan 2026 03:05:06 Nowhere":  0,
@@ -50,4 +71,42 @@ func TestRetryAfterIsReadLenientlyAndNeverAsLess(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}
+}
+
+func TestSendReadsRetryAfterOfAResponseThatIsCutOff(t *testing.T) {
+	t.Parallel()
+	url := rawServer(t, func(conn net.Conn) {
+		_, _ = io.WriteString(conn, "HTTP/1.1 503 No\r\nRetry-After: 120\r\nContent-Length: 10\r\n\r\nabc")
+	})
+	got := newSender(t, Config{}).Send(t.Context(), newRequestTo(url))
+	if got.Class != ClassConnect || got.RetryAfter != 2*time.Minute {
+		t.Errorf("%s, Retry-After %v", got.Class, got.RetryAfter)
+	}
+}
+
+func TestRetryAfterIsNeverEarly(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		now := time.Unix(1767323045, rapid.Int64Range(0, 999_999_999).Draw(t, "nanoseconds")).UTC()
+		wait := time.Duration(rapid.Int64Range(1, int64(23*time.Hour)).Draw(t, "wait"))
+		for _, value := range []string{
+			strconv.FormatFloat(wait.Seconds(), 'f', -1, 64), wait.String(), now.Add(wait).Format(time.RFC3339Nano),
+		} {
+			got := retryAfter(http.Header{"Retry-After": {value}}, now)
+			if got < wait || got > wait+time.Second || got%time.Second != 0 {
+				t.Fatalf("%q: %v, want %v rounded up", value, got, wait)
+			}
+		}
+	})
+}
+
+func FuzzRetryAfter(f *testing.F) {
+	f.Add("120, 30s", "Fri, 02 Jan 2026 03:05:05 GMT")
+	f.Add("2026-01-02 03:04:60Z", "")
+	f.Fuzz(func(t *testing.T, value, date string) {
+		got := retryAfter(http.Header{"Retry-After": {value}, "Date": {date}}, time.Now())
+		if got < 0 || got > maxRetryAfter || got%time.Second != 0 {
+			t.Errorf("%q: %v", value, got)
+		}
+	})
 }

@@ -98,7 +98,8 @@ type Result struct {
 	// Reconnected: a connection that was kept open ended before there was a
 	// response, and the request was made again on a new one.
 	Reconnected bool
-	// RetryAfter is what a response that is not 2xx asked for, at most 24 h.
+	// RetryAfter is what a response that is not 2xx asked for, complete or not,
+	// in whole seconds and at most 24 h.
 	RetryAfter time.Duration
 }
 
@@ -248,6 +249,9 @@ func (s *Sender) send(ctx context.Context, r Request, result *Result) {
 
 	result.Status = response.StatusCode
 	result.ResponseHeaders = keepResponse(response.Header)
+	if result.Status < 200 || result.Status >= 300 {
+		result.RetryAfter = retryAfter(response.Header, time.Now())
+	}
 	if err := s.readBody(response, result); err != nil {
 		s.fail(ctx, attempt, err, timeout, result)
 		return
@@ -258,7 +262,6 @@ func (s *Sender) send(ctx context.Context, r Request, result *Result) {
 	}
 	result.Class = ClassStatus
 	result.Error = statusText(result.Status)
-	result.RetryAfter = retryAfter(response.Header, time.Now())
 }
 
 func newRequest(ctx context.Context, to *url.URL, header http.Header, body []byte) *http.Request {
