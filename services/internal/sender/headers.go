@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/textproto"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -113,11 +114,7 @@ func keepResponse(headers http.Header) map[string]string {
 	return keepUnless(headers, func(name, value string) string {
 		switch {
 		case name == "Location":
-			// What follows a "?" may be a token.
-			if path, _, cut := strings.Cut(value, "?"); cut {
-				return path + "?" + redacted
-			}
-			return value
+			return withoutQuery(value)
 		case harmless(name):
 			return value
 		}
@@ -140,6 +137,29 @@ func harmless(name string) bool {
 		return true
 	}
 	return strings.HasPrefix(name, "Ratelimit") || strings.HasPrefix(name, "X-Ratelimit-") || strings.HasPrefix(name, "X-Rate-Limit-")
+}
+
+// withoutQuery is a redirect's target without its query, fragment, user and
+// password, which often give access to something.
+func withoutQuery(location string) string {
+	u, err := url.Parse(location)
+	if err != nil || u.Opaque != "" {
+		return redacted
+	}
+	place, _, _ := strings.Cut(location, "#")
+	place, _, query := strings.Cut(place, "?")
+	if strings.Count(place, "//") > 1 {
+		return redacted // perhaps several, joined
+	}
+	if u.User != nil {
+		scheme, rest, _ := strings.Cut(place, "//")
+		_, rest, _ = strings.Cut(rest, "@")
+		place = scheme + "//" + redacted + "@" + rest
+	}
+	if query {
+		place += "?" + redacted
+	}
+	return place
 }
 
 // keepUnless keeps headers by canonical name, with what show makes of each value.

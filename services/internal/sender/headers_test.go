@@ -28,6 +28,30 @@ func TestOfAResponseOnlyHarmlessValuesAreKept(t *testing.T) {
 	}
 }
 
+func TestWithoutQuery(t *testing.T) {
+	t.Parallel()
+	for location, want := range map[string]string{
+		"https://h.example/a?b=c#d": "https://h.example/a?[redacted]",
+		"https://h.example/a#d?e":   "https://h.example/a",
+		"/a/b":                      "/a/b",
+		"?token=a":                  "?[redacted]",
+		"":                          "",
+		"//u@h.example/@a":          "//[redacted]@h.example/@a",
+		"//u:p@h.example":           "//[redacted]@h.example",
+		"https://h.example/a@b":     "https://h.example/a@b",
+		"mailto:u@h.example":        "[redacted]",
+		"/a?next=https://h.example": "/a?[redacted]",
+		"//h/a, https://u:p@h2/":    "[redacted]",
+		"https://u:p%@h.example/":   "[redacted]",
+		"http://[::1":               "[redacted]",
+		"https://h.example/%zz":     "[redacted]",
+	} {
+		if got := withoutQuery(location); got != want {
+			t.Errorf("%q: %q, want %q", location, got, want)
+		}
+	}
+}
+
 func TestValidateHeaders(t *testing.T) {
 	t.Parallel()
 	many := http.Header{}
