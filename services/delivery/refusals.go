@@ -11,22 +11,30 @@ import (
 // refusedAgain is when a refusal that goes on is logged again.
 const refusedAgain = time.Hour
 
-// refusals are what was logged last of a subscription's refused requests.
+// refusals are what was logged last of a subscription's refused requests, by
+// reason: of a name that moves to and fro each reason is logged once all the
+// same. There are no more reasons than the sender has texts for.
 type refusals struct {
 	mu     sync.Mutex
-	reason string
-	host   string
-	at     time.Time
+	logged map[string]refusal
+}
+
+type refusal struct {
+	host string
+	at   time.Time
 }
 
 // news reports whether a refusal is to be logged.
 func (r *refusals) news(host, reason string, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.reason == reason && r.host == host && now.Sub(r.at) < refusedAgain {
+	if last, ok := r.logged[reason]; ok && last.host == host && now.Sub(last.at) < refusedAgain {
 		return false
 	}
-	r.reason, r.host, r.at = reason, host, now
+	if r.logged == nil {
+		r.logged = map[string]refusal{}
+	}
+	r.logged[reason] = refusal{host, now}
 	return true
 }
 

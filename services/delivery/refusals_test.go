@@ -17,6 +17,8 @@ func TestARefusalIsToldOnceForEachReason(t *testing.T) {
 		{"a", "blocked", 0, true},
 		{"a", "blocked", time.Minute, false},
 		{"a", "dns", 0, true},
+		{"a", "blocked", 0, false}, // a name that moves to and fro
+		{"a", "dns", 0, false},
 		{"b", "dns", 0, true},
 		{"b", "dns", 59 * time.Minute, false},
 		{"b", "dns", time.Minute, true},
