@@ -80,6 +80,7 @@ func (s *Sender) fail(ctx, attempt context.Context, err error, timeout time.Dura
 func classify(err error) (Class, string) {
 	var (
 		dnsErr    *net.DNSError
+		addrErr   *net.AddrError
 		opErr     *net.OpError
 		certErr   *tls.CertificateVerificationError
 		recordErr tls.RecordHeaderError
@@ -103,6 +104,8 @@ func classify(err error) (Class, string) {
 			return classDNS, "the host's name has no address"
 		}
 		return classDNS, "the host's name could not be resolved"
+	case errors.As(err, &addrErr): // of a name that is never asked for, such as those below .onion
+		return classDNS, "the host's name has no address"
 	case errors.As(err, &certErr):
 		return ClassTLS, certErr.Err.Error()
 	case errors.As(err, &hostErr):

@@ -85,6 +85,7 @@ func TestNamesInsideCannotBeFoundOut(t *testing.T) {
 	}{
 		{"blocked", "db.corp.example", inside},
 		{"dns", "nothing.corp.example", nowhere},
+		{"dns", "nothing.onion", nowhere}, // which no resolver is asked for
 		{"blocked", "169.254.169.254", nowhere},
 		{"blocked", "localhost", nowhere},
 	} {

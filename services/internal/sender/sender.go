@@ -12,7 +12,6 @@ import (
 	"net/netip"
 	"net/textproto"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -155,7 +154,7 @@ func New(config Config) *Sender {
 	protocols.SetHTTP1(true)
 	s.transport = &http.Transport{
 		Proxy:                  nil, // a proxy would connect in our place, past the guard
-		DialContext:            dialContext(dialer),
+		DialContext:            s.dialContext(dialer),
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: config.RootCAs},
 		TLSHandshakeTimeout:    dialTimeout,
 		DisableCompression:     true,
@@ -172,21 +171,20 @@ func New(config Config) *Sender {
 	return s
 }
 
-// dialContext is dialer's, except that "localhost." and the names below
-// "localhost" mean this machine as "localhost" does (RFC 6761, 6.3). A hosts
-// file has none of them, and what a name server says is of no interest.
-func dialContext(dialer *net.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
+// dialContext is dialer's, except that names of this machine are no matter of
+// DNS, and for what the Guard sees only afterwards.
+func (s *Sender) dialContext(dialer *net.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		if host, port, err := net.SplitHostPort(address); err == nil && isLocalhost(host) {
-			address = net.JoinHostPort("localhost", port)
+		conn, err := dialName(ctx, dialer, network, address)
+		if err != nil {
+			return nil, err
 		}
-		return dialer.DialContext(ctx, network, address)
+		if err := s.guard.CheckConnected(conn.LocalAddr(), conn.RemoteAddr()); err != nil {
+			_ = conn.Close() // nothing was sent
+			return nil, err
+		}
+		return conn, nil
 	}
-}
-
-func isLocalhost(host string) bool {
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
 func orDefault[T comparable](value, fallback T) T {

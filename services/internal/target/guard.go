@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"syscall"
@@ -99,7 +100,7 @@ func (g *Guard) Check(target netip.AddrPort) error {
 		return ErrBlocked
 	}
 	contains := func(p netip.Prefix) bool { return p.Contains(addr) }
-	if slices.ContainsFunc(g.allow, contains) {
+	if g.allows(addr) {
 		return nil
 	}
 	if g.own.contain(addr) {
@@ -115,6 +116,27 @@ func (g *Guard) Check(target netip.AddrPort) error {
 		return ErrBlocked
 	}
 	return nil
+}
+
+func (g *Guard) allows(addr netip.Addr) bool {
+	return slices.ContainsFunc(g.allow, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// CheckConnected returns ErrBlocked if a connection leads back to this machine:
+// only then are both of its addresses the same. The interfaces do not tell of an
+// address that came up a moment ago, nor of one that is routed here without being
+// an interface's.
+func (g *Guard) CheckConnected(local, remote net.Addr) error {
+	from, ok := local.(*net.TCPAddr)
+	to, also := remote.(*net.TCPAddr)
+	if !ok || !also {
+		return fmt.Errorf("connected over %s: %w", remote.Network(), ErrBlocked)
+	}
+	addr := to.AddrPort().Addr().Unmap()
+	if addr != from.AddrPort().Addr().Unmap() || g.allows(addr) {
+		return nil
+	}
+	return ErrBlocked
 }
 
 // isISATAP reports whether addr's interface identifier embeds an IPv4 address

@@ -65,3 +65,25 @@ func TestGuardKnowsTheInterfaces(t *testing.T) {
 		}
 	}
 }
+
+func TestGuardRefusesAConnectionToThisMachine(t *testing.T) {
+	t.Parallel()
+	guard := NewGuard([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")})
+	tcp := func(text string) net.Addr { return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(text)) }
+	for _, c := range []struct {
+		local, remote net.Addr
+		refused       bool
+	}{
+		{tcp("5.5.5.5:40000"), tcp("5.5.5.5:80"), true},
+		{tcp("[::ffff:5.5.5.5]:40000"), tcp("5.5.5.5:80"), true},
+		{tcp("[2a00:1450::5]:40000"), tcp("[2a00:1450::5]:80"), true},
+		{tcp("192.168.0.1:40000"), tcp("5.5.5.5:80"), false},
+		{tcp("127.0.0.1:40000"), tcp("127.0.0.1:80"), false}, // allowed
+		{&net.UnixAddr{Name: "/a"}, &net.UnixAddr{Name: "/b"}, true},
+	} {
+		err := guard.CheckConnected(c.local, c.remote)
+		if c.refused != errors.Is(err, ErrBlocked) {
+			t.Errorf("from %s to %s: %v, want refused %v", c.local, c.remote, err, c.refused)
+		}
+	}
+}
