@@ -13,6 +13,7 @@ import (
 	"posthorn/events"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/retry"
+	"posthorn/services/internal/target"
 )
 
 // ErrUnchanged may be returned by the change given to UpdateSubscription: the
@@ -54,6 +55,9 @@ func scanSubscription(scan func(...any) error) (Subscription, error) {
 		&s.Sealed.Secret, &s.Sealed.Previous, &until, &s.Since, &s.Version, &s.CreatedAt, &s.UpdatedAt, &deletedAt)
 	if err != nil {
 		return Subscription{}, fmt.Errorf("read subscription: %w", err)
+	}
+	if normal, err := target.NormalizeURL(s.URL); err == nil {
+		s.URL = normal // it may have been stored as it was spelled
 	}
 	s.ID = FromUUID(id)
 	for _, t := range types {

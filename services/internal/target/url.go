@@ -9,19 +9,13 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
-
-	"golang.org/x/net/idna"
 )
 
 // ErrInvalidURL is wrapped by what ValidateURL returns. The text after it says
 // what is wrong, without the URL, and can be shown to whoever sent it.
 var ErrInvalidURL = errors.New("invalid URL")
 
-const (
-	maxURLLen   = 2048
-	maxHostLen  = 253
-	maxLabelLen = 63
-)
+const maxURLLen = 2048
 
 // ValidateURL reports why raw cannot be a subscription's URL. Whether its host
 // may be reached is not asked here, since a name can point elsewhere by the
@@ -85,41 +79,10 @@ func ParseURL(raw string) (*url.URL, error) {
 	if err := validatePort(u); err != nil {
 		return nil, err
 	}
-	if err := validateHost(u); err != nil {
+	if err := normalizeHost(u); err != nil {
 		return nil, err
 	}
-	if err := mapHost(u); err != nil {
-		return nil, err
-	}
-	// Mapped, it may be a number.
-	return u, validateHost(u)
-}
-
-// mapHost makes the URL's host the one that DNS, TLS and the Host header have.
-func mapHost(u *url.URL) error {
-	host := u.Hostname()
-	if strings.HasPrefix(u.Host, "[") {
-		u.Host = strings.ToLower(u.Host)
-		return nil
-	}
-	mapped := strings.ToLower(host)
-	if strings.ContainsFunc(host, func(r rune) bool { return r >= utf8.RuneSelf }) || hasPunycode(mapped) {
-		var err error
-		// Lookup is what browsers do: UTS 46, not transitional, with the rules for
-		// characters that join and for text that runs from right to left.
-		if mapped, err = idna.Lookup.ToASCII(host); err != nil {
-			return invalidURL("its host is not an international domain name (UTS 46)")
-		}
-	}
-	if port := u.Port(); port != "" {
-		mapped += ":" + port
-	}
-	u.Host = mapped
-	return nil
-}
-
-func hasPunycode(host string) bool {
-	return strings.HasPrefix(host, "xn--") || strings.Contains(host, ".xn--")
+	return u, nil
 }
 
 func validatePort(u *url.URL) error {
@@ -140,7 +103,9 @@ func validatePort(u *url.URL) error {
 	return nil
 }
 
-func validateHost(u *url.URL) error {
+// normalizeHost makes the URL's host the one that DNS, TLS and the Host header
+// have, or says what is wrong with it.
+func normalizeHost(u *url.URL) error {
 	host := u.Hostname()
 	if strings.HasPrefix(u.Host, "[") {
 		addr, err := netip.ParseAddr(host)
@@ -150,27 +115,26 @@ func validateHost(u *url.URL) error {
 		if addr.Zone() != "" {
 			return invalidURL("its host is an address with a zone")
 		}
+		u.Host = strings.ToLower(u.Host)
 		return nil
 	}
-	if len(host) > maxHostLen {
-		return invalidURL("its host is too long")
-	}
-	labels := strings.Split(strings.TrimSuffix(host, "."), ".")
-	for _, label := range labels {
-		if label == "" || len(label) > maxLabelLen {
-			return invalidURL("its host has a label that is empty or too long")
-		}
-		if strings.ContainsFunc(label, forbiddenInHost) {
-			return invalidURL("its host has a character in it that no host name has")
-		}
+	name, err := asciiHost(host)
+	if err != nil {
+		return err
 	}
 	// What ends in a number is an IPv4 address (WHATWG URL). Of the spellings
 	// that programs read as one, such as 2130706433, 0177.0.0.1, 0x7f.1 and
 	// 127.1, only the common one is taken.
-	if isNumber(labels[len(labels)-1]) {
-		if addr, err := netip.ParseAddr(host); err != nil || !addr.Is4() {
+	relative := strings.TrimSuffix(name, ".")
+	if isNumber(relative[strings.LastIndexByte(relative, '.')+1:]) {
+		if addr, err := netip.ParseAddr(name); err != nil || !addr.Is4() {
 			return invalidURL("its host is a number but not an IPv4 address of the form 192.0.2.1")
 		}
+	}
+	if port := u.Port(); name != host && port != "" {
+		u.Host = name + ":" + port
+	} else if name != host {
+		u.Host = name
 	}
 	return nil
 }
@@ -188,15 +152,6 @@ func isNumber(label string) bool {
 
 func forbiddenInURL(r rune) bool {
 	return r <= ' ' || r == '\\' || r == 0x7f || unicode.IsControl(r) || unicode.IsSpace(r)
-}
-
-// forbiddenInHost admits letters of any script. Symbols and digits of other scripts have no use but to disguise.
-func forbiddenInHost(r rune) bool {
-	switch {
-	case r >= '0' && r <= '9', r == '-', r == '_':
-		return false
-	}
-	return !unicode.IsLetter(r) && !unicode.IsMark(r)
 }
 
 // hasEscapedControl finds %00 to %1f and %7f. Nothing that we write would
