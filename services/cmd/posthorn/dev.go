@@ -44,7 +44,10 @@ func (c *devCmd) Run(ctx context.Context, e *env) (err error) {
 		return err
 	}
 	c.DataDir = dir
-	// The ports first: nothing is worth starting where they are taken.
+	// Settings and ports first: nothing is worth starting where they are wrong.
+	if _, err := parseNetworks(c.AllowNetworks); err != nil {
+		return err
+	}
 	for _, addr := range []string{c.HTTPAddr, c.InboxAddr} {
 		l, err := process.Listen(ctx, addr)
 		if err != nil {

@@ -196,9 +196,14 @@ func (f deliveryFlags) networks(logger *slog.Logger) ([]netip.Prefix, error) {
 // parseNetworks reads POSTHORN_ALLOW_NETWORKS.
 func parseNetworks(texts []string) (networks []netip.Prefix, err error) {
 	for _, text := range texts {
-		prefix, err := netip.ParsePrefix(strings.TrimSpace(text))
+		text = strings.TrimSpace(text)
+		prefix, err := netip.ParsePrefix(text)
 		if err != nil {
-			return nil, fmt.Errorf("POSTHORN_ALLOW_NETWORKS: invalid network %q: want a CIDR such as 10.1.0.0/16", text)
+			example := "10.1.0.0/16"
+			if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
+				example = netip.PrefixFrom(addr, addr.BitLen()).String()
+			}
+			return nil, fmt.Errorf("POSTHORN_ALLOW_NETWORKS: invalid network %q: want a CIDR such as %s", text, example)
 		}
 		if masked := prefix.Masked(); masked != prefix {
 			return nil, fmt.Errorf("POSTHORN_ALLOW_NETWORKS: %q is an address within a network: want %s, or %s/%d for that address alone",
@@ -211,7 +216,7 @@ func parseNetworks(texts []string) (networks []netip.Prefix, err error) {
 
 // dangerOf says what a network has in it that subscribers are not meant to get.
 func dangerOf(network netip.Prefix) string {
-	for _, metadata := range [...]string{"169.254.169.254", "fd00:ec2::254", "100.100.100.200", "168.63.129.16"} {
+	for _, metadata := range [...]string{"169.254.169.254", "fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "192.0.0.192", "168.63.129.16"} {
 		if addr := netip.MustParseAddr(metadata); network.Contains(addr) || network.Contains(netip.AddrFrom16(addr.As16())) {
 			return "it has the metadata of a cloud in it, " + metadata + ", which gives out credentials"
 		}

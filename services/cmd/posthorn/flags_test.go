@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -81,7 +83,7 @@ func TestAllowedNetworksAreWhatTheySay(t *testing.T) {
 	t.Parallel()
 	for text, says := range map[string]string{
 		"127.0.0.1/0": "want 0.0.0.0/0, or 127.0.0.1/32", "10.1.2.3/16": "want 10.1.0.0/16, or 10.1.2.3/32", "fd00::1/64": "want fd00::/64, or fd00::1/128",
-		"10.1": "want a CIDR", "10.0.0.1": "want a CIDR", "": "want a CIDR", "10.0.0.0/33": "want a CIDR", "10.0.0.0/08": "want a CIDR", "a/8": "want a CIDR",
+		"10.1": "want a CIDR", "10.0.0.1": "want a CIDR such as 10.0.0.1/32", "fd00::5": "want a CIDR such as fd00::5/128", "": "want a CIDR", "10.0.0.0/33": "want a CIDR", "10.0.0.0/08": "want a CIDR", "a/8": "want a CIDR",
 	} {
 		if _, err := (deliveryFlags{AllowNetworks: []string{text}}).networks(slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%q: %v, want %q", text, err, says)
@@ -90,7 +92,7 @@ func TestAllowedNetworksAreWhatTheySay(t *testing.T) {
 	for text, warns := range map[string]bool{
 		"10.1.0.0/16": false, "127.0.0.0/8": false, " 192.168.1.7/32": false, "fd00:1::/32": false, "::1/128": false, "::ffff:10.0.0.0/104": false,
 		"0.0.0.0/0": true, "0.0.0.0/7": true, "169.254.0.0/16": true, "169.254.169.254/32": true, "::ffff:169.254.0.0/112": true, "fd00::/8": true, "::/0": true, "fc00::/7": true, "::ffff:0:0/96": true,
-		"100.64.0.0/10": true,
+		"100.64.0.0/10": true, "192.0.0.0/24": true, "fd20:ce::/32": true,
 	} {
 		var log bytes.Buffer
 		networks, err := (deliveryFlags{AllowNetworks: []string{text}}).networks(slog.New(slog.NewTextHandler(&log, nil)))
@@ -100,6 +102,19 @@ func TestAllowedNetworksAreWhatTheySay(t *testing.T) {
 		if !strings.Contains(log.String(), "level=INFO") || strings.Contains(log.String(), "level=WARN") != warns {
 			t.Errorf("%q: warned %t, want %t: %s", text, !warns, warns, &log)
 		}
+	}
+}
+
+func TestNetworksAreReadBeforeAnythingIsStarted(t *testing.T) {
+	t.Parallel()
+	folder := filepath.Join(t.TempDir(), "data")
+	var out, errOut bytes.Buffer
+	code := run(t.Context(), []string{"dev", "--data-dir=" + folder, "--allow-networks=127.0.0.1/0"}, &out, &errOut)
+	if code == 0 || !strings.Contains(errOut.String(), "want 0.0.0.0/0, or 127.0.0.1/32") {
+		t.Errorf("exit code %d, %s", code, errOut.String())
+	}
+	if entries, err := os.ReadDir(folder); err == nil && len(entries) > 0 {
+		t.Errorf("there are %v already", entries)
 	}
 }
 
