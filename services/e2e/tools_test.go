@@ -275,7 +275,7 @@ func TestFollowingTheLogSurvivesARestartOfPostgres(t *testing.T) {
 	if err := server.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, patience, "the tail has noticed", func() bool { return strings.Contains(tail.stderr.String(), "the database is unavailable") })
+	eventually(t, patience, "the tail has noticed", func() bool { return strings.Contains(tail.stderr.String(), "database is unavailable") })
 	if err := server.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
