@@ -147,7 +147,7 @@ func (t *term) reconcile(ctx context.Context) error {
 	return every(ctx, tick, func() error {
 		if next >= len(round) && time.Since(began) >= t.cfg.ReconcileWithin {
 			round, next, began = t.routes.ids(), 0, time.Now()
-			if err := t.topology.DeclareShared(ctx, t.routes.accounts()); err != nil {
+			if err := t.topology.DeclareShared(ctx, t.routes.accountNames()); err != nil {
 				return fmt.Errorf("declare exchanges and retry queues: %w", err)
 			}
 		}

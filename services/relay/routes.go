@@ -3,28 +3,30 @@ package relay
 import (
 	"iter"
 	"slices"
-	"strings"
 	"sync"
 
 	"posthorn/events"
+	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/matching"
 	"posthorn/services/internal/subscription"
 )
 
 // routes answers which subscriptions are owed an event. It is written by the
 // forwarding loop alone and read by others.
 type routes struct {
-	mu   sync.RWMutex
-	byID map[subscription.ID]Route
-	// exact finds by type, wild holds the patterns with wildcards; answers
-	// keeps what both came to until a route changes.
-	exact   map[address][]subscription.ID
-	wild    map[string][]wildcard // by account
-	answers map[address]recipients
+	mu       sync.RWMutex
+	byID     map[subscription.ID]Route
+	accounts map[string]*accountRoutes
 	// addressed are the subscriptions that the exchange of events is not to
 	// find: the relay sends to their queues itself.
 	addressed map[subscription.ID]bool
-	// perAccount counts the routes.
-	perAccount map[string]int
+}
+
+// accountRoutes are the routes of an account, and the patterns of those that are
+// owed its events.
+type accountRoutes struct {
+	count            int
+	bound, addressed matching.Index[subscription.ID]
 }
 
 // recipients are the subscriptions that are owed an event: those that the
@@ -45,20 +47,10 @@ func (r recipients) all() iter.Seq[subscription.ID] {
 	}
 }
 
-type address struct{ account, eventType string }
-
-type wildcard struct {
-	pattern events.Pattern
-	id      subscription.ID
-}
-
-// maxAnswers bounds the kept answers: types are words that callers choose.
-const maxAnswers = 10_000
-
 func newRoutes(known []Route) *routes {
-	r := &routes{byID: make(map[subscription.ID]Route, len(known))}
-	r.exact, r.wild, r.answers = map[address][]subscription.ID{}, map[string][]wildcard{}, map[address]recipients{}
-	r.addressed, r.perAccount = map[subscription.ID]bool{}, map[string]int{}
+	r := &routes{
+		byID: make(map[subscription.ID]Route, len(known)), accounts: map[string]*accountRoutes{}, addressed: map[subscription.ID]bool{},
+	}
 	for _, route := range known {
 		r.add(route)
 	}
@@ -66,22 +58,22 @@ func newRoutes(known []Route) *routes {
 }
 
 func (r *routes) add(route Route) {
+	of := r.accounts[route.Account]
+	if of == nil {
+		of = &accountRoutes{}
+		r.accounts[route.Account] = of
+	}
 	r.byID[route.ID] = route
-	r.perAccount[route.Account]++
+	of.count++
 	if !route.Status.Owed() {
 		return
 	}
-	if !bindable(route.EventTypes) {
+	if r.addressed[route.ID] || !matching.Bindable(route.EventTypes) {
 		r.addressed[route.ID] = true
+		of.addressed.Set(route.ID, route.EventTypes)
+		return
 	}
-	for _, p := range route.EventTypes {
-		if p.Exact() {
-			at := address{route.Account, string(p)}
-			r.exact[at] = append(r.exact[at], route.ID)
-		} else {
-			r.wild[route.Account] = append(r.wild[route.Account], wildcard{p, route.ID})
-		}
-	}
+	of.bound.Set(route.ID, route.EventTypes)
 }
 
 func (r *routes) remove(id subscription.ID) {
@@ -91,19 +83,11 @@ func (r *routes) remove(id subscription.ID) {
 	}
 	delete(r.byID, id)
 	delete(r.addressed, id)
-	if r.perAccount[route.Account]--; r.perAccount[route.Account] == 0 {
-		delete(r.perAccount, route.Account)
-	}
-	for _, p := range route.EventTypes {
-		at := address{route.Account, string(p)}
-		ids := slices.DeleteFunc(r.exact[at], func(other subscription.ID) bool { return other == id })
-		if r.exact[at] = ids; len(ids) == 0 {
-			delete(r.exact, at)
-		}
-	}
-	wild := slices.DeleteFunc(r.wild[route.Account], func(w wildcard) bool { return w.id == id })
-	if r.wild[route.Account] = wild; len(wild) == 0 {
-		delete(r.wild, route.Account)
+	of := r.accounts[route.Account]
+	of.bound.Set(id, nil)
+	of.addressed.Set(id, nil)
+	if of.count--; of.count == 0 {
+		delete(r.accounts, route.Account)
 	}
 }
 
@@ -111,30 +95,11 @@ func (r *routes) remove(id subscription.ID) {
 func (r *routes) match(account, eventType string) recipients {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	at := address{account, eventType}
-	if known, ok := r.answers[at]; ok {
-		return known
+	of := r.accounts[account]
+	if of == nil {
+		return recipients{}
 	}
-	ids := slices.Clone(r.exact[at])
-	for _, w := range r.wild[account] {
-		if w.pattern.Match(eventType) {
-			ids = append(ids, w.id)
-		}
-	}
-	slices.Sort(ids)
-	var to recipients
-	for _, id := range slices.Compact(ids) {
-		if r.addressed[id] {
-			to.addressed = append(to.addressed, id)
-		} else {
-			to.bound = append(to.bound, id)
-		}
-	}
-	if len(r.answers) >= maxAnswers {
-		clear(r.answers)
-	}
-	r.answers[at] = to
-	return to
+	return recipients{bound: of.bound.Match(eventType), addressed: of.addressed.Match(eventType)}
 }
 
 func (r *routes) set(route Route) {
@@ -144,7 +109,6 @@ func (r *routes) set(route Route) {
 	if route.Status != subscription.Deleted {
 		r.add(route)
 	}
-	clear(r.answers)
 }
 
 func (r *routes) get(id subscription.ID) (Route, bool) {
@@ -165,7 +129,13 @@ func (r *routes) address(id subscription.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.addressed[id] = true
-	clear(r.answers)
+	route, ok := r.byID[id]
+	if !ok || !route.Status.Owed() {
+		return
+	}
+	of := r.accounts[route.Account]
+	of.bound.Set(id, nil)
+	of.addressed.Set(id, route.EventTypes)
 }
 
 // bound are the patterns that a known route's queue is to be bound with.
@@ -176,6 +146,33 @@ func (r *routes) bound(route Route) []string {
 		return nil
 	}
 	return bound(route)
+}
+
+// bindings are patterns that a subscription's queue is bound with.
+type bindings struct {
+	id       subscription.ID
+	account  string
+	patterns []string
+}
+
+// boundEarly are the bindings that records of the log ask for and the routes, as
+// they are before those records, do not.
+func (r *routes) boundEarly(ahead []eventlog.Record) []bindings {
+	var early []bindings
+	for i := range ahead {
+		if ahead[i].Kind != eventlog.KindSubscription {
+			continue
+		}
+		change, err := ahead[i].Change()
+		if err != nil {
+			continue // forwarding will set it aside
+		}
+		route, _ := r.get(change.ID)
+		if extra := nameable(without(matching.PatternTexts(change.EventTypes), r.bound(route))); len(extra) > 0 {
+			early = append(early, bindings{change.ID, change.Account, extra})
+		}
+	}
+	return early
 }
 
 // ids in a fixed order, for going round them.
@@ -194,14 +191,15 @@ func (r *routes) ids() []subscription.ID {
 func (r *routes) hasExchange(account string) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return account == events.DefaultAccount || r.perAccount[account] > 0
+	return account == events.DefaultAccount || r.accounts[account] != nil
 }
 
-func (r *routes) accounts() []string {
+// accountNames are the accounts that have an exchange.
+func (r *routes) accountNames() []string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	accounts := []string{events.DefaultAccount}
-	for account := range r.perAccount {
+	for account := range r.accounts {
 		accounts = append(accounts, account)
 	}
 	slices.Sort(accounts)
@@ -210,50 +208,19 @@ func (r *routes) accounts() []string {
 
 // bound are the patterns that a route's queue is to be bound with.
 func bound(route Route) []string {
-	if !route.Status.Owed() || !bindable(route.EventTypes) {
+	if !route.Status.Owed() || !matching.Bindable(route.EventTypes) {
 		return nil
 	}
-	return patterns(route.EventTypes)
-}
-
-// bindable reports whether a topic exchange may be given all of the patterns.
-// One alone is cheap within the limits of events.ParsePattern, but an exchange
-// follows all that begin alike at once, and one account could bind so many
-// that each of its events takes RabbitMQ tenths of a second. Of the patterns
-// that are admitted here, all there can be cost RabbitMQ 3.10 five milliseconds
-// together: plain types, two "*", one "#", and a "#" at the end behind one "*".
-func bindable(patterns []events.Pattern) bool {
-	return !slices.ContainsFunc(patterns, func(p events.Pattern) bool {
-		short, err := events.ParsePattern(string(p))
-		if err != nil || short != p { // of an older version, or forged
-			return true
-		}
-		stars, hashes := 0, 0
-		for word := range strings.SplitSeq(string(p), ".") {
-			switch word {
-			case "*":
-				stars++
-			case "#":
-				hashes++
-			}
-		}
-		switch hashes {
-		case 0:
-			return stars > 2
-		case 1:
-			return stars > 1 || stars == 1 && !strings.HasSuffix(string(p), ".#")
-		}
-		return true
-	})
+	return matching.PatternTexts(route.EventTypes)
 }
 
 // stale are patterns that an older version may have bound the route's queue
 // with, though they are not to be bound.
 func stale(route Route) []string {
-	if bindable(route.EventTypes) {
+	if matching.Bindable(route.EventTypes) {
 		return nil
 	}
-	return nameable(patterns(route.EventTypes))
+	return nameable(matching.PatternTexts(route.EventTypes))
 }
 
 // nameable are the patterns that can have been bound: AMQP has no names for
@@ -264,14 +231,6 @@ func nameable(patterns []string) []string {
 
 // maxBindingKey is the length that AMQP gives to a binding key, in bytes.
 const maxBindingKey = 255
-
-func patterns(types []events.Pattern) []string {
-	words := make([]string, len(types))
-	for i, p := range types {
-		words[i] = string(p)
-	}
-	return words
-}
 
 // without are the elements of a that are not in b.
 func without(a, b []string) []string {

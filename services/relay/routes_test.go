@@ -1,11 +1,13 @@
 package relay
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"posthorn/events"
+	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/subscription"
 )
 
@@ -55,7 +57,7 @@ func TestRoutesMatchEachSubscriptionOnceAndFollowChanges(t *testing.T) {
 	if r.len() != 4 {
 		t.Errorf("%d routes, want 4", r.len())
 	}
-	if diff := cmp.Diff([]string{"default", "other"}, r.accounts()); diff != "" {
+	if diff := cmp.Diff([]string{"default", "other"}, r.accountNames()); diff != "" {
 		t.Errorf("accounts (-want +got):\n%s", diff)
 	}
 }
@@ -75,9 +77,6 @@ func TestBoundPatternsAreThoseOfWhoIsOwed(t *testing.T) {
 		"*.*.*": false, "#.*": false, "*.#.a": false, "#.a.#": false, "a.*.*.#": false,
 		"#.#": false, "#.a.#.b.#": false, "a..b": false, "": false,
 	} {
-		if got := bindable([]events.Pattern{"x", pattern}); got != want {
-			t.Errorf("bindable(%q) = %v, want %v", pattern, got, want)
-		}
 		addressed := route("default", subscription.Active, "x", pattern)
 		to := newRoutes([]Route{addressed}).match("default", "x")
 		if len(to.bound) != 0 != want || len(to.bound)+len(to.addressed) != 1 {
@@ -89,5 +88,42 @@ func TestBoundPatternsAreThoseOfWhoIsOwed(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"b"}, without([]string{"a", "b"}, []string{"a", "c"})); diff != "" {
 		t.Errorf("without (-want +got):\n%s", diff)
+	}
+}
+
+func TestBindingsThatAreEarlyAreThoseOfLaterRecordsAlone(t *testing.T) {
+	t.Parallel()
+	known, fresh := route("default", subscription.Active, "a", "b.*"), route("default", subscription.Active, "a")
+	disabled := route("default", subscription.Disabled, "a")
+	record := func(route Route, status subscription.Status, types ...events.Pattern) eventlog.Record {
+		data, err := subscription.Record{ID: route.ID, Account: route.Account, EventTypes: types, Status: status}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return eventlog.Record{Kind: eventlog.KindSubscription, Event: events.Event{Account: route.Account, Subject: string(route.ID), Data: data}}
+	}
+	long := events.Pattern(strings.Repeat("long.", 60) + "x")
+	for name, c := range map[string]struct {
+		record eventlog.Record
+		want   []string
+	}{
+		"an event":                   {eventlog.Record{Kind: eventlog.KindEvent}, nil},
+		"what cannot be read":        {eventlog.Record{Kind: eventlog.KindSubscription, Event: events.Event{Data: []byte(`{"`)}}, nil},
+		"created":                    {record(fresh, subscription.Active, "a", "c.#"), []string{"a", "c.#"}},
+		"created, without a name":    {record(fresh, subscription.Active, long), nil},
+		"changed":                    {record(known, subscription.Active, "a", "c"), []string{"c"}},
+		"as it is":                   {record(known, subscription.Paused, "b.*", "a"), nil},
+		"deleted":                    {record(known, subscription.Deleted), nil},
+		"enabled":                    {record(disabled, subscription.Active, "a"), []string{"a"}},
+		"bound by the one before us": {record(known, subscription.Disabled, "d"), []string{"d"}},
+	} {
+		got := newRoutes([]Route{known, disabled}).boundEarly([]eventlog.Record{c.record})
+		var patterns []string
+		for _, b := range got {
+			patterns = append(patterns, b.patterns...)
+		}
+		if diff := cmp.Diff(c.want, patterns); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
 	}
 }

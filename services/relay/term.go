@@ -119,7 +119,7 @@ func (t *term) begin(ctx context.Context) error {
 // declareAll declares the shared topology and that of every route. A queue
 // that is somebody else's costs its own subscription and nobody else's.
 func (t *term) declareAll(ctx context.Context, known []Route) error {
-	if err := t.topology.DeclareShared(ctx, t.routes.accounts()); err != nil {
+	if err := t.topology.DeclareShared(ctx, t.routes.accountNames()); err != nil {
 		return fmt.Errorf("declare exchanges and retry queues: %w", err)
 	}
 	// Thousands of queues take longer than the lease, so it is renewed between.
@@ -178,18 +178,9 @@ func (t *term) declared(id subscription.ID, err error) error {
 // our position: events before those records are about to be published again
 // and must not reach a subscription that was created after them.
 func (t *term) unbindAhead(ctx context.Context, ahead []eventlog.Record) error {
-	for i := range ahead {
-		if ahead[i].Kind != eventlog.KindSubscription {
-			continue
-		}
-		change, err := ahead[i].Change()
-		if err != nil {
-			continue // forwarding will set it aside
-		}
-		route, _ := t.routes.get(change.ID)
-		extra := nameable(without(patterns(change.EventTypes), t.routes.bound(route)))
-		if err := t.topology.Unbind(ctx, string(change.ID), change.Account, extra); err != nil {
-			return fmt.Errorf("take back bindings of %s: %w", change.ID, err)
+	for _, early := range t.routes.boundEarly(ahead) {
+		if err := t.topology.Unbind(ctx, string(early.id), early.account, early.patterns); err != nil {
+			return fmt.Errorf("take back bindings of %s: %w", early.id, err)
 		}
 	}
 	return nil

@@ -3,7 +3,6 @@ package audit
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -96,8 +95,9 @@ type Report struct {
 // position. What a subscription was is taken from its records in the log, not
 // from the relay's own tables.
 //
-// Each window is one statement, so one snapshot, and no transaction spans two
-// windows. The session's temporary table holds what the subscriptions were.
+// Each window is compared by one statement, so in one snapshot, and no
+// transaction spans two windows. Which events a subscription wanted is decided by
+// matching.Matcher, once for each type.
 func Run(ctx context.Context, db *sql.DB, o Options) (Report, error) {
 	if o.Grace == 0 {
 		o.Grace = 10 * time.Minute
@@ -123,15 +123,14 @@ func Run(ctx context.Context, db *sql.DB, o Options) (Report, error) {
 	if report.After >= report.Through {
 		return report, nil
 	}
-	if err := auditStates(ctx, conn, report.Through); err != nil {
-		return report, err
+	past, err := readHistory(ctx, conn, report.Through)
+	if err != nil {
+		return report, postgres.Translate(err)
 	}
-	defer func() {
-		_, _ = conn.ExecContext(context.WithoutCancel(ctx), `DROP TABLE IF EXISTS pg_temp.audit_states`) // the session may be gone
-	}()
+	defer past.drop(context.WithoutCancel(ctx), conn)
 	for after := report.After; after < report.Through; {
 		through := min(after+o.Window, report.Through)
-		if err := auditWindow(ctx, conn, o, after, through, &report); err != nil {
+		if err := auditWindow(ctx, conn, o, past, after, through, &report); err != nil {
 			return report, postgres.Translate(err)
 		}
 		if o.Progress != nil {
@@ -163,85 +162,8 @@ func auditRange(ctx context.Context, conn *sql.Conn, o Options, relayed int64, r
 	return nil
 }
 
-// auditStates lays out what each subscription was, and from where to where,
-// both excluded. A record that cannot be read is passed over, as the relay does.
-func auditStates(ctx context.Context, conn *sql.Conn, through int64) error {
-	if _, err := conn.ExecContext(ctx, `DROP TABLE IF EXISTS pg_temp.audit_states`); err != nil {
-		return postgres.Translate(fmt.Errorf("prepare audit: %w", err))
-	}
-	if _, err := conn.ExecContext(ctx, `
-		CREATE TEMPORARY TABLE audit_states (
-			subscription_id uuid, account text, event_types text[], status text, above bigint, before bigint)`); err != nil {
-		return postgres.Translate(fmt.Errorf("prepare audit: %w", err))
-	}
-	for after, more := int64(0), true; more; {
-		var err error
-		if after, more, err = auditRecords(ctx, conn, after, through); err != nil {
-			return postgres.Translate(err)
-		}
-	}
-	// One record's end is the next one's position.
-	if _, err := conn.ExecContext(ctx, `
-		WITH ends AS (
-			SELECT ctid AS at, lead(above) OVER (PARTITION BY subscription_id ORDER BY above) AS before FROM pg_temp.audit_states
-		)
-		UPDATE pg_temp.audit_states s SET before = ends.before FROM ends WHERE s.ctid = ends.at AND ends.before IS NOT NULL`); err != nil {
-		return postgres.Translate(fmt.Errorf("order subscription records: %w", err))
-	}
-	if _, err := conn.ExecContext(ctx, `ANALYZE pg_temp.audit_states`); err != nil {
-		return postgres.Translate(fmt.Errorf("prepare audit: %w", err))
-	}
-	return nil
-}
-
-// auditRecords copies a page of the subscriptions' records into the table.
-func auditRecords(ctx context.Context, conn *sql.Conn, after, through int64) (last int64, more bool, err error) {
-	const page = 5000
-	var (
-		positions                      []int64
-		ids, accounts, types, statuses []string
-	)
-	rows, err := conn.QueryContext(ctx, `
-		SELECT position, kind, account, subject, data FROM posthorn.outbox
-		WHERE kind = 'subscription' AND kind <> 'event' AND position > $1 AND position <= $2 ORDER BY position LIMIT $3`,
-		after, through, page)
-	if err != nil {
-		return 0, false, fmt.Errorf("read subscription records: %w", err)
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	n := 0
-	for ; rows.Next(); n++ {
-		var r eventlog.Record
-		if err := rows.Scan(&last, &r.Kind, &r.Account, &r.Subject, &r.Data); err != nil {
-			return 0, false, fmt.Errorf("read subscription record: %w", err)
-		}
-		record, err := r.Change()
-		if err != nil {
-			continue
-		}
-		patterns, err := json.Marshal(record.EventTypes)
-		if err != nil {
-			return 0, false, fmt.Errorf("encode event types: %w", err)
-		}
-		positions, ids, accounts = append(positions, last), append(ids, record.ID.UUID()), append(accounts, record.Account)
-		types, statuses = append(types, string(patterns)), append(statuses, string(record.Status))
-	}
-	if err := rows.Err(); err != nil {
-		return 0, false, fmt.Errorf("read subscription records: %w", err)
-	}
-	if _, err := conn.ExecContext(ctx, `
-		INSERT INTO pg_temp.audit_states (subscription_id, account, event_types, status, above, before)
-		SELECT r.id, r.account, ARRAY(SELECT jsonb_array_elements_text(CASE jsonb_typeof(r.types) WHEN 'array' THEN r.types ELSE '[]' END)),
-		       r.status, r.position, $6
-		FROM unnest($1::uuid[], $2::text[], $3::jsonb[], $4::text[], $5::bigint[]) AS r(id, account, types, status, position)`,
-		pq.Array(ids), pq.Array(accounts), pq.Array(types), pq.Array(statuses), pq.Array(positions), int64(math.MaxInt64)); err != nil {
-		return 0, false, fmt.Errorf("keep subscription records: %w", err)
-	}
-	return last, n == page, nil
-}
-
-// auditStatement compares one window. Patterns are matched once for each type
-// in the window, not for each event. $1 and $2 bound it, $3 is the grace.
+// auditStatement compares one window; which types are wanted is in audit_wanted.
+// $1 and $2 bound it, $3 is the grace.
 const auditStatement = `
 	WITH happened AS MATERIALIZED (
 		SELECT position, kind, id, account, type, CASE WHEN kind = 'test' THEN metadata ->> '` + subscription.TestTarget + `' END AS target
@@ -249,13 +171,8 @@ const auditStatement = `
 	), aside AS MATERIALIZED (
 		SELECT position, event_id, status FROM posthorn.quarantine
 		WHERE position > $1 AND position <= $2 AND status IN ('held', 'dropped')
-	), types AS (
-		SELECT DISTINCT account, type FROM happened WHERE kind = 'event'
 	), wanted AS MATERIALIZED (
-		SELECT t.account, t.type, s.subscription_id, s.above, s.before
-		FROM types t JOIN pg_temp.audit_states s ON s.account = t.account
-		WHERE s.status IN ('active', 'paused') AND s.above < $2 AND s.before > $1
-		  AND EXISTS (SELECT 1 FROM unnest(s.event_types) AS p WHERE posthorn.type_matches(p, t.type))
+		SELECT account, type, subscription_id, above, before FROM pg_temp.audit_wanted WHERE above < $2 AND before > $1
 	), owed AS MATERIALIZED (
 		SELECT h.position, w.subscription_id, 'live' AS cause
 		FROM happened h JOIN wanted w ON w.account = h.account AND w.type = h.type AND h.position > w.above AND h.position < w.before
@@ -264,7 +181,7 @@ const auditStatement = `
 		SELECT h.position, s.subscription_id, 'test'
 		FROM happened h JOIN pg_temp.audit_states s
 		  ON h.target = 'sub_' || s.subscription_id::text AND h.position > s.above AND h.position < s.before
-		WHERE h.kind = 'test' AND s.status <> 'deleted' AND NOT EXISTS (SELECT FROM aside a WHERE a.position = h.position)
+		WHERE h.kind = 'test' AND NOT EXISTS (SELECT FROM aside a WHERE a.position = h.position)
 	), entered AS MATERIALIZED (
 		SELECT position, subscription_id, event_id, status, cause, run, next_attempt_at, claimed_until, created_at
 		FROM posthorn.deliveries WHERE position > $1 AND position <= $2
@@ -314,7 +231,7 @@ const auditStatement = `
 	LEFT JOIN aside a ON a.position = f.position
 	ORDER BY f.position, f.subscription_id, f.problem`
 
-func auditWindow(ctx context.Context, conn *sql.Conn, o Options, after, through int64, report *Report) error {
+func auditWindow(ctx context.Context, conn *sql.Conn, o Options, past *history, after, through int64, report *Report) error {
 	var findings []Finding
 	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {
@@ -327,6 +244,9 @@ func auditWindow(ctx context.Context, conn *sql.Conn, o Options, after, through 
 		SELECT set_config('enable_seqscan', 'off', true), set_config('enable_nestloop', 'off', true),
 		       set_config('jit', 'off', true), set_config('work_mem', '64MB', true)`); err != nil {
 		return fmt.Errorf("prepare window: %w", err)
+	}
+	if err := past.matchWindow(ctx, tx, after, through); err != nil {
+		return err
 	}
 	if findings, err = compareWindow(ctx, tx, o, after, through, report); err != nil {
 		return err

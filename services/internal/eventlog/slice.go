@@ -2,7 +2,6 @@ package eventlog
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -12,6 +11,7 @@ import (
 	"github.com/lib/pq"
 
 	"posthorn/events"
+	"posthorn/services/internal/matching"
 	"posthorn/services/internal/postgres"
 )
 
@@ -65,13 +65,32 @@ func (s Slice) conditions() (where string, args []any) {
 		and("subject = ANY (?) AND subject <> ''", pq.Array(s.Subjects))
 	}
 	if len(s.Types) > 0 {
+		// This narrows, and the Matcher decides.
 		if slices.ContainsFunc(s.Types, func(p events.Pattern) bool { return !p.Exact() }) {
-			and("EXISTS (SELECT 1 FROM unnest(?::text[]) AS p WHERE posthorn.type_matches(p, type))", pq.Array(s.Types))
+			and("('.' || type) ~ ANY (?)", pq.Array(matching.PatternExpressions(matching.PatternTexts(s.Types))))
 		} else {
 			and("type = ANY (?)", pq.Array(s.Types))
 		}
 	}
 	return strings.Join(all, " AND "), args
+}
+
+// selects reports whether a record's type is one of the slice's.
+func (s Slice) selects() func(eventType string) bool {
+	if len(s.Types) == 0 {
+		return func(string) bool { return true }
+	}
+	return matching.New(s.Types).Match
+}
+
+// recordsIn are the records at the positions that the slice selects.
+func (s Slice) recordsIn(ctx context.Context, q postgres.Queryer, what string, positions []int64) ([]Record, error) {
+	records, err := recordsAt(ctx, q, what, positions)
+	if err != nil {
+		return nil, err
+	}
+	selects := s.selects()
+	return slices.DeleteFunc(records, func(r Record) bool { return !selects(r.Type) }), nil
 }
 
 // ReadSlice reads the first records of the slice, in the order of the log, and
@@ -100,7 +119,7 @@ func ReadSlice(ctx context.Context, q postgres.Queryer, s Slice, limit int) (rec
 	if err != nil {
 		return nil, s.After, err
 	}
-	if records, err = recordsAt(ctx, q, what, positions); err != nil {
+	if records, err = s.recordsIn(ctx, q, what, positions); err != nil {
 		return nil, s.After, err
 	}
 	if more {
@@ -128,7 +147,7 @@ func EndOfSlice(ctx context.Context, q postgres.Queryer, s Slice, limit int, eac
 		if err != nil {
 			return err
 		}
-		records, err := recordsAt(ctx, q, what, part)
+		records, err := s.recordsIn(ctx, q, what, part)
 		if err != nil {
 			return err
 		}
@@ -143,10 +162,20 @@ func EndOfSlice(ctx context.Context, q postgres.Queryer, s Slice, limit int, eac
 // CountSlice counts the records of the slice.
 func CountSlice(ctx context.Context, q postgres.Queryer, s Slice) (n int64, err error) {
 	where, args := s.conditions()
-	if err := q.QueryRowContext(ctx, `SELECT count(*) FROM posthorn.outbox WHERE `+where, args...).Scan(&n); err != nil {
-		return 0, postgres.Translate(fmt.Errorf("count slice of the log: %w", err))
+	selects := s.selects()
+	type counted struct {
+		eventType string
+		n         int64
 	}
-	return n, nil
+	counts, err := postgres.Collect(ctx, q, "count slice of the log", func(scan func(...any) error) (c counted, err error) {
+		return c, scan(&c.eventType, &c.n)
+	}, `SELECT type, count(*) FROM posthorn.outbox WHERE `+where+` GROUP BY type`, args...)
+	for _, c := range counts {
+		if selects(c.eventType) {
+			n += c.n
+		}
+	}
+	return n, err
 }
 
 // ByIDs are the events of the account with these ids, by id. Where an id

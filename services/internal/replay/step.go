@@ -259,12 +259,25 @@ func PreviewOf(ctx context.Context, q postgres.Queryer, s Selection, first int) 
 	args = append(args, r.After, r.Through, r.Subscription.UUID(), r.OnlyDead)
 	args = append(args, r.Dead.Args()...)
 	p := Preview{Replay: r}
-	if err := q.QueryRowContext(ctx, `
-		SELECT count(*), count(*) FILTER (WHERE d.status IN ('pending', 'retrying') AND NOT `+ledger.Waiting+`)
+	type counted struct {
+		eventType        string
+		matched, skipped int64
+	}
+	counts, err := postgres.Collect(ctx, q, "count events to replay", func(scan func(...any) error) (c counted, err error) {
+		return c, scan(&c.eventType, &c.matched, &c.skipped)
+	}, `
+		SELECT o.type, count(*), count(*) FILTER (WHERE d.status IN ('pending', 'retrying') AND NOT `+ledger.Waiting+`)
 		FROM posthorn.outbox o LEFT JOIN posthorn.deliveries d ON d.position = o.position AND d.subscription_id = $11
-		WHERE o.position > $9 AND o.position <= $10 AND `+selected+` AND (NOT $12 OR `+ledger.DeadConditions(13)+`)`, args...).
-		Scan(&p.Matched, &p.Skipped); err != nil {
-		return Preview{}, postgres.Translate(fmt.Errorf("count events to replay: %w", err))
+		WHERE o.position > $9 AND o.position <= $10 AND `+selected+` AND (NOT $12 OR `+ledger.DeadConditions(13)+`)
+		GROUP BY o.type`, args...)
+	if err != nil {
+		return Preview{}, err
+	}
+	wanted := r.matcher(types)
+	for _, c := range counts {
+		if wanted(c.eventType) {
+			p.Matched, p.Skipped = p.Matched+c.matched, p.Skipped+c.skipped
+		}
 	}
 	positions := []int64{}
 	for r.Position < r.Through && len(positions) < first {

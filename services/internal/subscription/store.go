@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -230,15 +231,28 @@ func List(ctx context.Context, q postgres.Queryer, f Filter) (postgres.Page[Subs
 	if after == "" {
 		after = uuid.Nil.String()
 	}
-	return postgres.ReadPage(ctx, q, "list subscriptions", `
-		SELECT `+Columns+`,
-		       octet_length(url) + octet_length(description) + octet_length(event_types::text) + octet_length(secret) + 512 AS page_size
-		FROM posthorn.subscriptions
-		WHERE account = $1 AND id > $2 AND status <> 'deleted'
-		  AND ($3 = '' OR status = $3) AND ($4 = '' OR url = $4)
-		  AND ($5 = '' OR $5 = ANY (event_types) OR EXISTS (
-			SELECT 1 FROM unnest(event_types) AS p WHERE posthorn.type_matches(p, $5)))`,
-		"id", f.Limit, []any{f.Account, after, string(f.Status), f.URL, f.EventType}, scanSubscription)
+	for {
+		page, err := postgres.ReadPage(ctx, q, "list subscriptions", `
+			SELECT `+Columns+`,
+			       octet_length(url) + octet_length(description) + octet_length(event_types::text) + octet_length(secret) + 512 AS page_size
+			FROM posthorn.subscriptions
+			WHERE account = $1 AND id > $2 AND status <> 'deleted'
+			  AND ($3 = '' OR status = $3) AND ($4 = '' OR url = $4)
+			  AND ($5 = '' OR $5 = ANY (event_types) OR EXISTS (
+				SELECT 1 FROM unnest(event_types) AS p WHERE posthorn.type_matches(p, $5)))`,
+			"id", f.Limit, []any{f.Account, after, string(f.Status), f.URL, f.EventType}, scanSubscription)
+		if err != nil || f.EventType == "" || len(page.Items) == 0 {
+			return page, err
+		}
+		// The query narrows; the Matcher decides, as it does for deliveries.
+		after = page.Items[len(page.Items)-1].ID.UUID()
+		page.Items = slices.DeleteFunc(page.Items, func(s Subscription) bool {
+			return !s.Matches(f.EventType) && !slices.Contains(s.EventTypes, events.Pattern(f.EventType))
+		})
+		if len(page.Items) > 0 || !page.More {
+			return page, nil
+		}
+	}
 }
 
 // Query reads the subscriptions that a query with Columns finds.
