@@ -36,8 +36,10 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"posthorn/events"
+	"posthorn/services/internal/account"
 	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/groupcommit"
+	"posthorn/services/internal/operate"
 	"posthorn/services/internal/photo"
 	"posthorn/services/internal/readiness"
 	"posthorn/services/internal/web"
@@ -46,19 +48,12 @@ import (
 // maxBodyBytes limits the body of every request.
 const maxBodyBytes = 256 << 10
 
-// Keyring encrypts signing secrets at rest.
-type Keyring interface {
-	Seal(plaintext, associatedData []byte) []byte
-	Open(sealed, associatedData []byte) ([]byte, error)
-	// Current reports whether it was sealed with the key that seals now.
-	Current(sealed []byte) bool
-}
-
 // Config of an API.
 type Config struct {
-	// DB has to admit two connections at least.
-	DB      *sql.DB
-	Keyring Keyring
+	// Operations need a keyring, and two connections at least.
+	Operations *operate.Operations
+	// DB is where the likes are.
+	DB *sql.DB
 	// Addr is the address that the API will be served on. Validate refuses one
 	// that others can reach without an AdminKey, unless Open allows it.
 	Addr     string
@@ -90,10 +85,8 @@ type Config struct {
 // Validate reports the first thing that an API cannot start with.
 func (c Config) Validate() error {
 	switch {
-	case c.DB == nil:
-		return errors.New("api: DB is missing")
-	case c.Keyring == nil:
-		return errors.New("api: Keyring is missing")
+	case c.Operations == nil || c.DB == nil:
+		return errors.New("api: Operations or DB are missing")
 	case c.AdminKey != "" && web.CheckKey(c.AdminKey) != nil:
 		return fmt.Errorf("api: POSTHORN_ADMIN_KEY: %w", web.CheckKey(c.AdminKey))
 	case c.AdminKey == "" && !c.Open && c.Addr != "" && !loopback(c.Addr):
@@ -163,7 +156,7 @@ func New(cfg Config) (*API, error) {
 		cfg.Readiness = new(readiness.Parts)
 	}
 	a := &API{cfg: cfg, keyHash: sha256.Sum256([]byte(cfg.AdminKey)), room: semaphore.NewWeighted(responseRoom)}
-	a.keyedRequests = semaphore.NewWeighted(int64(max(cfg.DB.Stats().MaxOpenConnections/4, 1)))
+	a.keyedRequests = semaphore.NewWeighted(int64(max(cfg.Operations.MaxConnections()/4, 1)))
 	a.guesses = web.NewGuesses(cfg.Logger, cfg.Now)
 	cfg.Readiness.Add("api", a.ready)
 	var err error
@@ -171,9 +164,11 @@ func New(cfg Config) (*API, error) {
 		return nil, err
 	}
 	group := groupcommit.Config{MaxItems: 500, MaxWait: cfg.GroupWait}
-	a.plain = groupcommit.New(group, grouped(a, "plain", eventlog.AppendGroup))
-	a.keyed = groupcommit.New(group, grouped(a, "keyed", eventlog.AppendGroup))
-	a.likes = groupcommit.New(group, grouped(a, "likes", photo.LikeGroup))
+	a.plain = groupcommit.New(group, grouped(a, "plain", cfg.Operations.AppendGroup))
+	a.keyed = groupcommit.New(group, grouped(a, "keyed", cfg.Operations.AppendGroup))
+	a.likes = groupcommit.New(group, grouped(a, "likes", func(ctx context.Context, likes []photo.Like) ([]eventlog.Appended, error) {
+		return photo.LikeGroup(ctx, cfg.DB, likes)
+	}))
 	if err := a.route(); err != nil {
 		return nil, err
 	}
@@ -181,13 +176,13 @@ func New(cfg Config) (*API, error) {
 }
 
 // grouped is the flush of a group: bounded, since its context is nobody's.
-func grouped[In any](a *API, name string, flush func(context.Context, *sql.DB, []In) ([]eventlog.Appended, error)) func(context.Context, []In) ([]eventlog.Appended, error) {
+func grouped[In any](a *API, name string, flush func(context.Context, []In) ([]eventlog.Appended, error)) func(context.Context, []In) ([]eventlog.Appended, error) {
 	sizes := a.metrics.groupSize.WithLabelValues(name)
 	return func(ctx context.Context, items []In) ([]eventlog.Appended, error) {
 		ctx, cancel := context.WithTimeout(ctx, a.cfg.CommitTimeout)
 		defer cancel()
 		sizes.Observe(float64(len(items)))
-		return flush(ctx, a.cfg.DB, items)
+		return flush(ctx, items)
 	}
 }
 
@@ -204,6 +199,9 @@ func (a *API) Run(ctx context.Context) error {
 	}
 	return nil
 }
+
+// actor is who a request acts for.
+func actor(context.Context) account.Actor { return account.Operator() }
 
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.router.ServeHTTP(w, r) }
 

@@ -14,6 +14,7 @@ import (
 
 	"posthorn/migrations/pgtest"
 	"posthorn/services/api"
+	"posthorn/services/internal/operate"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/signing"
 )
@@ -43,7 +44,7 @@ func newServerOn(t testing.TB, url string, change ...func(*api.Config)) *server 
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := api.Config{DB: db, Keyring: keys, Logger: slog.New(slog.NewTextHandler(testLog{t}, nil))}
+	cfg := api.Config{Operations: operate.New(db, keys), DB: db, Logger: slog.New(slog.NewTextHandler(testLog{t}, nil))}
 	for _, f := range change {
 		f(&cfg)
 	}

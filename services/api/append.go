@@ -15,7 +15,6 @@ import (
 
 	"posthorn/events"
 	"posthorn/outbox"
-	"posthorn/services/internal/account"
 	"posthorn/services/internal/eventlog"
 )
 
@@ -115,7 +114,7 @@ func commit[In any](ctx context.Context, a *API, do func(context.Context, In) (e
 }
 
 func (a *API) appendOne(ctx context.Context, e events.Event) (outbox.Result, error) {
-	e.Account = account.Operator().Account
+	e.Account = actor(ctx).Account
 	if e.ID != "" {
 		return commit(ctx, a, a.keyed.Do, e)
 	}
@@ -165,7 +164,7 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request, key string, batc
 	// A batch has its own commit: all of it or nothing.
 	ctx, cancel := context.WithTimeout(r.Context(), a.cfg.CommitTimeout)
 	defer cancel()
-	results, err := eventlog.AppendBatch(ctx, a.cfg.DB, account.Operator().Account, key, batch)
+	results, err := a.cfg.Operations.AppendBatch(ctx, actor(ctx), key, batch)
 	if err != nil {
 		if errors.Is(err, outbox.ErrConflict) && key != "" {
 			if _, ok := errors.AsType[*eventlog.ConflictError](err); !ok {

@@ -21,6 +21,7 @@ import (
 	"posthorn/migrations/pgtest"
 	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/groupcommit"
+	"posthorn/services/internal/operate"
 	"posthorn/services/internal/photo"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/signing"
@@ -41,7 +42,7 @@ func BenchmarkLike(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	a, err := New(Config{DB: db, Keyring: keys})
+	a, err := New(Config{Operations: operate.New(db, keys), DB: db})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -192,7 +193,7 @@ func BenchmarkLikeHandler(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer func() { _ = db.Close() }()
-	a, err := New(Config{DB: db, Keyring: keys})
+	a, err := New(Config{Operations: operate.New(db, keys), DB: db})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"posthorn/services/internal/account"
 	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/operate"
 	"posthorn/services/internal/subscription"
@@ -75,7 +74,7 @@ func (a *API) listDeadLetters(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	filter := ledger.DeadLetterFilter{Account: account.Operator().Account, DeadFilter: dead, Limit: in.Limit}
+	filter := ledger.DeadLetterFilter{DeadFilter: dead, Limit: in.Limit}
 	out := &struct{ Body DeliveryList }{Body: DeliveryList{Items: []operate.Delivery{}}}
 	if in.Subscription != "" {
 		if filter.Subscription, err = subscription.ParseID(in.Subscription); err != nil {
@@ -96,7 +95,7 @@ func (a *API) listDeadLetters(ctx context.Context, in *struct {
 	if err := a.reserve(ctx); err != nil {
 		return nil, err
 	}
-	page, err := ledger.DeadLetters(ctx, a.cfg.DB, filter)
+	page, err := a.cfg.Operations.DeadLetters(ctx, actor(ctx), filter)
 	if err != nil {
 		return nil, fmt.Errorf("list dead letters: %w", err)
 	}
@@ -118,27 +117,16 @@ func (a *API) getDelivery(onlyDead bool) func(context.Context, *DeliveryParam) (
 		if err := a.reserve(ctx); err != nil {
 			return nil, err
 		}
-		d, err := ledger.ByID(ctx, a.cfg.DB, account.Operator().Account, id)
+		d, err := a.cfg.Operations.Delivery(ctx, actor(ctx), id)
 		if err != nil {
 			return nil, fmt.Errorf("read delivery: %w", err)
 		}
 		if onlyDead && d.Status != ledger.Dead {
 			return nil, problem(http.StatusNotFound, "The delivery is "+string(d.Status)+", not dead.")
 		}
-		out := &struct{ Body DeliveryDetail }{Body: DeliveryDetail{Delivery: operate.ShowDelivery(d), AttemptsMade: []operate.Attempt{}}}
-		attempts, err := ledger.DeliveryAttempts(ctx, a.cfg.DB, id)
-		if err != nil {
-			return nil, fmt.Errorf("read delivery: %w", err)
-		}
-		var headers map[string]string
-		out.Body.MoreAttempts = attempts.More
-		for _, t := range attempts.Items {
-			t.EventID, t.EventType = d.EventID, d.EventType
-			out.Body.AttemptsMade = append(out.Body.AttemptsMade, operate.ShowAttempt(t))
-			headers = t.RequestHeaders
-		}
-		out.Body.Request, err = operate.RequestOf(ctx, a.cfg.DB, d, headers)
-		return out, err
+		return &struct{ Body DeliveryDetail }{Body: DeliveryDetail{
+			Delivery: d.Delivery, AttemptsMade: d.Attempts, MoreAttempts: d.More, Request: d.Request,
+		}}, nil
 	}
 }
 
@@ -147,7 +135,7 @@ func (a *API) retryDelivery(ctx context.Context, in *DeliveryParam) (*replayOutp
 	if err != nil {
 		return nil, err
 	}
-	r, err := operate.Retry(ctx, a.cfg.DB, account.Operator(), id)
+	r, err := a.cfg.Operations.Retry(ctx, actor(ctx), id)
 	if err != nil {
 		return nil, fmt.Errorf("redrive delivery: %w", err)
 	}
@@ -181,7 +169,7 @@ func (a *API) redriveDeadLetters(ctx context.Context, in *struct{ Body Redrive }
 	if issues != nil {
 		return nil, invalid(issues...)
 	}
-	replays, err := operate.Redrive(ctx, a.cfg.DB, account.Operator(),
+	replays, err := a.cfg.Operations.Redrive(ctx, actor(ctx),
 		operate.RedriveRequest{IDs: b.IDs, Subscription: b.Subscription, Dead: dead, Rate: b.Rate})
 	if err != nil {
 		return nil, replayProblem(err)
@@ -211,7 +199,7 @@ func (a *API) purgeDeadLetters(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, invalid(FieldIssue{Location: "query", Field: "subscription", Message: "is required"})
 	}
-	n, err := ledger.PurgeDeadLetters(ctx, a.cfg.DB, account.Operator().Account, id, dead, in.Confirm)
+	n, err := a.cfg.Operations.PurgeDeadLetters(ctx, actor(ctx), id, dead, in.Confirm)
 	if errors.Is(err, ledger.ErrCount) {
 		return nil, problem(http.StatusConflict, fmt.Sprintf("There are %d dead letters, not %d; nothing was done. Confirm with confirm=%d.", n, in.Confirm, n))
 	}

@@ -10,14 +10,11 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"posthorn/events"
-	"posthorn/services/internal/account"
 	"posthorn/services/internal/audit"
 	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/operate"
 	"posthorn/services/internal/photo"
-	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/subscription"
 )
 
@@ -100,7 +97,7 @@ type listEventsInput struct {
 func (a *API) listEvents(ctx context.Context, in *listEventsInput) (*struct{ Body EventList }, error) {
 	var issues []FieldIssue
 	filter := eventlog.Filter{
-		Account: account.Operator().Account, Type: in.Type, Subject: in.Subject,
+		Type: in.Type, Subject: in.Subject,
 		Since: in.Since.time("query", "since", &issues), Until: in.Until.time("query", "until", &issues),
 		After: in.After, Before: in.Before, Ascending: in.Order == "asc", Limit: in.Limit,
 	}
@@ -121,7 +118,7 @@ func (a *API) listEvents(ctx context.Context, in *listEventsInput) (*struct{ Bod
 	if err := a.reserve(ctx); err != nil {
 		return nil, err
 	}
-	page, err := eventlog.List(ctx, a.cfg.DB, filter)
+	page, err := a.cfg.Operations.Events(ctx, actor(ctx), filter)
 	if err != nil {
 		return nil, fmt.Errorf("list events: %w", err)
 	}
@@ -137,13 +134,8 @@ type EventParam struct {
 	ID string `path:"id" doc:"The event's id" example:"evt_019a0000-0000-7000-8000-000000000000"`
 }
 
-// event reads the event. An id that no event can have is not asked for: the
-// database would refuse some of them as text.
 func (a *API) event(ctx context.Context, given EventParam) (eventlog.Record, error) {
-	if events.ValidateID(given.ID) != nil {
-		return eventlog.Record{}, postgres.ErrNotFound
-	}
-	r, err := eventlog.ByID(ctx, a.cfg.DB, account.Operator().Account, given.ID)
+	r, err := a.cfg.Operations.Event(ctx, actor(ctx), given.ID)
 	if err != nil {
 		return eventlog.Record{}, fmt.Errorf("read event: %w", err)
 	}
@@ -208,7 +200,7 @@ func (a *API) listEventDeliveries(ctx context.Context, in *struct {
 			return nil, badCursor()
 		}
 	}
-	page, err := audit.EventDeliveries(ctx, a.cfg.DB, event, in.Owed, after, in.Limit)
+	page, err := a.cfg.Operations.EventDeliveries(ctx, event, in.Owed, after, in.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("list deliveries of event: %w", err)
 	}
@@ -257,9 +249,6 @@ func (a *API) listAttempts(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := subscription.OfAccount(ctx, a.cfg.DB, account.Operator().Account, id); err != nil {
-		return nil, fmt.Errorf("list attempts: %w", err)
-	}
 	var before *ledger.AttemptKey
 	if in.Cursor != "" {
 		if before, err = attemptCursor(in.Cursor); err != nil {
@@ -269,7 +258,7 @@ func (a *API) listAttempts(ctx context.Context, in *struct {
 	if err := a.reserve(ctx); err != nil {
 		return nil, err
 	}
-	page, err := ledger.Attempts(ctx, a.cfg.DB, id, in.Failed, before, in.Limit)
+	page, err := a.cfg.Operations.Attempts(ctx, actor(ctx), id, in.Failed, before, in.Limit)
 	if err != nil {
 		return nil, fmt.Errorf("list attempts: %w", err)
 	}

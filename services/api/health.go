@@ -37,7 +37,7 @@ func (a *API) routeHealth(r chi.Router) {
 func (a *API) ready(ctx context.Context) readiness.Report {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	err := postgres.CheckSchema(ctx, a.cfg.DB)
+	err := a.cfg.Operations.Ready(ctx)
 	if err == nil {
 		return readiness.Report{}
 	}

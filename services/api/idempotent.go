@@ -15,8 +15,8 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"posthorn/services/internal/account"
 	"posthorn/services/internal/idempotency"
+	"posthorn/services/internal/operate"
 )
 
 const (
@@ -79,37 +79,34 @@ func (a *API) once(answer *spool, r *http.Request, next http.Handler) error {
 		return fmt.Errorf("wait for a connection: %w", err)
 	}
 	defer a.keyedRequests.Release(1)
-	request, err := fingerprint(r, key)
+	mark, err := fingerprint(r)
 	if err != nil {
 		return err
 	}
-	associated := request.AssociatedData()
-	done, replayed, err := idempotency.Once(r.Context(), a.cfg.DB, request, func(ctx context.Context) (idempotency.Answer, error) {
+	done, replayed, err := a.cfg.Operations.Once(r.Context(), actor(r.Context()), key, mark, func(ctx context.Context) (operate.Answer, error) {
 		next.ServeHTTP(answer, r.WithContext(ctx))
 		if answer.status >= http.StatusBadRequest {
-			return idempotency.Answer{}, errFailed
+			return operate.Answer{}, errFailed
 		}
-		plain, err := json.Marshal(answerKept{Header: answer.header, Body: answer.body.Bytes()})
+		content, err := json.Marshal(answerKept{Header: answer.header, Body: answer.body.Bytes()})
 		if err != nil {
-			return idempotency.Answer{}, fmt.Errorf("keep answer: %w", err)
+			return operate.Answer{}, fmt.Errorf("keep answer: %w", err)
 		}
-		return idempotency.Answer{Status: answer.status, Sealed: a.cfg.Keyring.Seal(plain, associated)}, nil
+		return operate.Answer{Status: answer.status, Content: content}, nil
 	})
+	var kept answerKept
+	if err == nil && replayed {
+		err = json.Unmarshal(done.Content, &kept)
+	}
 	switch {
 	case errors.Is(err, errFailed):
 		return nil
-	case err != nil || !replayed:
-		return keyProblem(err)
-	}
-	var kept answerKept
-	plain, err := a.cfg.Keyring.Open(done.Sealed, associated)
-	if err == nil {
-		err = json.Unmarshal(plain, &kept)
-	}
-	if err != nil {
+	case err != nil && replayed:
 		a.cfg.Logger.WarnContext(r.Context(), "answer of idempotent request cannot be read", slog.Any("error", err))
 		return problem(http.StatusConflict, "This request was carried out before, but its answer cannot be read with the present "+
 			"POSTHORN_SECRET_KEY. Look at what it changed instead of sending it again.")
+	case err != nil || !replayed:
+		return keyProblem(err)
 	}
 	answer.status = done.Status
 	answer.header = kept.Header
@@ -132,10 +129,10 @@ func keyProblem(err error) error {
 
 // fingerprint tells the request from any other. Both spellings of the path of
 // subscriptions are one.
-func fingerprint(r *http.Request, key string) (idempotency.IdempotentRequest, error) {
+func fingerprint(r *http.Request) ([]byte, error) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return idempotency.IdempotentRequest{}, fmt.Errorf("read body: %w", err)
+		return nil, fmt.Errorf("read body: %w", err)
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	path := r.URL.EscapedPath()
@@ -146,7 +143,7 @@ func fingerprint(r *http.Request, key string) (idempotency.IdempotentRequest, er
 	for _, part := range []string{r.Method, path, r.URL.RawQuery, r.Header.Get("If-Match"), string(body)} {
 		_, _ = fmt.Fprintf(hash, "%d %s\n", len(part), part) // never fails
 	}
-	return idempotency.IdempotentRequest{Account: account.Operator().Account, Key: key, Fingerprint: hash.Sum(nil)}, nil
+	return hash.Sum(nil), nil
 }
 
 // clientKey is the header's key, with or without the quotes of the IETF
@@ -185,7 +182,7 @@ func (a *API) forgetRequests(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 		}
-		if _, err := idempotency.ForgetRequests(ctx, a.cfg.DB); err != nil && ctx.Err() == nil {
+		if _, err := a.cfg.Operations.ForgetRequests(ctx); err != nil && ctx.Err() == nil {
 			a.cfg.Logger.WarnContext(ctx, "old idempotency keys are not deleted", slog.Any("error", err))
 		}
 	}

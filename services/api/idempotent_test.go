@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"posthorn/services/api"
-	"posthorn/services/internal/idempotency"
+	"posthorn/services/internal/operate"
 	"posthorn/services/internal/signing"
 )
 
@@ -261,7 +261,7 @@ func TestAKeyIsKeptForADay(t *testing.T) {
 		t.Error("kept for more than a day")
 	}
 	s.exec(`UPDATE posthorn.idempotent_requests SET created_at = now() - interval '24 hours 1 minute' WHERE key = 'old'`)
-	n, err := idempotency.ForgetRequests(t.Context(), s.db)
+	n, err := s.cfg.Operations.ForgetRequests(t.Context())
 	if left := s.count(`SELECT count(*) FROM posthorn.idempotent_requests`); err != nil || n != 1 || left != 1 {
 		t.Errorf("%d forgotten and %d left (%v), want 1 and 1", n, left, err)
 	}
@@ -292,9 +292,9 @@ func TestAKeptAnswerShowsNoSecret(t *testing.T) {
 	}
 }
 
-func newServerWith(t *testing.T, s *server, keys api.Keyring) *server {
+func newServerWith(t *testing.T, s *server, keys operate.Keyring) *server {
 	t.Helper()
-	return newServer(t, func(c *api.Config) { c.DB, c.Keyring = s.db, keys })
+	return newServer(t, func(c *api.Config) { c.Operations, c.DB = operate.New(s.db, keys), s.db })
 }
 
 func TestAnAnswerThatWasLostIsThereForTheSameKey(t *testing.T) {

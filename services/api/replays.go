@@ -65,14 +65,14 @@ type NewReplay struct {
 }
 
 // request is what the verb is asked for.
-func (in NewReplay) request() (operate.ReplayRequest, error) {
+func (in NewReplay) request(by account.Actor) (operate.ReplayRequest, error) {
 	var wrong subscription.InvalidError
 	r := operate.ReplayRequest{
 		Subscription: in.Subscription, From: in.From.place("from", &wrong), To: in.To.place("to", &wrong), EventTypes: in.EventTypes,
 		Subjects: in.Subjects, EventIDs: in.EventIDs, OnlyDead: in.OnlyDead, IgnoreEventTypes: in.Filter == "none", Rate: in.Rate,
 	}
 	// All that is wrong is told at once.
-	if _, err := r.Selection(account.Operator()); err != nil {
+	if _, err := r.Selection(by); err != nil {
 		var more subscription.InvalidError
 		if !errors.As(err, &more) {
 			return r, err
@@ -126,7 +126,7 @@ func (a *API) routeReplays() {
 }
 
 func (a *API) createReplay(ctx context.Context, in *struct{ Body NewReplay }) (*replayOutput, error) {
-	request, err := in.Body.request()
+	request, err := in.Body.request(actor(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +134,7 @@ func (a *API) createReplay(ctx context.Context, in *struct{ Body NewReplay }) (*
 		if err := a.reserve(ctx); err != nil {
 			return nil, err
 		}
-		preview, err := operate.PreviewReplay(ctx, a.cfg.DB, account.Operator(), request, 20)
+		preview, err := a.cfg.Operations.PreviewReplay(ctx, actor(ctx), request, 20)
 		if err != nil {
 			return nil, replayProblem(err)
 		}
@@ -146,7 +146,7 @@ func (a *API) createReplay(ctx context.Context, in *struct{ Body NewReplay }) (*
 		}
 		return &replayOutput{Status: http.StatusOK, Body: r}, nil
 	}
-	r, err := operate.StartReplay(ctx, a.cfg.DB, account.Operator(), request)
+	r, err := a.cfg.Operations.StartReplay(ctx, actor(ctx), request)
 	if err != nil {
 		return nil, replayProblem(err)
 	}
@@ -175,7 +175,7 @@ func (a *API) listReplays(ctx context.Context, in *struct {
 	PageParams
 },
 ) (*struct{ Body ReplayList }, error) {
-	filter := replay.Filter{Account: account.Operator().Account, Status: replay.Status(in.Status), Limit: in.Limit}
+	filter := replay.Filter{Status: replay.Status(in.Status), Limit: in.Limit}
 	out := &struct{ Body ReplayList }{Body: ReplayList{Items: []Replay{}}}
 	if in.Subscription != "" {
 		id, err := subscription.ParseID(in.Subscription)
@@ -196,7 +196,7 @@ func (a *API) listReplays(ctx context.Context, in *struct {
 	if err := a.reserve(ctx); err != nil {
 		return nil, err
 	}
-	page, err := replay.List(ctx, a.cfg.DB, filter)
+	page, err := a.cfg.Operations.Replays(ctx, actor(ctx), filter)
 	if err != nil {
 		return nil, fmt.Errorf("list replays: %w", err)
 	}
@@ -214,7 +214,7 @@ func (a *API) getReplay(ctx context.Context, in *ReplayParam) (*replayOutput, er
 	if err != nil {
 		return nil, err
 	}
-	r, err := replay.ByID(ctx, a.cfg.DB, account.Operator().Account, id)
+	r, err := a.cfg.Operations.Replay(ctx, actor(ctx), id)
 	if err != nil {
 		return nil, fmt.Errorf("read replay: %w", err)
 	}
@@ -227,7 +227,7 @@ func (a *API) setReplay(status replay.Status) func(context.Context, *ReplayParam
 		if err != nil {
 			return nil, err
 		}
-		r, err := replay.SetStatus(ctx, a.cfg.DB, account.Operator().Account, id, status)
+		r, err := a.cfg.Operations.SetReplayStatus(ctx, actor(ctx), id, status)
 		if errors.Is(err, postgres.ErrState) {
 			return nil, problem(http.StatusConflict, "The replay is "+strconv.Quote(string(r.Status))+"; that cannot be changed any more this way.")
 		}

@@ -16,7 +16,6 @@ import (
 	"posthorn/events"
 	"posthorn/events/strictjson"
 	"posthorn/events/webhook"
-	"posthorn/services/internal/account"
 	"posthorn/services/internal/operate"
 	"posthorn/services/internal/retry"
 	"posthorn/services/internal/subscription"
@@ -268,7 +267,7 @@ func (a *API) createSubscription(ctx context.Context, in *struct{ Body NewSubscr
 		return nil, wrong
 	}
 	s.Secret = secret
-	stored, err := operate.Subscribe(ctx, a.cfg.DB, account.Operator(), a.cfg.Keyring, s, from)
+	stored, err := a.cfg.Operations.Subscribe(ctx, actor(ctx), s, from)
 	if err != nil {
 		return nil, fmt.Errorf("create subscription: %w", err)
 	}
@@ -304,7 +303,7 @@ type PageParams struct {
 
 func (a *API) listSubscriptions(ctx context.Context, in *listSubscriptionsInput) (*struct{ Body SubscriptionList }, error) {
 	filter := subscription.Filter{
-		Account: account.Operator().Account, EventType: in.EventType, URL: normalURL(in.URL), Status: subscription.Status(in.Status), Limit: in.Limit,
+		EventType: in.EventType, URL: normalURL(in.URL), Status: subscription.Status(in.Status), Limit: in.Limit,
 	}
 	if in.Cursor != "" {
 		after, err := openCursor("subscriptions", in.Cursor)
@@ -318,7 +317,7 @@ func (a *API) listSubscriptions(ctx context.Context, in *listSubscriptionsInput)
 	if err := a.reserve(ctx); err != nil {
 		return nil, err
 	}
-	page, err := subscription.List(ctx, a.cfg.DB, filter)
+	page, err := a.cfg.Operations.Subscriptions(ctx, actor(ctx), filter)
 	if err != nil {
 		return nil, fmt.Errorf("list subscriptions: %w", err)
 	}
@@ -334,7 +333,7 @@ func (a *API) getSubscription(ctx context.Context, in *SubscriptionParam) (*subs
 	if err != nil {
 		return nil, err
 	}
-	s, err := subscription.OfAccount(ctx, a.cfg.DB, account.Operator().Account, id)
+	s, err := a.cfg.Operations.Subscription(ctx, actor(ctx), id)
 	if err != nil {
 		return nil, fmt.Errorf("read subscription: %w", err)
 	}
@@ -347,7 +346,7 @@ func (a *API) change(ctx context.Context, given SubscriptionParam, match MatchPa
 	if err != nil {
 		return nil, err
 	}
-	s, unopened, err := operate.ChangeSubscription(ctx, a.cfg.DB, account.Operator(), a.cfg.Keyring, id, func(s *subscription.Subscription) error {
+	s, unopened, err := a.cfg.Operations.ChangeSubscription(ctx, actor(ctx), id, func(s *subscription.Subscription) error {
 		if err := match.check(*s); err != nil {
 			return err
 		}
@@ -441,7 +440,7 @@ func (a *API) rotateSecret(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, subscription.InvalidError{{Field: "secret", Message: err.Error()}}
 	}
-	out, err := a.change(ctx, in.SubscriptionParam, in.MatchParam, operate.RotateSecret(a.cfg.Keyring, secret, a.cfg.Now()))
+	out, err := a.change(ctx, in.SubscriptionParam, in.MatchParam, a.cfg.Operations.RotateSecret(secret, a.cfg.Now()))
 	if err != nil {
 		return nil, err
 	}
@@ -483,7 +482,7 @@ func (a *API) testSubscription(ctx context.Context, in *struct {
 	if in.Body != nil {
 		e.Type, e.Data = in.Body.Type, in.Body.Data
 	}
-	e, err = operate.SendTest(ctx, a.cfg.DB, account.Operator(), id, e)
+	e, err = a.cfg.Operations.SendTest(ctx, actor(ctx), id, e)
 	if err != nil {
 		return nil, fmt.Errorf("append test event: %w", err)
 	}

@@ -62,7 +62,7 @@ func TestAnEventThatTheExchangeDoesNotTakeHoldsUpNobody(t *testing.T) {
 		!strings.Contains(aside[0].Reason, "no confirm") {
 		t.Errorf("in quarantine: %+v, want %s to be rerouted for want of a confirm", aside, stuck[0])
 	}
-	if _, err := operate.ReleaseQuarantined(t.Context(), s.db, aside[0].Position); err != nil {
+	if _, err := operate.New(s.db, nil).ReleaseQuarantined(t.Context(), aside[0].Position); err != nil {
 		t.Error(err)
 	}
 	if n, err := eventlog.CountQuarantined(t.Context(), s.db); err != nil || n != 0 {
@@ -334,7 +334,7 @@ func (s *system) releaseOneAndDropTheRest(sub *subscriber, held []eventlog.Quara
 	ctx := context.WithoutCancel(s.t.Context())
 	var mended eventlog.Quarantined
 	for _, r := range held {
-		_, err := operate.ReleaseQuarantined(ctx, s.db, r.Position)
+		_, err := operate.New(s.db, nil).ReleaseQuarantined(ctx, r.Position)
 		if !errors.Is(err, eventlog.ErrUnfit) {
 			s.t.Errorf("release of %+v: %v, want ErrUnfit", r, err)
 		}
@@ -348,7 +348,7 @@ func (s *system) releaseOneAndDropTheRest(sub *subscriber, held []eventlog.Quara
 	if _, err := s.db.ExecContext(ctx, `UPDATE posthorn.outbox SET occurred_at = now() WHERE position = $1`, mended.Position); err != nil {
 		s.t.Fatal(err)
 	}
-	if _, err := operate.ReleaseQuarantined(ctx, s.db, mended.Position); err != nil {
+	if _, err := operate.New(s.db, nil).ReleaseQuarantined(ctx, mended.Position); err != nil {
 		s.t.Fatal(err)
 	}
 	eventually(s.t, 2*patience, "the mended event arrives", func() bool { return sub.times()[mended.EventID] == 1 })

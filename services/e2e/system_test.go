@@ -30,6 +30,7 @@ import (
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/operate"
 	"posthorn/services/internal/photo"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/retry"
@@ -130,7 +131,7 @@ func (s *system) run(name string, part func(context.Context) error) (stop func()
 func (s *system) startAPI() {
 	s.t.Helper()
 	db := s.pool("api", 8)
-	a, err := api.New(api.Config{DB: db, Keyring: s.keys, Logger: s.logger})
+	a, err := api.New(api.Config{Operations: operate.New(db, s.keys), DB: db, Logger: s.logger})
 	if err != nil {
 		s.t.Fatal(err)
 	}

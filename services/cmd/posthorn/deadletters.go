@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,7 +40,7 @@ type listDeadCmd struct {
 }
 
 func (c *listDeadCmd) Run(ctx context.Context, e *env) error {
-	f := ledger.DeadLetterFilter{Account: account.Operator().Account, DeadFilter: c.filter()}
+	f := ledger.DeadLetterFilter{DeadFilter: c.filter()}
 	if c.Subscription != "" {
 		id, err := subscription.ParseID(c.Subscription)
 		if err != nil {
@@ -49,7 +48,7 @@ func (c *listDeadCmd) Run(ctx context.Context, e *env) error {
 		}
 		f.Subscription = id
 	}
-	pool, err := c.open("dead-letters", 2)
+	operations, pool, err := c.operations("dead-letters")
 	if err != nil {
 		return err
 	}
@@ -57,7 +56,7 @@ func (c *listDeadCmd) Run(ctx context.Context, e *env) error {
 	const page = 500
 	for left := c.Limit; left > 0; {
 		f.Limit = min(left, page)
-		part, err := ledger.DeadLetters(ctx, pool, f)
+		part, err := operations.DeadLetters(ctx, e.by, f)
 		if err != nil {
 			return fmt.Errorf("list dead letters: %w", err)
 		}
@@ -107,44 +106,31 @@ func (c *showDeadCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return fmt.Errorf("delivery %q: %w", c.ID, err)
 	}
-	pool, err := c.open("dead-letters", 2)
+	operations, pool, err := c.operations("dead-letters")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = pool.Close() }()
-	d, err := ledger.ByID(ctx, pool, account.Operator().Account, id)
+	d, err := operations.Delivery(ctx, e.by, id)
 	if err != nil {
 		return fmt.Errorf("read delivery: %w", err)
 	}
-	attempts, err := ledger.DeliveryAttempts(ctx, pool, id)
-	if err != nil {
-		return fmt.Errorf("read attempts: %w", err)
-	}
-	var headers map[string]string
-	if n := len(attempts.Items); n > 0 {
-		headers = attempts.Items[n-1].RequestHeaders
-	}
-	request, err := operate.RequestOf(ctx, pool, d, headers)
-	if err != nil {
-		return err //nolint:wrapcheck // it says what it did
-	}
-	if request == nil {
+	if d.Request == nil {
 		return fmt.Errorf("delivery %s: its event is not in the log any more", id)
 	}
 	if c.Curl {
-		_, err := fmt.Fprintln(e.out, request.Curl)
+		_, err := fmt.Fprintln(e.out, d.Request.Curl)
 		return err
 	}
-	if err := printJSON(e, operate.ShowDelivery(d)); err != nil {
+	if err := printJSON(e, d.Delivery); err != nil {
 		return err
 	}
-	for _, a := range attempts.Items {
-		a.EventID, a.EventType = d.EventID, d.EventType
-		if err := printJSON(e, operate.ShowAttempt(a)); err != nil {
+	for _, a := range d.Attempts {
+		if err := printJSON(e, a); err != nil {
 			return err
 		}
 	}
-	return printJSON(e, request)
+	return printJSON(e, d.Request)
 }
 
 type redriveDeadCmd struct {
@@ -166,17 +152,17 @@ func (c *redriveDeadCmd) Run(ctx context.Context, e *env) error {
 	if len(c.IDs) > 0 && c.deadFlags != (deadFlags{}) {
 		return errors.New("--error-class, --status, --since and --until are for --subscription")
 	}
-	pool, err := c.open("dead-letters", 2)
+	operations, pool, err := c.operations("dead-letters")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = pool.Close() }()
 	for _, text := range c.IDs { // all that are named are looked at before any is begun
-		if err := c.check(ctx, pool, text); err != nil {
+		if err := c.check(ctx, operations, e.by, text); err != nil {
 			return err
 		}
 	}
-	replays, err := operate.Redrive(ctx, pool, account.Operator(), operate.RedriveRequest{
+	replays, err := operations.Redrive(ctx, e.by, operate.RedriveRequest{
 		IDs: c.IDs, Subscription: c.Subscription, Dead: c.filter(), Finished: true, Rate: c.Rate,
 	})
 	for _, r := range replays {
@@ -190,18 +176,18 @@ func (c *redriveDeadCmd) Run(ctx context.Context, e *env) error {
 	}
 	var failures []error
 	for _, r := range replays {
-		failures = append(failures, waitForReplay(ctx, e, pool, r))
+		failures = append(failures, waitForReplay(ctx, e, operations, r))
 	}
 	return errors.Join(failures...)
 }
 
 // check reports why a delivery that is named cannot be redriven.
-func (c *redriveDeadCmd) check(ctx context.Context, pool *sql.DB, text string) error {
+func (c *redriveDeadCmd) check(ctx context.Context, operations *operate.Operations, by account.Actor, text string) error {
 	id, err := ledger.ParseDeliveryID(text)
 	if err != nil {
 		return fmt.Errorf("delivery %q: %w", text, err)
 	}
-	d, err := ledger.ByID(ctx, pool, account.Operator().Account, id)
+	d, err := operations.Delivery(ctx, by, id)
 	if err != nil {
 		return fmt.Errorf("delivery %q: %w", text, err)
 	}
@@ -223,12 +209,12 @@ func (c *purgeDeadCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return fmt.Errorf("--subscription %q: %w", c.Subscription, err)
 	}
-	pool, err := c.open("dead-letters", 2)
+	operations, pool, err := c.operations("dead-letters")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = pool.Close() }()
-	n, err := ledger.PurgeDeadLetters(ctx, pool, account.Operator().Account, id, c.filter(), c.Confirm)
+	n, err := operations.PurgeDeadLetters(ctx, e.by, id, c.filter(), c.Confirm)
 	if errors.Is(err, ledger.ErrCount) {
 		return fmt.Errorf("there are %d dead deliveries; nothing was done: confirm with --confirm=%d", n, n)
 	}

@@ -19,6 +19,7 @@ import (
 	"posthorn/outbox"
 	"posthorn/services/api"
 	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/operate"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/signing"
 )
@@ -398,7 +399,7 @@ func anAPI(t *testing.T, database string) (url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := api.New(api.Config{DB: db, Keyring: keys})
+	a, err := api.New(api.Config{Operations: operate.New(db, keys), DB: db})
 	if err != nil {
 		t.Fatal(err)
 	}

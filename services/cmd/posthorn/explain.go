@@ -10,6 +10,7 @@ import (
 	"posthorn/services/internal/audit"
 	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/ledger"
+	"posthorn/services/internal/operate"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/subscription"
 )
@@ -41,6 +42,7 @@ func (c *explainCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	defer func() { _ = pool.Close() }()
+	operations := operate.New(pool, nil)
 	event, err := findRecord(ctx, pool, c.Account, c.Event)
 	if err != nil {
 		return err
@@ -48,14 +50,14 @@ func (c *explainCmd) Run(ctx context.Context, e *env) error {
 	if event.Kind == eventlog.KindSubscription {
 		return fmt.Errorf("position %d is not an event but a change of subscription %s", event.Position, event.Subject)
 	}
-	aside, err := eventlog.QuarantinedAt(ctx, pool, event.Position)
+	aside, err := operations.Quarantined(ctx, event.Position)
 	if err != nil && !errors.Is(err, postgres.ErrNotFound) {
 		return err
 	}
 	list := []explained{}
 	for after := subscription.ID(""); ; {
 		const page = 200
-		part, err := audit.EventDeliveries(ctx, pool, event, false, after, page)
+		part, err := operations.EventDeliveries(ctx, event, false, after, page)
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"net/url"
@@ -19,6 +20,7 @@ import (
 
 	"posthorn/events"
 	"posthorn/services/internal/broker"
+	"posthorn/services/internal/operate"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/process"
 	"posthorn/services/internal/retry"
@@ -72,6 +74,15 @@ func (f databaseFlags) probed(ctx context.Context, part string, conns int) (*sql
 // open returns a pool whose connections carry the part's name.
 func (f databaseFlags) open(part string, conns int) (*sql.DB, error) {
 	return postgres.Open(f.DatabaseURL, "posthorn "+part, conns)
+}
+
+// operations opens a pool for the verbs, which the caller closes.
+func (f databaseFlags) operations(part string) (*operate.Operations, io.Closer, error) {
+	pool, err := f.open(part, 2)
+	if err != nil {
+		return nil, nil, err
+	}
+	return operate.New(pool, nil), pool, nil
 }
 
 type brokerFlags struct {

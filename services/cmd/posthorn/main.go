@@ -18,6 +18,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"posthorn/services/internal/account"
 	"posthorn/services/internal/failpoint"
 	"posthorn/services/internal/process"
 )
@@ -60,6 +61,7 @@ type cli struct {
 
 // env is what a command runs with.
 type env struct {
+	by     account.Actor
 	out    io.Writer // for what was asked for
 	errOut io.Writer // for progress
 	logger *slog.Logger
@@ -103,7 +105,7 @@ func runOn(ctx context.Context, args []string, out, errOut io.Writer) int {
 	log.SetFlags(0)
 	log.SetOutput(standardLog{logger}) // net/http has no other way to tell of oddities
 	command.BindTo(ctx, (*context.Context)(nil))
-	err = command.Run(&env{out: out, errOut: errOut, logger: logger})
+	err = command.Run(&env{by: account.Operator(), out: out, errOut: errOut, logger: logger})
 	if status, ok := errors.AsType[exitError](err); ok {
 		return int(status)
 	}

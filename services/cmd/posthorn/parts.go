@@ -21,6 +21,7 @@ import (
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/operate"
 	"posthorn/services/internal/photo"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/process"
@@ -67,7 +68,7 @@ func (p *program) addAPI(ctx context.Context, db databaseFlags, web httpFlags, n
 		return err
 	}
 	server, err := api.New(api.Config{
-		DB: pool, Keyring: keyring, Addr: web.HTTPAddr, AdminKey: web.AdminKey, Open: web.Open,
+		Operations: operate.New(pool, keyring), DB: pool, Addr: web.HTTPAddr, AdminKey: web.AdminKey, Open: web.Open,
 		Logger: p.logger, Version: versionText(), Metrics: p.metrics,
 		Readiness: &p.readiness, Hosts: hosts,
 	})

@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
 	"posthorn/services/internal/eventlog"
-	"posthorn/services/internal/operate"
 )
 
 type quarantineCmd struct {
@@ -37,7 +35,7 @@ type quarantined struct {
 }
 
 func (c *quarantineListCmd) Run(ctx context.Context, e *env) error {
-	pool, err := c.open("quarantine", 1)
+	operations, pool, err := c.operations("quarantine")
 	if err != nil {
 		return err
 	}
@@ -46,7 +44,7 @@ func (c *quarantineListCmd) Run(ctx context.Context, e *env) error {
 	const page = 500
 	shown := 0
 	for after := int64(0); ; {
-		list, err := eventlog.ListQuarantined(ctx, pool, after, c.All, page)
+		list, err := operations.Quarantine(ctx, after, c.All, page)
 		if err != nil {
 			return err
 		}
@@ -102,10 +100,13 @@ type quarantineRetryCmd struct {
 }
 
 func (c *quarantineRetryCmd) Run(ctx context.Context, e *env) error {
-	return withPool(c.databaseFlags, func(pool *sql.DB) error {
-		return c.each(e, func(position int64) (eventlog.Quarantined, error) {
-			return operate.ReleaseQuarantined(ctx, pool, position)
-		})
+	operations, pool, err := c.operations("quarantine")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = pool.Close() }()
+	return c.each(e, func(position int64) (eventlog.Quarantined, error) {
+		return operations.ReleaseQuarantined(ctx, position)
 	})
 }
 
@@ -115,18 +116,10 @@ type quarantineDropCmd struct {
 }
 
 func (c *quarantineDropCmd) Run(ctx context.Context, e *env) error {
-	return withPool(c.databaseFlags, func(pool *sql.DB) error {
-		return c.each(e, func(position int64) (eventlog.Quarantined, error) {
-			return eventlog.DropQuarantined(ctx, pool, position)
-		})
-	})
-}
-
-func withPool(flags databaseFlags, f func(*sql.DB) error) (err error) {
-	pool, err := flags.open("quarantine", 2)
+	operations, pool, err := c.operations("quarantine")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, pool.Close()) }()
-	return f(pool)
+	defer func() { _ = pool.Close() }()
+	return c.each(e, func(position int64) (eventlog.Quarantined, error) { return operations.DropQuarantined(ctx, position) })
 }

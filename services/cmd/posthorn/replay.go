@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -39,7 +38,7 @@ type startReplayCmd struct {
 	Wait         bool           `help:"Show the progress until everything is sent."`
 }
 
-func (c *startReplayCmd) request() (operate.ReplayRequest, error) {
+func (c *startReplayCmd) request(by account.Actor) (operate.ReplayRequest, error) {
 	if c.Subscription == "" {
 		return operate.ReplayRequest{}, errors.New("give --subscription, or --to-url")
 	}
@@ -47,7 +46,7 @@ func (c *startReplayCmd) request() (operate.ReplayRequest, error) {
 		Subscription: c.Subscription, From: c.From, To: c.To, EventTypes: c.Type, Subjects: c.Subject, EventIDs: c.Event,
 		OnlyDead: c.OnlyDead, IgnoreEventTypes: c.NoFilter, Rate: c.Rate,
 	}
-	_, err := r.Selection(account.Operator())
+	_, err := r.Selection(by)
 	return r, fieldErrors(err)
 }
 
@@ -74,17 +73,17 @@ func (c *startReplayCmd) Run(ctx context.Context, e *env) error {
 	if c.KeepGoing {
 		return errors.New("--keep-going is for --to-url")
 	}
-	request, err := c.request()
+	request, err := c.request(e.by)
 	if err != nil {
 		return err
 	}
-	pool, err := c.open("replay", 2)
+	operations, pool, err := c.operations("replay")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = pool.Close() }()
 	if c.DryRun {
-		preview, err := operate.PreviewReplay(ctx, pool, account.Operator(), request, 20)
+		preview, err := operations.PreviewReplay(ctx, e.by, request, 20)
 		if err != nil {
 			return fmt.Errorf("count events to replay: %w", err)
 		}
@@ -94,7 +93,7 @@ func (c *startReplayCmd) Run(ctx context.Context, e *env) error {
 		}
 		return nil
 	}
-	r, err := operate.StartReplay(ctx, pool, account.Operator(), request)
+	r, err := operations.StartReplay(ctx, e.by, request)
 	if err != nil {
 		return fmt.Errorf("create replay: %w", err)
 	}
@@ -102,11 +101,11 @@ func (c *startReplayCmd) Run(ctx context.Context, e *env) error {
 	if !c.Wait {
 		return nil
 	}
-	return waitForReplay(ctx, e, pool, r)
+	return waitForReplay(ctx, e, operations, r)
 }
 
 // waitForReplay shows a replay's progress until it ends.
-func waitForReplay(ctx context.Context, e *env, pool *sql.DB, r replay.Replay) error {
+func waitForReplay(ctx context.Context, e *env, operations *operate.Operations, r replay.Replay) error {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
 	for r.Status == replay.Running || r.Status == replay.Paused {
@@ -117,7 +116,7 @@ func waitForReplay(ctx context.Context, e *env, pool *sql.DB, r replay.Replay) e
 		case <-ticker.C:
 		}
 		var err error
-		if r, err = replay.ByID(ctx, pool, r.Account, r.ID); err != nil {
+		if r, err = operations.Replay(ctx, e.by, r.ID); err != nil {
 			return fmt.Errorf("read replay: %w", err)
 		}
 		_, _ = fmt.Fprintf(e.out, "%s: %d sent, %d skipped, at position %d of %d\n", r.Status, r.Sent, r.Skipped, r.Position, r.Through)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"posthorn/services/internal/account"
 	"posthorn/services/internal/operate"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/replay"
@@ -21,7 +20,7 @@ type listReplaysCmd struct {
 }
 
 func (c *listReplaysCmd) Run(ctx context.Context, e *env) error {
-	f := replay.Filter{Account: account.Operator().Account, Status: replay.Status(c.Status)}
+	f := replay.Filter{Status: replay.Status(c.Status)}
 	switch f.Status {
 	case "", replay.Running, replay.Paused, replay.Cancelled, replay.Done, replay.Failed:
 	default:
@@ -33,7 +32,7 @@ func (c *listReplaysCmd) Run(ctx context.Context, e *env) error {
 			return fmt.Errorf("--subscription %q: %w", c.Subscription, err)
 		}
 	}
-	pool, err := c.open("replay", 2)
+	operations, pool, err := c.operations("replay")
 	if err != nil {
 		return err
 	}
@@ -41,7 +40,7 @@ func (c *listReplaysCmd) Run(ctx context.Context, e *env) error {
 	const page = 500
 	for left := c.Limit; left > 0; {
 		f.Limit = min(left, page)
-		part, err := replay.List(ctx, pool, f)
+		part, err := operations.Replays(ctx, e.by, f)
 		if err != nil {
 			return err
 		}
@@ -71,16 +70,16 @@ func (c *oneReplay) set(ctx context.Context, e *env, status replay.Status) error
 	if err != nil {
 		return fmt.Errorf("replay %q: %w", c.ID, err)
 	}
-	pool, err := c.open("replay", 2)
+	operations, pool, err := c.operations("replay")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = pool.Close() }()
 	var r replay.Replay
 	if status == "" {
-		r, err = replay.ByID(ctx, pool, account.Operator().Account, id)
+		r, err = operations.Replay(ctx, e.by, id)
 	} else {
-		r, err = replay.SetStatus(ctx, pool, account.Operator().Account, id, status)
+		r, err = operations.SetReplayStatus(ctx, e.by, id, status)
 	}
 	if errors.Is(err, postgres.ErrState) {
 		return fmt.Errorf("replay %s is %s: it cannot be made %s", id, r.Status, status)

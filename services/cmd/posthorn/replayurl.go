@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"posthorn/events/webhook"
-	"posthorn/services/internal/account"
 	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/payload"
 	"posthorn/services/internal/sender"
@@ -72,7 +71,7 @@ func (c *startReplayCmd) runToURL(ctx context.Context, e *env) error {
 	}
 	defer func() { _ = pool.Close() }()
 	slice := eventlog.Slice{
-		Since: c.From.Time, Until: c.To.Time, Account: account.Operator().Account, Kinds: []eventlog.Kind{eventlog.KindEvent},
+		Since: c.From.Time, Until: c.To.Time, Account: e.by.Account, Kinds: []eventlog.Kind{eventlog.KindEvent},
 		Types: types, Subjects: c.Subject, IDs: c.Event,
 	}
 	if slice.After, slice.Through, err = eventlog.Bounds(ctx, pool, c.From, c.To); err != nil {

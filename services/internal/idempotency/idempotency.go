@@ -11,8 +11,8 @@ import (
 	"posthorn/services/internal/postgres"
 )
 
-// KeepRequests is how long the answer to an idempotent request is kept.
-const KeepRequests = 24 * time.Hour
+// Keep is how long the answer to an idempotent request is kept.
+const Keep = 24 * time.Hour
 
 var (
 	// ErrKeyBusy is returned by Once while another request with the key is in
@@ -23,15 +23,15 @@ var (
 	ErrKeyReused = errors.New("the key was used with another request")
 )
 
-// IdempotentRequest is a request under a key that its client chose.
-type IdempotentRequest struct {
+// Request is a request under a key that its client chose.
+type Request struct {
 	Account, Key string
 	// Fingerprint tells whether two requests are the same.
 	Fingerprint []byte
 }
 
 // AssociatedData binds the sealed answer to the request.
-func (r IdempotentRequest) AssociatedData() []byte {
+func (r Request) AssociatedData() []byte {
 	return []byte("idempotent request " + r.Account + "/" + r.Key)
 }
 
@@ -54,7 +54,7 @@ const idempotencyLocks = 0x5048
 // nothing has happened and the lock on the key is gone with the connection,
 // after it the answer is there. An error of do undoes what it did, and the key
 // is free again.
-func Once(ctx context.Context, db *sql.DB, r IdempotentRequest, do func(ctx context.Context) (Answer, error)) (a Answer, replayed bool, err error) {
+func Once(ctx context.Context, db *sql.DB, r Request, do func(ctx context.Context) (Answer, error)) (a Answer, replayed bool, err error) {
 	err = postgres.CommitTx(ctx, db, func(tx *sql.Tx) error {
 		var free bool
 		if err := tx.QueryRowContext(ctx, `SELECT pg_try_advisory_xact_lock($1, hashtext($2 || '/' || $3))`,
@@ -70,7 +70,7 @@ func Once(ctx context.Context, db *sql.DB, r IdempotentRequest, do func(ctx cont
 		err := tx.QueryRowContext(ctx, `
 			SELECT fingerprint, status, answer FROM posthorn.idempotent_requests
 			WHERE account = $1 AND key = $2 AND created_at > clock_timestamp() - $3::interval`,
-			r.Account, r.Key, postgres.Interval(KeepRequests)).Scan(&fingerprint, &a.Status, &a.Sealed)
+			r.Account, r.Key, postgres.Interval(Keep)).Scan(&fingerprint, &a.Status, &a.Sealed)
 		switch {
 		case err == nil && bytes.Equal(fingerprint, r.Fingerprint):
 			replayed = true
@@ -98,16 +98,16 @@ func Once(ctx context.Context, db *sql.DB, r IdempotentRequest, do func(ctx cont
 	return a, replayed, nil
 }
 
-// ForgetRequests forgets requests that are older than KeepRequests, and
+// Forget forgets requests that are older than Keep, and
 // returns how many.
-func ForgetRequests(ctx context.Context, q postgres.Queryer) (forgotten int64, err error) {
+func Forget(ctx context.Context, q postgres.Queryer) (forgotten int64, err error) {
 	const batch = 1000
 	for {
 		result, err := q.ExecContext(ctx, `
 			DELETE FROM posthorn.idempotent_requests WHERE (account, key) IN (
 				SELECT account, key FROM posthorn.idempotent_requests
 				WHERE created_at < clock_timestamp() - $1::interval ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)`,
-			postgres.Interval(KeepRequests), batch)
+			postgres.Interval(Keep), batch)
 		if err != nil {
 			return forgotten, postgres.Translate(fmt.Errorf("forget requests: %w", err))
 		}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"posthorn/services/internal/account"
 	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/payload"
@@ -83,18 +84,50 @@ type RequestMade struct {
 	Curl    string            `json:"curl" doc:"A curl command that repeats the request, with the signature and timestamp of the last attempt"`
 }
 
-// RequestOf is the request of a delivery: the body as it is sent, the headers of
+// DeliveryDetail is a delivery with all that is known of it.
+type DeliveryDetail struct {
+	Delivery
+	// Status is the delivery's, typed.
+	Status ledger.Status
+	// Attempts of all runs, the oldest first; More says that there are earlier ones.
+	Attempts []Attempt
+	More     bool
+	// Request is nil where the event is gone from the log.
+	Request *RequestMade
+}
+
+// Delivery shows one of the actor's with its attempts and its request.
+func (o *Operations) Delivery(ctx context.Context, by account.Actor, id ledger.DeliveryID) (DeliveryDetail, error) {
+	d, err := ledger.ByID(ctx, o.db, by.Account, id)
+	if err != nil {
+		return DeliveryDetail{}, err
+	}
+	page, err := ledger.DeliveryAttempts(ctx, o.db, id)
+	if err != nil {
+		return DeliveryDetail{}, err
+	}
+	detail := DeliveryDetail{Delivery: ShowDelivery(d), Status: d.Status, Attempts: make([]Attempt, len(page.Items)), More: page.More}
+	var headers map[string]string
+	for i, t := range page.Items {
+		t.EventID, t.EventType = d.EventID, d.EventType
+		detail.Attempts[i], headers = ShowAttempt(t), t.RequestHeaders
+	}
+	detail.Request, err = o.requestOf(ctx, d, headers)
+	return detail, err
+}
+
+// requestOf is the request of a delivery: the body as it is sent, the headers of
 // its last attempt, nil if there was none, and the line that repeats it. nil where
 // the event is gone from the log.
-func RequestOf(ctx context.Context, q postgres.Queryer, d ledger.Delivery, headers map[string]string) (*RequestMade, error) {
-	record, err := eventlog.At(ctx, q, d.Position)
+func (o *Operations) requestOf(ctx context.Context, d ledger.Delivery, headers map[string]string) (*RequestMade, error) {
+	record, err := eventlog.At(ctx, o.db, d.Position)
 	if errors.Is(err, postgres.ErrNotFound) {
 		return nil, nil //nolint:nilnil // there is none to show
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read event of delivery: %w", err)
 	}
-	sub, err := subscription.ByID(ctx, q, d.Subscription)
+	sub, err := subscription.ByID(ctx, o.db, d.Subscription)
 	if err != nil {
 		return nil, fmt.Errorf("read subscription of delivery: %w", err)
 	}
@@ -105,4 +138,25 @@ func RequestOf(ctx context.Context, q postgres.Queryer, d ledger.Delivery, heade
 	return &RequestMade{
 		Method: http.MethodPost, URL: sub.URL, Headers: headers, Body: string(p.Body), Curl: sender.CurlLine(sub.URL, headers, p.Body),
 	}, nil
+}
+
+// Attempts are a page of a subscription's, the latest first, from before one on;
+// with failed only those that failed.
+func (o *Operations) Attempts(ctx context.Context, by account.Actor, id subscription.ID, failed bool, before *ledger.AttemptKey, limit int) (postgres.Page[ledger.LoggedAttempt], error) {
+	if _, err := subscription.OfAccount(ctx, o.db, by.Account, id); err != nil {
+		return postgres.Page[ledger.LoggedAttempt]{}, err
+	}
+	return ledger.Attempts(ctx, o.db, id, failed, before, limit)
+}
+
+// DeadLetters are a page of the actor's, those of the latest events first.
+func (o *Operations) DeadLetters(ctx context.Context, by account.Actor, f ledger.DeadLetterFilter) (postgres.Page[ledger.Delivery], error) {
+	f.Account = by.Account
+	return ledger.DeadLetters(ctx, o.db, f)
+}
+
+// PurgeDeadLetters cancels dead letters of a subscription if there are as many as
+// was confirmed. If not it returns their number with ledger.ErrCount.
+func (o *Operations) PurgeDeadLetters(ctx context.Context, by account.Actor, id subscription.ID, f ledger.DeadFilter, confirmed int64) (int64, error) {
+	return ledger.PurgeDeadLetters(ctx, o.db, by.Account, id, f, confirmed)
 }

@@ -3,5 +3,7 @@
 // one another.
 //
 // It promises that a verb that changes something does so in one transaction, or
-// names its crash window. Errors are those of the packages that it uses.
+// names its crash window, and that it reaches nothing but what is the actor's:
+// an id of another account is not found. Errors are those of the packages that
+// it uses.
 package operate

@@ -2,7 +2,6 @@ package operate
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 
 	"posthorn/services/internal/audit"
@@ -17,8 +16,8 @@ import (
 // now. One that was rerouted has its deliveries and only leaves the list. It
 // returns ErrUnfit where the record still cannot be forwarded, and ErrState
 // where it is not set aside.
-func ReleaseQuarantined(ctx context.Context, db *sql.DB, position int64) (eventlog.Quarantined, error) {
-	held, err := eventlog.QuarantinedAt(ctx, db, position)
+func (o *Operations) ReleaseQuarantined(ctx context.Context, position int64) (eventlog.Quarantined, error) {
+	held, err := eventlog.QuarantinedAt(ctx, o.db, position)
 	if err != nil {
 		return held, err
 	}
@@ -26,7 +25,7 @@ func ReleaseQuarantined(ctx context.Context, db *sql.DB, position int64) (eventl
 		return held, fmt.Errorf("%w: record %d was released already", postgres.ErrState, position)
 	}
 	if held.Status != eventlog.Rerouted {
-		record, err := eventlog.At(ctx, db, position)
+		record, err := eventlog.At(ctx, o.db, position)
 		if err == nil {
 			err = record.Check()
 		}
@@ -34,19 +33,35 @@ func ReleaseQuarantined(ctx context.Context, db *sql.DB, position int64) (eventl
 			return held, err
 		}
 		if record.Kind == eventlog.KindSubscription {
-			_, err := subscription.Update(ctx, db, record.Account, subscription.ID(record.Subject),
+			_, err := subscription.Update(ctx, o.db, record.Account, subscription.ID(record.Subject),
 				func(*subscription.Subscription) error { return nil })
 			if err != nil {
 				return held, fmt.Errorf("tell of %s anew: %w", record.Subject, err)
 			}
 		}
 	}
-	released, err := eventlog.MoveQuarantined(ctx, db, position, held.Status, eventlog.Released)
+	released, err := eventlog.MoveQuarantined(ctx, o.db, position, held.Status, eventlog.Released)
 	if err != nil || held.Status == eventlog.Rerouted || held.Kind == eventlog.KindSubscription {
 		return released, err
 	}
 	// Crash window: the record counts as forwarded and its deliveries are not
 	// in the ledger. An audit finds them lost, and repairs them.
-	_, err = audit.Run(ctx, db, audit.Options{After: position - 1, Through: position, Repair: true})
+	_, err = audit.Run(ctx, o.db, audit.Options{After: position - 1, Through: position, Repair: true})
 	return released, err
+}
+
+// Quarantined is a record that was set aside, or postgres.ErrNotFound.
+func (o *Operations) Quarantined(ctx context.Context, position int64) (eventlog.Quarantined, error) {
+	return eventlog.QuarantinedAt(ctx, o.db, position)
+}
+
+// Quarantine lists records that were set aside, in the order of the log; with all
+// also those that were released or dropped.
+func (o *Operations) Quarantine(ctx context.Context, after int64, all bool, limit int) ([]eventlog.Quarantined, error) {
+	return eventlog.ListQuarantined(ctx, o.db, after, all, limit)
+}
+
+// DropQuarantined gives up a record that is held.
+func (o *Operations) DropQuarantined(ctx context.Context, position int64) (eventlog.Quarantined, error) {
+	return eventlog.DropQuarantined(ctx, o.db, position)
 }

@@ -2,7 +2,6 @@ package operate
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"strings"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"posthorn/services/internal/account"
 	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/ledger"
+	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/replay"
 	"posthorn/services/internal/subscription"
 )
@@ -69,23 +69,40 @@ func (r ReplayRequest) Selection(by account.Actor) (replay.Selection, error) {
 	return s, nil
 }
 
+// Replay is one of the actor's.
+func (o *Operations) Replay(ctx context.Context, by account.Actor, id replay.ID) (replay.Replay, error) {
+	return replay.ByID(ctx, o.db, by.Account, id)
+}
+
+// Replays are a page of the actor's, the latest first.
+func (o *Operations) Replays(ctx context.Context, by account.Actor, f replay.Filter) (postgres.Page[replay.Replay], error) {
+	f.Account = by.Account
+	return replay.List(ctx, o.db, f)
+}
+
+// SetReplayStatus pauses, resumes or cancels a replay. It returns the replay as
+// it is with postgres.ErrState where that does not allow it.
+func (o *Operations) SetReplayStatus(ctx context.Context, by account.Actor, id replay.ID, status replay.Status) (replay.Replay, error) {
+	return replay.SetStatus(ctx, o.db, by.Account, id, status)
+}
+
 // StartReplay begins a replay.
-func StartReplay(ctx context.Context, db *sql.DB, by account.Actor, r ReplayRequest) (replay.Replay, error) {
+func (o *Operations) StartReplay(ctx context.Context, by account.Actor, r ReplayRequest) (replay.Replay, error) {
 	s, err := r.Selection(by)
 	if err != nil {
 		return replay.Replay{}, err
 	}
-	return replay.Create(ctx, db, s)
+	return replay.Create(ctx, o.db, s)
 }
 
 // PreviewReplay counts what a replay would deliver, shows the first events, and
 // changes nothing.
-func PreviewReplay(ctx context.Context, db *sql.DB, by account.Actor, r ReplayRequest, first int) (replay.Preview, error) {
+func (o *Operations) PreviewReplay(ctx context.Context, by account.Actor, r ReplayRequest, first int) (replay.Preview, error) {
 	s, err := r.Selection(by)
 	if err != nil {
 		return replay.Preview{}, err
 	}
-	return replay.PreviewOf(ctx, db, s, first)
+	return replay.PreviewOf(ctx, o.db, s, first)
 }
 
 // RedriveRequest asks for deliveries to be put back to work: those that are named,
@@ -131,14 +148,14 @@ func (r RedriveRequest) selections(by account.Actor) ([]replay.Selection, error)
 
 // Redrive begins a replay with the cause redrive for each subscription that the
 // request names deliveries of.
-func Redrive(ctx context.Context, db *sql.DB, by account.Actor, r RedriveRequest) ([]replay.Replay, error) {
+func (o *Operations) Redrive(ctx context.Context, by account.Actor, r RedriveRequest) ([]replay.Replay, error) {
 	selections, err := r.selections(by)
 	if err != nil {
 		return nil, err
 	}
 	replays := make([]replay.Replay, 0, len(selections))
 	for _, s := range selections {
-		begun, err := replay.Create(ctx, db, s)
+		begun, err := replay.Create(ctx, o.db, s)
 		if err != nil {
 			return replays, fmt.Errorf("redrive to %s: %w", s.Subscription, err)
 		}
@@ -149,15 +166,15 @@ func Redrive(ctx context.Context, db *sql.DB, by account.Actor, r RedriveRequest
 
 // Retry has one delivery made anew, however it ended, or at once if it waits for
 // a retry. StateError where its first attempt is yet to be made.
-func Retry(ctx context.Context, db *sql.DB, by account.Actor, id ledger.DeliveryID) (replay.Replay, error) {
-	d, err := ledger.ByID(ctx, db, by.Account, id)
+func (o *Operations) Retry(ctx context.Context, by account.Actor, id ledger.DeliveryID) (replay.Replay, error) {
+	d, err := ledger.ByID(ctx, o.db, by.Account, id)
 	if err != nil {
 		return replay.Replay{}, err
 	}
 	if d.Status == ledger.Pending {
 		return replay.Replay{}, StateError{"The delivery is under way: its first attempt is yet to be made."}
 	}
-	return replay.Create(ctx, db, replay.Selection{
+	return replay.Create(ctx, o.db, replay.Selection{
 		Account: by.Account, Subscription: id.Subscription, Cause: replay.CauseRedrive, Positions: []int64{id.Position}, Unfiltered: true,
 	})
 }

@@ -24,13 +24,24 @@ func (e StateError) Error() string { return e.Message }
 // Unwrap makes it a postgres.ErrState.
 func (StateError) Unwrap() error { return postgres.ErrState }
 
+// Subscription is one of the actor's that is not deleted.
+func (o *Operations) Subscription(ctx context.Context, by account.Actor, id subscription.ID) (subscription.Subscription, error) {
+	return subscription.OfAccount(ctx, o.db, by.Account, id)
+}
+
+// Subscriptions are a page of the actor's, the oldest first.
+func (o *Operations) Subscriptions(ctx context.Context, by account.Actor, f subscription.Filter) (postgres.Page[subscription.Subscription], error) {
+	f.Account = by.Account
+	return subscription.List(ctx, o.db, f)
+}
+
 // Subscribe creates a subscription of the actor's account, with its secret
 // sealed. With a place it also gets past events: a replay of the events that it matches from there up to its
 // own record, where the live stream begins.
-func Subscribe(ctx context.Context, db *sql.DB, by account.Actor, keys subscription.Resealer, s subscription.Subscription, from eventlog.Place) (created subscription.Subscription, err error) {
+func (o *Operations) Subscribe(ctx context.Context, by account.Actor, s subscription.Subscription, from eventlog.Place) (created subscription.Subscription, err error) {
 	s.ID, s.Account = subscription.NewID(), by.Account
-	s.Seal(keys) // which binds it to the id
-	err = postgres.CommitTx(ctx, db, func(tx *sql.Tx) (err error) {
+	s.Seal(o.keys) // which binds it to the id
+	err = postgres.CommitTx(ctx, o.db, func(tx *sql.Tx) (err error) {
 		if created, err = subscription.CreateTx(ctx, tx, s); err != nil || from.IsZero() || from.Now {
 			return err
 		}
@@ -44,14 +55,14 @@ func Subscribe(ctx context.Context, db *sql.DB, by account.Actor, keys subscript
 // ChangeSubscription changes settings of a subscription. Its secrets are sealed
 // with the key that seals now. Where they cannot be opened the change is made all
 // the same, and unopened says why.
-func ChangeSubscription(ctx context.Context, db *sql.DB, by account.Actor, keys subscription.Resealer, id subscription.ID,
+func (o *Operations) ChangeSubscription(ctx context.Context, by account.Actor, id subscription.ID,
 	change func(*subscription.Subscription) error,
 ) (changed subscription.Subscription, unopened, err error) {
-	changed, err = subscription.Update(ctx, db, by.Account, id, func(s *subscription.Subscription) error {
+	changed, err = subscription.Update(ctx, o.db, by.Account, id, func(s *subscription.Subscription) error {
 		if err := change(s); err != nil {
 			return err
 		}
-		_, unopened = s.Reseal(keys)
+		_, unopened = s.Reseal(o.keys)
 		return nil
 	})
 	return changed, unopened, err
@@ -73,9 +84,9 @@ func SetStatus(status subscription.Status) func(*subscription.Subscription) erro
 
 // RotateSecret is a change of ChangeSubscription that sets a new signing secret.
 // The one before signs as well for subscription.SecretOverlap.
-func RotateSecret(keys subscription.Resealer, secret webhook.Secret, now time.Time) func(*subscription.Subscription) error {
+func (o *Operations) RotateSecret(secret webhook.Secret, now time.Time) func(*subscription.Subscription) error {
 	return func(s *subscription.Subscription) error {
-		if err := s.Open(keys); err != nil {
+		if err := s.Open(o.keys); err != nil {
 			return fmt.Errorf("%w (%w)", StateError{"The secret cannot be opened with the present POSTHORN_SECRET_KEY, and so could not stay " +
 				"valid beside a new one. The key that sealed it has to be added again."}, err)
 		}
@@ -84,14 +95,14 @@ func RotateSecret(keys subscription.Resealer, secret webhook.Secret, now time.Ti
 		}
 		s.PreviousSecret, s.PreviousSecretUntil = s.Secret, now.Add(subscription.SecretOverlap)
 		s.Secret = secret
-		s.Seal(keys)
+		s.Seal(o.keys)
 		return nil
 	}
 }
 
 // SendTest appends an event that goes to one subscription alone, which has to be
 // active. Without a type or data it gets those of a test.
-func SendTest(ctx context.Context, db *sql.DB, by account.Actor, id subscription.ID, e events.Event) (events.Event, error) {
+func (o *Operations) SendTest(ctx context.Context, by account.Actor, id subscription.ID, e events.Event) (events.Event, error) {
 	if e.Type == "" {
 		e.Type = "posthorn.test"
 	}
@@ -101,7 +112,7 @@ func SendTest(ctx context.Context, db *sql.DB, by account.Actor, id subscription
 	if err := e.Validate(); err != nil {
 		return e, err //nolint:wrapcheck // it names the field
 	}
-	return subscription.AppendTest(ctx, db, by.Account, id, e, func(s subscription.Subscription) error {
+	return subscription.AppendTest(ctx, o.db, by.Account, id, e, func(s subscription.Subscription) error {
 		if s.Status != subscription.Active {
 			return StateError{"The subscription is " + string(s.Status) + ", so nothing is sent to it: resume it first."}
 		}

@@ -121,7 +121,7 @@ func bytesOrEmpty(b []byte) []byte {
 }
 
 func resealAnswers(ctx context.Context, db *sql.DB, keys Keys, progress func(Resealed)) error {
-	var last idempotency.IdempotentRequest
+	var last idempotency.Request
 	for {
 		rows, err := db.QueryContext(ctx, `
 			SELECT account, key, answer FROM posthorn.idempotent_requests

@@ -49,7 +49,7 @@ func TestResealingIsInterruptedAndKeepsWhatIsChangedMeanwhile(t *testing.T) {
 		}
 		ids = append(ids, created.ID)
 	}
-	request := idempotency.IdempotentRequest{Account: "default", Key: "k", Fingerprint: []byte("f")}
+	request := idempotency.Request{Account: "default", Key: "k", Fingerprint: []byte("f")}
 	if _, _, err := idempotency.Once(t.Context(), db, request, func(context.Context) (idempotency.Answer, error) {
 		return idempotency.Answer{Status: 201, Sealed: old.Seal([]byte("answer"), request.AssociatedData())}, nil
 	}); err != nil {
