@@ -215,7 +215,7 @@ func showEventDelivery(position int64, d audit.EventDelivery) EventDelivery {
 	v := EventDelivery{
 		SubscriptionID: string(d.Subscription),
 		Matched:        d.Reason == "" || d.Reason.Matched(),
-		Reason:         string(d.Reason), Status: string(d.Status), Cause: d.Cause, Attempts: d.Attempts,
+		Reason:         string(d.Reason), Status: string(d.Status), Cause: string(d.Cause), Attempts: d.Attempts,
 		NextAttemptAt: timeOrNil(d.NextAttemptAt), LastStatus: d.LastStatus, LastError: d.LastError,
 		CreatedAt: timeOrNil(d.CreatedAt), FinishedAt: timeOrNil(d.FinishedAt),
 	}

@@ -16,19 +16,19 @@ import (
 // not sent it before, and it is too young to have been swept.
 func fresh(e envelope.Envelope, redelivered bool, age, limit time.Duration) bool {
 	return e.Run == 0 && e.Attempts == 0 && !e.Suspect && !redelivered &&
-		(e.Cause == envelope.Live || e.Cause == envelope.Test) && age < limit
+		(e.Cause == ledger.CauseLive || e.Cause == ledger.CauseTest) && age < limit
 }
 
 // attemptOf is what the ledger keeps of an attempt, but for what follows from it.
 func attemptOf(id subscription.ID, event string, e envelope.Envelope, result sender.Result) *ledger.Attempt {
 	attempt := &ledger.Attempt{
-		Position: e.Position, Subscription: id, EventID: event, Run: e.Run, Number: e.Attempts + 1, Cause: string(e.Cause),
+		Position: e.Position, Subscription: id, EventID: event, Run: e.Run, Number: e.Attempts + 1, Cause: e.Cause,
 		StartedAt: result.StartedAt, Duration: result.Duration,
 		HTTPStatus: result.Status, ErrorClass: string(result.Class), Error: result.Error,
 		RequestHeaders: result.RequestHeaders, ResponseHeaders: result.ResponseHeaders, ResponseBody: result.ResponseBody,
 	}
 	if e.Attempts > 0 {
-		attempt.Cause = string(envelope.Retry)
+		attempt.Cause = ledger.CauseRetry
 	}
 	return attempt
 }

@@ -20,16 +20,16 @@ func TestOnlyAMessageThatCanBeNoCopyIsFresh(t *testing.T) {
 		fresh       bool
 	}{
 		"a live event":                           {func(*envelope.Envelope) {}, false, time.Second, true},
-		"a test":                                 {func(e *envelope.Envelope) { e.Cause = envelope.Test }, false, time.Second, true},
+		"a test":                                 {func(e *envelope.Envelope) { e.Cause = ledger.CauseTest }, false, time.Second, true},
 		"one that the broker hands out again":    {func(*envelope.Envelope) {}, true, time.Second, false},
 		"one that a relay may have sent before":  {func(e *envelope.Envelope) { e.Suspect = true }, false, time.Second, false},
 		"one that is old enough to be swept":     {func(*envelope.Envelope) {}, false, limit, false},
 		"a retry":                                {func(e *envelope.Envelope) { e.Attempts = 1 }, false, time.Second, false},
-		"a replay":                               {func(e *envelope.Envelope) { e.Cause, e.Run = envelope.Cause("replay"), 1 }, false, time.Second, false},
-		"a first run with the cause of a replay": {func(e *envelope.Envelope) { e.Cause = envelope.Cause("replay") }, false, time.Second, false},
+		"a replay":                               {func(e *envelope.Envelope) { e.Cause, e.Run = ledger.CauseReplay, 1 }, false, time.Second, false},
+		"a first run with the cause of a replay": {func(e *envelope.Envelope) { e.Cause = ledger.CauseReplay }, false, time.Second, false},
 		"a run beyond the first":                 {func(e *envelope.Envelope) { e.Run = 1 }, false, time.Second, false},
 	} {
-		e := envelope.Envelope{Position: 1, Cause: envelope.Live}
+		e := envelope.Envelope{Position: 1, Cause: ledger.CauseLive}
 		c.change(&e)
 		if got := fresh(e, c.redelivered, c.age, limit); got != c.fresh {
 			t.Errorf("%s: fresh = %t", name, got)
@@ -68,8 +68,8 @@ func TestWhatFollowsFromAResult(t *testing.T) {
 
 func TestAnAttemptAfterTheFirstIsARetry(t *testing.T) {
 	t.Parallel()
-	for attempts, cause := range map[int]string{0: "replay", 1: "retry", 7: "retry"} {
-		a := attemptOf("sub_x", "e", envelope.Envelope{Position: 3, Run: 2, Attempts: attempts, Cause: envelope.Cause("replay")}, sender.Result{Status: 500})
+	for attempts, cause := range map[int]ledger.Cause{0: ledger.CauseReplay, 1: ledger.CauseRetry, 7: ledger.CauseRetry} {
+		a := attemptOf("sub_x", "e", envelope.Envelope{Position: 3, Run: 2, Attempts: attempts, Cause: ledger.CauseReplay}, sender.Result{Status: 500})
 		if a.Cause != cause || a.Number != attempts+1 || a.Run != 2 || a.Position != 3 {
 			t.Errorf("after %d attempts: %+v", attempts, a)
 		}

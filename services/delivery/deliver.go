@@ -46,21 +46,28 @@ const (
 	headerDiedAt     = "posthorn-died-at"
 )
 
+// token is a message in hand: whose it is, and what its envelope says.
+type token struct {
+	consumer *consumer
+	message  broker.Message
+	envelope envelope.Envelope
+}
+
 // deliver makes the attempt that a message asks for, records it, and sends
 // what is next. Nil acknowledges the message.
-func (s *Service) deliver(ctx context.Context, c *consumer, d broker.Delivery) error {
-	e, err := s.open(c, d)
+func (s *Service) deliver(ctx context.Context, c *consumer, m broker.Message) error {
+	t, err := s.open(c, m)
 	if err == nil {
-		err = events.ValidateID(d.ID)
+		err = events.ValidateID(m.ID)
 	}
 	if err != nil {
-		return s.foreign(ctx, c, d, err)
+		return s.foreign(ctx, t, err)
 	}
-	if e.Wait > 0 {
-		return s.sendLater(ctx, c, d, e, e.Wait)
+	if t.envelope.Wait > 0 {
+		return s.sendLater(ctx, t, t.envelope.Wait)
 	}
 
-	at := place{e.Position, c.id}
+	at := place{t.envelope.Position, c.id}
 	if !s.working.begin(at) {
 		// A copy of a message in hand. That one stays unacknowledged until it
 		// is done, so this one is not needed.
@@ -69,14 +76,14 @@ func (s *Service) deliver(ctx context.Context, c *consumer, d broker.Delivery) e
 	}
 	defer s.working.end(at)
 
-	attempt, err := s.inTurn(ctx, c, d, e)
+	attempt, err := s.inTurn(ctx, t)
 	for errors.Is(err, errShortage) {
 		// The message waits here, without an attempt and without a slot, until
 		// the gate opens again.
-		attempt, err = s.inTurn(ctx, c, d, e)
+		attempt, err = s.inTurn(ctx, t)
 	}
 	if errors.Is(err, errMisrouted) {
-		return s.foreign(ctx, c, d, err)
+		return s.foreign(ctx, t, err)
 	}
 	if err != nil || attempt == nil {
 		return err
@@ -94,10 +101,10 @@ func (s *Service) deliver(ctx context.Context, c *consumer, d broker.Delivery) e
 	failpoint.Hit("delivery.after_record")
 	switch attempt.Status {
 	case ledger.Retrying:
-		e.Attempts = attempt.Number
-		return s.sendLater(ctx, c, d, e, attempt.RetryIn)
+		t.envelope.Attempts = attempt.Number
+		return s.sendLater(ctx, t, attempt.RetryIn)
 	case ledger.Dead:
-		return s.bury(ctx, c, d, *attempt)
+		return s.bury(ctx, t, *attempt)
 	case ledger.Pending, ledger.Delivered, ledger.Cancelled:
 	}
 	return nil
@@ -105,7 +112,8 @@ func (s *Service) deliver(ctx context.Context, c *consumer, d broker.Delivery) e
 
 // inTurn makes an attempt when it may start: one of the subscription's
 // maxInFlight, and one of the process's.
-func (s *Service) inTurn(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope) (*ledger.Attempt, error) {
+func (s *Service) inTurn(ctx context.Context, t token) (*ledger.Attempt, error) {
+	c := t.consumer
 	if err := c.acquire(ctx); err != nil {
 		return nil, err
 	}
@@ -115,17 +123,18 @@ func (s *Service) inTurn(ctx context.Context, c *consumer, d broker.Delivery, e 
 		return nil, err
 	}
 	defer s.gate.exit(pass)
-	return s.attempt(ctx, c, d, e)
+	return s.attempt(ctx, t)
 }
 
 // attempt makes one attempt and says what follows, or nothing where the
 // message turns out not to be due.
-func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope) (*ledger.Attempt, error) {
+func (s *Service) attempt(ctx context.Context, t token) (*ledger.Attempt, error) {
+	c, e := t.consumer, &t.envelope
 	sub := c.settings.Load()
 	switch {
 	case sub.Status == subscription.Deleted:
 		return nil, nil
-	case e.Cause == envelope.Live && e.Position <= sub.Since:
+	case e.Cause == ledger.CauseLive && e.Position <= sub.Since:
 		// A relay that was asleep while another led may publish an old window
 		// late, through bindings that are new.
 		s.metrics.copies.Inc()
@@ -133,27 +142,27 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 	case sub.Status != subscription.Active:
 		return nil, errGiveBack
 	}
-	mine := wanted(sub, e)
-	asked := !mine || !fresh(e, d.Redelivered, time.Since(e.PublishedAt), s.cfg.Fresh)
+	mine := wanted(sub, *e)
+	asked := !mine || !fresh(*e, t.message.Redelivered, time.Since(e.PublishedAt), s.cfg.Fresh)
 	if asked {
-		due, err := s.due(ctx, c, d, e, ledger.Claim{For: sub.Timeout + 5*time.Second, Entered: !mine})
+		due, err := s.due(ctx, t, ledger.Claim{For: sub.Timeout + 5*time.Second, Entered: !mine})
 		if err != nil || !due {
 			return nil, err
 		}
 	}
 	result := s.sender.Send(ctx, sender.Request{
-		URL: sub.URL, Body: d.Body, ID: d.ID, Secrets: sub.Secrets(time.Now()), Timeout: sub.Timeout, Headers: payload.Trace{Parent: e.TraceParent, State: e.TraceState}.Headers(),
+		URL: sub.URL, Body: t.message.Body, ID: t.message.ID, Secrets: sub.Secrets(time.Now()), Timeout: sub.Timeout, Headers: payload.Trace{Parent: e.TraceParent, State: e.TraceState}.Headers(),
 	})
 	switch result.Class {
 	case sender.ClassCancelled:
 		return nil, errGiveBack
 	case sender.ClassShortage:
-		return nil, s.runShort(ctx, c, e, result, asked)
+		return nil, s.runShort(ctx, t, result, asked)
 	case sender.ClassOK, sender.ClassStatus, sender.ClassTimeout, sender.ClassConnect, sender.ClassTLS, sender.ClassProtocol:
 	case sender.ClassAddress:
 		s.refused(c, sub, result.Refusal)
 	}
-	attempt := attemptOf(c.id, d.ID, e, result)
+	attempt := attemptOf(c.id, t.message.ID, *e, result)
 	// The operator's metrics tell a name without an address from one that is refused.
 	class, _, _ := strings.Cut(cmp.Or(result.Refusal, string(result.Class)), ":")
 	s.metrics.attempts.WithLabelValues(class).Inc()
@@ -166,12 +175,13 @@ func (s *Service) attempt(ctx context.Context, c *consumer, d broker.Delivery, e
 }
 
 // due asks the ledger for the right to make the attempt.
-func (s *Service) due(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope, claim ledger.Claim) (bool, error) {
-	claim.Position, claim.Subscription, claim.EventID, claim.Cause = e.Position, c.id, d.ID, string(e.Cause)
+func (s *Service) due(ctx context.Context, t token, claim ledger.Claim) (bool, error) {
+	e := &t.envelope
+	claim.Position, claim.Subscription, claim.EventID, claim.Cause = e.Position, t.consumer.id, t.message.ID, e.Cause
 	claim.Run, claim.Attempts = e.Run, e.Attempts
 	answer, err := s.claims.Do(ctx, claim)
 	if err == nil && answer.Absent {
-		answer, err = s.entered(ctx, c, claim, answer)
+		answer, err = s.entered(ctx, t.consumer, claim, answer)
 	}
 	switch {
 	case err != nil:
@@ -182,15 +192,15 @@ func (s *Service) due(ctx context.Context, c *consumer, d broker.Delivery, e env
 		return false, errMisrouted
 	case answer.Absent: // the relay publishes it again, or enters it and the sweeper sends it
 	case answer.Run != e.Run: // a later run has begun, and has a message of its own
-	case answer.Status == ledger.Dead && d.Redelivered:
+	case answer.Status == ledger.Dead && t.message.Redelivered:
 		// We may have crashed between the ledger and the dead-letter queue.
 		// A second copy there is better than none.
-		return false, s.bury(ctx, c, d, ledger.Attempt{Number: answer.Attempts})
+		return false, s.bury(ctx, t, ledger.Attempt{Number: answer.Attempts})
 	case answer.Busy > 0 && answer.Attempts <= e.Attempts:
 		// Another process has it, or died with it. Look again when its claim
 		// is over.
 		e.Suspect = true
-		return false, s.sendLater(ctx, c, d, e, answer.Busy)
+		return false, s.sendLater(ctx, t, answer.Busy)
 	}
 	s.metrics.copies.Inc()
 	return false, nil
@@ -221,28 +231,29 @@ func (s *Service) entered(ctx context.Context, c *consumer, claim ledger.Claim, 
 
 // sendLater sends the message round through a retry queue; what that queue's
 // delay does not cover is waited for when it is back.
-func (s *Service) sendLater(ctx context.Context, c *consumer, d broker.Delivery, e envelope.Envelope, wait time.Duration) error {
+func (s *Service) sendLater(ctx context.Context, t token, wait time.Duration) error {
+	id, m, e := t.consumer.id, &t.message, t.envelope
 	var rung time.Duration
 	rung, e.Wait = nextHop(s.broker, wait)
 	e.PublishedAt = time.Now()
 	e.Type, e.Account = "", "" // from here on it is for this subscription
 	defer failpoint.Hit("delivery.after_next")
 	outcome, err := s.messages.Do(ctx, broker.Publishing{
-		Exchange: s.names.Retry(rung), Key: string(c.id), Mandatory: true,
-		ID: d.ID, Headers: s.authenticator.Headers(e, content(c.id, d)), ContentType: d.ContentType, Body: d.Body,
+		Exchange: s.names.Retry(rung), Key: string(id), Mandatory: true,
+		ID: m.ID, Headers: s.authenticator.Headers(e, content(id, *m)), ContentType: m.ContentType, Body: m.Body,
 	})
 	if err != nil || outcome != broker.Acked {
 		// The ledger has the time of the next attempt: the sweeper sends it.
 		s.metrics.unsent.Inc()
-		s.logger.Debug("retry is left to the sweeper", "subscription", c.id, "event", d.ID, "outcome", outcome.String(), "error", err)
+		s.logger.Debug("retry is left to the sweeper", "subscription", id, "event", m.ID, "outcome", outcome.String(), "error", err)
 	}
 	return nil
 }
 
 // bury puts the message into the subscription's dead-letter queue, with
 // headers that say why.
-func (s *Service) bury(ctx context.Context, c *consumer, d broker.Delivery, last ledger.Attempt) error {
-	headers := maps.Clone(d.Headers)
+func (s *Service) bury(ctx context.Context, t token, last ledger.Attempt) error {
+	headers := maps.Clone(t.message.Headers)
 	headers["posthorn-attempts"] = strconv.Itoa(last.Number)
 	headers[headerReason] = "attempts exhausted"
 	headers[headerDiedAt] = time.Now().UTC().Format(time.RFC3339)
@@ -253,11 +264,11 @@ func (s *Service) bury(ctx context.Context, c *consumer, d broker.Delivery, last
 		headers[headerErrorClass], headers[headerLastError] = last.ErrorClass, last.Error
 	}
 	s.metrics.dead.Inc()
-	s.logger.Info("delivery is dead", "subscription", c.id, "event", d.ID, "attempts", last.Number,
+	s.logger.Info("delivery is dead", "subscription", t.consumer.id, "event", t.message.ID, "attempts", last.Number,
 		"last_status", last.HTTPStatus, "last_error", last.Error)
-	if err := s.park(ctx, c, d, headers); err != nil {
+	if err := s.park(ctx, t, headers); err != nil {
 		// The ledger says that it is dead; only the copy for the eye is missing.
-		s.logger.Warn("dead letter is only in the ledger", "subscription", c.id, "event", d.ID, "error", err)
+		s.logger.Warn("dead letter is only in the ledger", "subscription", t.consumer.id, "event", t.message.ID, "error", err)
 	}
 	return nil
 }

@@ -70,8 +70,9 @@ func (s *signatures) err(now time.Time) error {
 }
 
 // open verifies a message and reads its envelope.
-func (s *Service) open(c *consumer, d broker.Delivery) (envelope.Envelope, error) {
-	e, err := s.authenticator.Open(d.Headers, content(c.id, d))
+func (s *Service) open(c *consumer, m broker.Message) (token, error) {
+	e, err := s.authenticator.Open(m.Headers, content(c.id, m))
+	t := token{c, m, e}
 	if err != nil {
 		if errors.Is(err, envelope.ErrUnverified) {
 			s.metrics.unverified.Inc()
@@ -79,15 +80,15 @@ func (s *Service) open(c *consumer, d broker.Delivery) (envelope.Envelope, error
 				s.signatures.wrong.Store(time.Now().Unix())
 			}
 		}
-		return e, err
+		return t, err
 	}
 	s.signatures.verified()
-	return e, nil
+	return t, nil
 }
 
 // content is what the envelope of a message for one subscription is bound to.
-func content(id subscription.ID, d broker.Delivery) envelope.Content {
-	return envelope.Content{Subscription: string(id), ID: d.ID, ContentType: d.ContentType, Body: d.Body}
+func content(id subscription.ID, m broker.Message) envelope.Content {
+	return envelope.Content{Subscription: string(id), ID: m.ID, ContentType: m.ContentType, Body: m.Body}
 }
 
 // wanted reports whether the message is for this subscription as its settings
@@ -107,25 +108,26 @@ func wanted(sub *subscription.Subscription, e envelope.Envelope) bool {
 // foreign parks a message that Posthorn did not write, or not for this
 // subscription, so that it neither goes round nor reaches anybody, and can be
 // looked at.
-func (s *Service) foreign(ctx context.Context, c *consumer, d broker.Delivery, why error) error {
+func (s *Service) foreign(ctx context.Context, t token, why error) error {
 	s.metrics.foreign.Inc()
+	c := t.consumer
 	if !c.parked.take(time.Now()) {
 		s.logger.Debug("foreign message is dropped: there are many", "subscription", c.id, "error", why)
 		return nil
 	}
 	s.logger.Warn("foreign message is parked", "subscription", c.id, "error", why)
-	headers := maps.Clone(d.Headers)
+	headers := maps.Clone(t.message.Headers)
 	if headers == nil {
 		headers = map[string]string{}
 	}
 	headers[headerReason] = why.Error()
-	return s.park(ctx, c, d, headers)
+	return s.park(ctx, t, headers)
 }
 
-func (s *Service) park(ctx context.Context, c *consumer, d broker.Delivery, headers map[string]string) error {
+func (s *Service) park(ctx context.Context, t token, headers map[string]string) error {
 	outcome, err := s.messages.Do(ctx, broker.Publishing{
-		Key: s.names.DeadQueue(string(c.id)), Mandatory: true,
-		ID: d.ID, Headers: headers, ContentType: d.ContentType, Body: d.Body,
+		Key: s.names.DeadQueue(string(t.consumer.id)), Mandatory: true,
+		ID: t.message.ID, Headers: headers, ContentType: t.message.ContentType, Body: t.message.Body,
 	})
 	if err != nil {
 		return fmt.Errorf("park message: %w", err)

@@ -219,7 +219,7 @@ func (r *roster) start(sub subscription.Subscription) {
 	c := &consumer{id: sub.ID, slots: make(chan struct{}, sub.MaxInFlight), stopping: make(chan struct{})}
 	c.settings.Store(&sub)
 	err := r.service.consumers.Add(r.service.names.DeliverQueue(string(sub.ID)), sub.MaxInFlight+r.service.cfg.Ahead,
-		func(ctx context.Context, d broker.Delivery) error { return r.service.deliver(ctx, c, d) })
+		func(ctx context.Context, m broker.Message) error { return r.service.deliver(ctx, c, m) })
 	switch {
 	case errors.Is(err, broker.ErrAdded), errors.Is(err, broker.ErrClosed): // being drained, or we are stopping
 	case err != nil:

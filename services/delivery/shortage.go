@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/sender"
 )
@@ -15,14 +14,15 @@ var errShortOfResources = errors.New(
 // runShort is called when a request could not be made for want of something of
 // ours. That is no attempt: nothing is recorded, and nothing starts for a
 // while. It returns errShortage.
-func (s *Service) runShort(ctx context.Context, c *consumer, e envelope.Envelope, result sender.Result, claimed bool) error {
+func (s *Service) runShort(ctx context.Context, t token, result sender.Result, claimed bool) error {
+	id, e := t.consumer.id, &t.envelope
 	s.metrics.shortages.Inc()
-	s.logger.Debug("request waits", "subscription", c.id, "error", result.Error)
+	s.logger.Debug("request waits", "subscription", id, "error", result.Error)
 	if claimed {
 		// The right to the attempt goes back, or the next one to ask would wait
 		// until it has run out. Where that fails it does run out.
-		if err := ledger.ReleaseClaim(ctx, s.db, e.Position, c.id, e.Run, e.Attempts); err != nil {
-			s.logger.Debug("claim could not be released", "subscription", c.id, "position", e.Position, "error", err)
+		if err := ledger.ReleaseClaim(ctx, s.db, e.Position, id, e.Run, e.Attempts); err != nil {
+			s.logger.Debug("claim could not be released", "subscription", id, "position", e.Position, "error", err)
 		}
 	}
 	s.gate.short()

@@ -9,6 +9,7 @@ import (
 
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/envelope"
+	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/signing"
 )
 
@@ -33,7 +34,7 @@ func (s *system) publish(messages ...broker.Publishing) {
 
 // genuine takes the messages of n events of a type out of a queue, as they
 // were published, and leaves their subscription paused.
-func (s *system) genuine(sub subscribed, eventType string, n int) []broker.Delivery {
+func (s *system) genuine(sub subscribed, eventType string, n int) []broker.Message {
 	s.t.Helper()
 	s.must(http.MethodPost, "/subscription/"+sub.ID+"/pause", nil, nil)
 	paused := time.Now()
@@ -58,7 +59,7 @@ func TestWhatIsWrittenToTheBrokerByHandIsParkedAndNeverSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	body := []byte(`{"id":"evt_x","type":"LIKED_PHOTO","data":{}}`)
-	live := envelope.Envelope{Position: 1, Cause: envelope.Live, PublishedAt: time.Now(), Type: "LIKED_PHOTO"}
+	live := envelope.Envelope{Position: 1, Cause: ledger.CauseLive, PublishedAt: time.Now(), Type: "LIKED_PHOTO"}
 	here := envelope.Content{Subscription: likes.ID, ID: "evt_x", ContentType: "application/json", Body: body}
 	with := func(headers map[string]string, changes ...string) map[string]string {
 		headers = maps.Clone(headers)

@@ -100,7 +100,7 @@ func TestASubscriberDoesNotLearnWhichNamesExistInside(t *testing.T) {
 		if len(dead.Items) != 3 || len(attempts.Items) != 3 {
 			t.Fatalf("%d dead letters and %d attempts: %s", len(dead.Items), len(attempts.Items), attempts.Items)
 		}
-		var messages []broker.Delivery
+		var messages []broker.Message
 		got := s.consume(s.broker.Names().DeadQueue(sub.ID))
 		eventually(t, patience, "the dead letters are in their queue", func() bool { messages = got(); return len(messages) == 3 })
 		told := map[string]any{}

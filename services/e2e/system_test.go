@@ -218,14 +218,14 @@ func (s *system) removeTopology() {
 }
 
 // consume takes what is in a queue, and returns what has come so far.
-func (s *system) consume(queue string) (got func() []broker.Delivery) {
+func (s *system) consume(queue string) (got func() []broker.Message) {
 	s.t.Helper()
 	got, _ = s.consumeUntil(queue)
 	return got
 }
 
 // consumeUntil is consume that can be stopped.
-func (s *system) consumeUntil(queue string) (got func() []broker.Delivery, stop func()) {
+func (s *system) consumeUntil(queue string) (got func() []broker.Message, stop func()) {
 	s.t.Helper()
 	consumers, err := broker.NewConsumers(s.broker)
 	if err != nil {
@@ -233,9 +233,9 @@ func (s *system) consumeUntil(queue string) (got func() []broker.Delivery, stop 
 	}
 	var (
 		mu         sync.Mutex
-		deliveries []broker.Delivery
+		deliveries []broker.Message
 	)
-	err = consumers.Add(queue, 100, func(_ context.Context, d broker.Delivery) error {
+	err = consumers.Add(queue, 100, func(_ context.Context, d broker.Message) error {
 		mu.Lock()
 		defer mu.Unlock()
 		deliveries = append(deliveries, d)
@@ -244,7 +244,7 @@ func (s *system) consumeUntil(queue string) (got func() []broker.Delivery, stop 
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return func() []broker.Delivery {
+	return func() []broker.Message {
 		mu.Lock()
 		defer mu.Unlock()
 		return slices.Clone(deliveries)

@@ -144,7 +144,7 @@ func (t *term) publishDue(ctx context.Context, id subscription.ID, due []ledger.
 		messages[i] = t.relay.message(
 			broker.Publishing{Exchange: t.names.Deliver(), Key: string(id), Mandatory: true}, &d.Record,
 			envelope.Envelope{
-				Position: d.Position, Run: d.Run, Attempts: d.Attempts, Cause: envelope.Cause(d.Cause),
+				Position: d.Position, Run: d.Run, Attempts: d.Attempts, Cause: d.Cause,
 				PublishedAt: time.Now(), Suspect: suspect,
 			})
 	}

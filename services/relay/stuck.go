@@ -7,8 +7,8 @@ import (
 	"slices"
 
 	"posthorn/services/internal/broker"
-	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/subscription"
 )
 
@@ -81,7 +81,7 @@ const probeKey = "posthorn.probe"
 //
 // A queue that refuses the event itself is not bound to the exchange for the
 // rest of the term: it would have the exchange refuse every event.
-func (b *batch) reroute(ctx context.Context, r *eventlog.Record, to recipients, cause envelope.Cause, why error) error {
+func (b *batch) reroute(ctx context.Context, r *eventlog.Record, to recipients, cause ledger.Cause, why error) error {
 	messages := []broker.Publishing{{Exchange: b.term.names.Deliver(), Key: probeKey, ID: r.ID}}
 	ids := slices.Collect(to.all())
 	for _, id := range ids {

@@ -128,29 +128,29 @@ func (b *batch) setAside(r *eventlog.Record, status eventlog.QuarantineStatus, w
 
 // recipients are the subscriptions that are owed a record, and why: an event
 // goes to those that match, a test to the one that it names.
-func (b *batch) recipients(r *eventlog.Record) (recipients, envelope.Cause) {
+func (b *batch) recipients(r *eventlog.Record) (recipients, ledger.Cause) {
 	if r.Kind != eventlog.KindTest {
-		return b.term.routes.match(r.Account, r.Type), envelope.Live
+		return b.term.routes.match(r.Account, r.Type), ledger.CauseLive
 	}
 	id := subscription.ID(r.Metadata[subscription.TestTarget])
 	if _, ok := b.term.routes.get(id); !ok {
 		b.term.logger.Warn("test event for a subscription that is gone", "position", r.Position, "subscription", id)
-		return recipients{}, envelope.Test
+		return recipients{}, ledger.CauseTest
 	}
-	return recipients{addressed: []subscription.ID{id}}, envelope.Test
+	return recipients{addressed: []subscription.ID{id}}, ledger.CauseTest
 }
 
 // owe has deliveries entered in the ledger with the progress.
-func (b *batch) owe(r *eventlog.Record, to recipients, cause envelope.Cause) {
+func (b *batch) owe(r *eventlog.Record, to recipients, cause ledger.Cause) {
 	for id := range to.all() {
 		b.progress.Owed = append(b.progress.Owed, ledger.Owed{
-			Position: r.Position, Subscription: id, EventID: r.ID, Cause: string(cause),
+			Position: r.Position, Subscription: id, EventID: r.ID, Cause: cause,
 		})
 	}
 }
 
 // enqueue has a record published with the next flush.
-func (b *batch) enqueue(r *eventlog.Record, to recipients, cause envelope.Cause) {
+func (b *batch) enqueue(r *eventlog.Record, to recipients, cause ledger.Cause) {
 	// Published also where nobody subscribes: others may listen on the
 	// exchange. Mandatory only where somebody does. An account that never had a
 	// subscription has no exchange.
@@ -169,12 +169,12 @@ func (b *batch) addressed(id subscription.ID) broker.Publishing {
 	return broker.Publishing{Exchange: b.term.names.Deliver(), Key: string(id), Mandatory: true}
 }
 
-func (b *batch) wait(r *eventlog.Record, p broker.Publishing, cause envelope.Cause) {
+func (b *batch) wait(r *eventlog.Record, p broker.Publishing, cause ledger.Cause) {
 	b.waiting = append(b.waiting, b.term.relay.message(p, r, b.envelope(r, cause)))
 	b.positions = append(b.positions, r.Position)
 }
 
-func (b *batch) envelope(r *eventlog.Record, cause envelope.Cause) envelope.Envelope {
+func (b *batch) envelope(r *eventlog.Record, cause ledger.Cause) envelope.Envelope {
 	return envelope.Envelope{
 		Position: r.Position, Cause: cause, PublishedAt: time.Now(), Suspect: r.Position <= b.term.suspectThrough,
 	}

@@ -56,7 +56,7 @@ type auditFinding struct {
 	Event        string        `json:"event,omitempty"`
 	Subscription string        `json:"subscription"`
 	Status       ledger.Status `json:"status,omitempty"`
-	Cause        string        `json:"cause"`
+	Cause        ledger.Cause  `json:"cause"`
 	Run          int           `json:"run"`
 	Repaired     bool          `json:"repaired,omitempty"`
 }

@@ -28,7 +28,7 @@ type explained struct {
 	Delivery      bool          `json:"delivery"`
 	Reason        audit.Reason  `json:"reason,omitempty"`
 	Status        ledger.Status `json:"status,omitempty"`
-	Cause         string        `json:"cause,omitempty"`
+	Cause         ledger.Cause  `json:"cause,omitempty"`
 	Attempts      int           `json:"attempts,omitempty"`
 	LastStatus    int           `json:"lastStatus,omitempty"`
 	LastError     string        `json:"lastError,omitempty"`

@@ -9,6 +9,7 @@ import (
 
 	"posthorn/events"
 	"posthorn/migrations/pgtest"
+	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/replay"
 	"posthorn/services/internal/subscription"
@@ -124,7 +125,7 @@ func TestReplaysAndDeadLettersFromTheCommandLine(t *testing.T) {
 		t.Errorf("redrive: %d %s %s", code, out, errOut)
 	}
 	list, err = replay.AllRunning(t.Context(), db)
-	if err != nil || len(list) != 1 || len(list[0].Positions) != 2 || list[0].Rate != 7 || list[0].Cause != replay.CauseRedrive {
+	if err != nil || len(list) != 1 || len(list[0].Positions) != 2 || list[0].Rate != 7 || list[0].Cause != ledger.CauseRedrive {
 		t.Errorf("running replays: %+v, %v", list, err)
 	}
 	code, out, errOut = command(t, "dead-letters", "purge", at, "--subscription", string(sub.ID), "--confirm", "3")

@@ -53,7 +53,7 @@ type Finding struct {
 	// Status, Cause and Run of the delivery; of a lost one Cause is what it
 	// should be and the rest is empty.
 	Status ledger.Status
-	Cause  string
+	Cause  ledger.Cause
 	Run    int
 	// Repaired: a lost one is in the ledger now, a stuck one has what it lacked.
 	Repaired bool
@@ -304,7 +304,7 @@ func compareWindow(ctx context.Context, tx *sql.Tx, o Options, after, through in
 		if f.Problem == "" {
 			continue // the row of a window without findings
 		}
-		f.Status, f.Cause = ledger.Status(status.String), cause.String
+		f.Status, f.Cause = ledger.Status(status.String), ledger.Cause(cause.String)
 		if id != uuid.Nil {
 			f.Subscription = subscription.FromUUID(id)
 		}
@@ -327,7 +327,7 @@ func repairTx(ctx context.Context, tx *sql.Tx, findings []Finding) (repaired int
 	for i, f := range findings {
 		if f.Problem == Lost || f.Problem == Stuck {
 			indexes, positions = append(indexes, int64(i)), append(positions, f.Position)
-			ids, events, causes = append(ids, f.Subscription.UUID()), append(events, f.EventID), append(causes, f.Cause)
+			ids, events, causes = append(ids, f.Subscription.UUID()), append(events, f.EventID), append(causes, string(f.Cause))
 		}
 	}
 	if len(indexes) == 0 {

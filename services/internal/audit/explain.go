@@ -54,7 +54,7 @@ type EventDelivery struct {
 	Reason       Reason
 	// The rest is set where Reason is empty.
 	Status        ledger.Status
-	Cause         string
+	Cause         ledger.Cause
 	Attempts      int
 	NextAttemptAt time.Time
 	LastStatus    int

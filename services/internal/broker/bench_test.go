@@ -77,7 +77,7 @@ func BenchmarkConsumers(b *testing.B) {
 							b.Fatal(err)
 						}
 					}
-					if err := c.Add(q, 256, func(context.Context, broker.Delivery) error {
+					if err := c.Add(q, 256, func(context.Context, broker.Message) error {
 						if n.Add(1) == total {
 							close(done)
 						}

@@ -16,7 +16,7 @@ import (
 // Handler works on one message. Nil acknowledges it; after an error, or a panic, it goes back to its queue and comes
 // again after Config.RequeuePause. ctx lasts until the handler returns, unless a stop has waited for it for
 // Config.DrainTimeout.
-type Handler func(ctx context.Context, d Delivery) error
+type Handler func(ctx context.Context, d Message) error
 
 // Consumers run a handler for each of many queues, which come and go while they run. A slow queue delays no other:
 // each has its own prefetch, and each message its own goroutine.

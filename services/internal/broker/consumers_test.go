@@ -54,7 +54,7 @@ func TestConsumersRunHandlerOfEachQueue(t *testing.T) {
 	add := func(name string) string {
 		q := s.queue(t, name)
 		fill(t, p, q, 3)
-		if err := c.Add(q, 2, func(_ context.Context, d broker.Delivery) error {
+		if err := c.Add(q, 2, func(_ context.Context, d broker.Message) error {
 			got <- name + d.ID
 			return nil
 		}); err != nil {
@@ -92,7 +92,7 @@ func TestConsumersKeepTheirPrefetchAndDoNotDelayOneAnother(t *testing.T) {
 	release := make(chan struct{})
 	var atOnce, most atomic.Int32
 	started := make(chan struct{}, 50)
-	if err := c.Add(slow, 5, func(context.Context, broker.Delivery) error {
+	if err := c.Add(slow, 5, func(context.Context, broker.Message) error {
 		n := atOnce.Add(1)
 		defer atOnce.Add(-1)
 		for {
@@ -107,7 +107,7 @@ func TestConsumersKeepTheirPrefetchAndDoNotDelayOneAnother(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := make(chan string, 200)
-	if err := c.Add(fast, 5, func(_ context.Context, d broker.Delivery) error {
+	if err := c.Add(fast, 5, func(_ context.Context, d broker.Message) error {
 		got <- d.ID
 		return nil
 	}); err != nil {
@@ -136,9 +136,9 @@ func TestFailedAndPanickingHandlersGetTheirMessageAgain(t *testing.T) {
 	q := s.queue(t, "q")
 	c := s.consumers(t)
 	fill(t, s.publisher(t), q, 1)
-	tries := make(chan broker.Delivery, 10)
+	tries := make(chan broker.Message, 10)
 	var n atomic.Int32
-	if err := c.Add(q, 1, func(_ context.Context, d broker.Delivery) error {
+	if err := c.Add(q, 1, func(_ context.Context, d broker.Message) error {
 		tries <- d
 		switch n.Add(1) {
 		case 1:
@@ -174,7 +174,7 @@ func TestRunDrainsBeforeItReturns(t *testing.T) {
 	fill(t, s.publisher(t), q, 30)
 	started, release := make(chan struct{}, 30), make(chan struct{})
 	var finished atomic.Int32
-	if err := c.Add(q, 10, func(ctx context.Context, _ broker.Delivery) error {
+	if err := c.Add(q, 10, func(ctx context.Context, _ broker.Message) error {
 		started <- struct{}{}
 		<-release
 		finished.Add(1)
@@ -223,7 +223,7 @@ func TestRemoveDrainsOneQueueOnly(t *testing.T) {
 	p, c := s.publisher(t), s.consumers(t)
 	gone, stays := s.queue(t, "gone"), s.queue(t, "stays")
 	started, release := make(chan struct{}, 10), make(chan struct{})
-	if err := c.Add(gone, 1, func(ctx context.Context, _ broker.Delivery) error {
+	if err := c.Add(gone, 1, func(ctx context.Context, _ broker.Message) error {
 		started <- struct{}{}
 		<-release
 		return ctx.Err()
@@ -231,7 +231,7 @@ func TestRemoveDrainsOneQueueOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := make(chan string, 10)
-	if err := c.Add(stays, 1, func(_ context.Context, d broker.Delivery) error {
+	if err := c.Add(stays, 1, func(_ context.Context, d broker.Message) error {
 		got <- d.ID
 		return nil
 	}); err != nil {
@@ -256,7 +256,7 @@ func TestRemoveDrainsOneQueueOnly(t *testing.T) {
 	receive(t, got)
 	// And back again.
 	again := make(chan string, 10)
-	if err := c.Add(gone, 1, func(_ context.Context, d broker.Delivery) error {
+	if err := c.Add(gone, 1, func(_ context.Context, d broker.Message) error {
 		again <- d.ID
 		return nil
 	}); err != nil {
@@ -270,10 +270,10 @@ func TestTenThousandQueuesAreAddedCheaply(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	c := s.consumers(t)
-	nothing := func(context.Context, broker.Delivery) error { return nil }
+	nothing := func(context.Context, broker.Message) error { return nil }
 	queue, began := s.queue(t, "real"), make(chan string, 1)
 	fill(t, s.publisher(t), queue, 1)
-	if err := c.Add(queue, 1, func(_ context.Context, d broker.Delivery) error {
+	if err := c.Add(queue, 1, func(_ context.Context, d broker.Message) error {
 		began <- d.ID
 		return nil
 	}); err != nil {
@@ -311,7 +311,7 @@ func TestNothingIsLeftRunningAfterLostConnectionsAndClose(t *testing.T) {
 	s.cfg.URL = l.url
 	p, c, sub := s.publisher(t), s.consumers(t), s.subscriber(t)
 	got := make(chan string, 100)
-	if err := c.Add(q, 4, func(_ context.Context, d broker.Delivery) error {
+	if err := c.Add(q, 4, func(_ context.Context, d broker.Message) error {
 		got <- d.ID
 		return nil
 	}); err != nil {

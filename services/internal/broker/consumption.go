@@ -302,15 +302,15 @@ type receivedKey struct{}
 
 // received travels in a message's context.
 type received struct {
-	delivery Delivery
+	delivery Message
 	from     *consumption
 }
 
-// DeliveryOf gives what a message of this package's Subscriber was on the wire.
-func DeliveryOf(msg *message.Message) (Delivery, bool) {
+// MessageOf gives what a message of this package's Subscriber was on the wire.
+func MessageOf(msg *message.Message) (Message, bool) {
 	r, ok := msg.Context().Value(receivedKey{}).(*received)
 	if !ok {
-		return Delivery{}, false
+		return Message{}, false
 	}
 	return r.delivery, true
 }

@@ -57,7 +57,7 @@ func TestNackBringsMessageBack(t *testing.T) {
 	}
 	for i := range 3 {
 		m := receive(t, in)
-		if d, _ := broker.DeliveryOf(m); d.Redelivered != (i > 0) {
+		if d, _ := broker.MessageOf(m); d.Redelivered != (i > 0) {
 			t.Errorf("delivery %d has redelivered=%v", i, d.Redelivered)
 		}
 		m.Nack()
@@ -130,7 +130,7 @@ func TestMessageInHandWhenConnectionIsLostComesAgainAfterItsHandler(t *testing.T
 	}
 	m.Ack() // too late for the broker
 	again := receive(t, in)
-	if d, _ := broker.DeliveryOf(again); !d.Redelivered {
+	if d, _ := broker.MessageOf(again); !d.Redelivered {
 		t.Error("not marked as redelivered")
 	}
 	again.Ack()
@@ -176,7 +176,7 @@ func TestDeletedQueueGivesNoPhantomAndIsConsumedAgain(t *testing.T) {
 	held.Ack()
 	fill(t, p, other, 1)
 	m := receive(t, beside)
-	if d, _ := broker.DeliveryOf(m); d.Redelivered {
+	if d, _ := broker.MessageOf(m); d.Redelivered {
 		t.Error("the neighbour's channel was closed")
 	}
 	m.Ack()
@@ -214,7 +214,7 @@ func TestMissingQueueLeavesOthersOnItsChannelAlone(t *testing.T) {
 	eventually(t, "the held message is settled", func() bool {
 		fill(t, p, q, 1)
 		m := receive(t, in)
-		d, _ := broker.DeliveryOf(m)
+		d, _ := broker.MessageOf(m)
 		if d.Redelivered {
 			t.Error("the channel was closed by the missing queue")
 		}

@@ -69,7 +69,7 @@ func TestMessageComesBackFromRetryQueue(t *testing.T) {
 	tries := make(chan time.Time, 10)
 	rung := s.cfg.RungFor(time.Second)
 	// Three hops: a broker that took them for a cycle of dead letters would drop the message.
-	if err := c.Add(q, 1, func(ctx context.Context, d broker.Delivery) error {
+	if err := c.Add(q, 1, func(ctx context.Context, d broker.Message) error {
 		tries <- time.Now()
 		if len(d.Headers["n"]) == 3 {
 			return nil
@@ -251,7 +251,7 @@ func TestMoreSubscriptionsThanChannelsAreAllAlive(t *testing.T) {
 		if _, err := ch.QueueDeclare(q, true, true, false, true, nil); err != nil {
 			t.Fatal(err)
 		}
-		if err := c.Add(q, 8, func(context.Context, broker.Delivery) error {
+		if err := c.Add(q, 8, func(context.Context, broker.Message) error {
 			got <- q
 			return nil
 		}); err != nil {

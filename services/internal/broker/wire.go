@@ -38,8 +38,8 @@ type Publishing struct {
 	Body        []byte
 }
 
-// Delivery is a message that has arrived.
-type Delivery struct {
+// Message is what a queue has handed out.
+type Message struct {
 	ID  string
 	Key string
 	// Headers as strings, whatever they were; tables and lists are JSON.
@@ -106,9 +106,9 @@ func (p *Publishing) amqp() amqp.Publishing {
 	}
 }
 
-// arrived makes a Delivery of any message at all.
-func arrived(d *amqp.Delivery) Delivery {
-	out := Delivery{
+// arrived makes a Message of any message at all.
+func arrived(d *amqp.Delivery) Message {
+	out := Message{
 		ID:          d.MessageId,
 		Key:         d.RoutingKey,
 		Headers:     make(map[string]string, len(d.Headers)),

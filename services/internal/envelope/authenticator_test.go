@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"posthorn/services/internal/envelope"
+	"posthorn/services/internal/ledger"
 )
 
 func key(b byte) []byte { return bytes.Repeat([]byte{b}, 32) }
@@ -22,13 +23,13 @@ func content() envelope.Content {
 
 func full() envelope.Envelope {
 	return envelope.Envelope{
-		Position: 7, Run: 2, Attempts: 3, Cause: envelope.Replay, Wait: time.Minute, PublishedAt: time.UnixMilli(1700000000123),
+		Position: 7, Run: 2, Attempts: 3, Cause: ledger.CauseReplay, Wait: time.Minute, PublishedAt: time.UnixMilli(1700000000123),
 		Suspect: true, TraceParent: "00-a-b-01", TraceState: "x=y",
 	}
 }
 
 func live() envelope.Envelope {
-	return envelope.Envelope{Position: 7, Cause: envelope.Live, PublishedAt: time.UnixMilli(1700000000123), Type: "photo.liked", Account: "acme"}
+	return envelope.Envelope{Position: 7, Cause: ledger.CauseLive, PublishedAt: time.UnixMilli(1700000000123), Type: "photo.liked", Account: "acme"}
 }
 
 func TestASignedMessageOpens(t *testing.T) {

@@ -13,22 +13,12 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"posthorn/services/internal/ledger"
 )
 
 // ErrForeign is returned by Parse for headers that Posthorn did not write.
 var ErrForeign = errors.New("not a message of posthorn")
-
-// Cause is why an attempt is made.
-type Cause string
-
-// The causes of attempts.
-const (
-	Live    Cause = "live"    // the event has just happened
-	Retry   Cause = "retry"   // an earlier attempt failed
-	Replay  Cause = "replay"  // somebody asked for past events again
-	Redrive Cause = "redrive" // a dead letter was put back to work
-	Test    Cause = "test"    // somebody tries a subscription out
-)
 
 // Names of the headers. They are text, as all headers of ours, so that any
 // consumer can read them.
@@ -56,7 +46,7 @@ type Envelope struct {
 	// Attempts that were made in the run before this message was sent.
 	Attempts int
 	// Cause of the delivery.
-	Cause Cause
+	Cause ledger.Cause
 	// Wait is how long the delivery has still to wait when it arrives: the
 	// rest of a delay that no single retry queue is long enough for.
 	Wait time.Duration
@@ -112,12 +102,12 @@ func Parse(headers map[string]string) (Envelope, error) {
 		return Envelope{}, fmt.Errorf("%w: header %s is %q", ErrForeign, headerPosition, headers[headerPosition])
 	}
 	e := Envelope{
-		Position: position, Cause: Cause(headers[headerCause]), Suspect: headers[headerSuspect] == "true",
+		Position: position, Cause: ledger.Cause(headers[headerCause]), Suspect: headers[headerSuspect] == "true",
 		Type: headers[headerType], Account: headers[headerAccount],
 		TraceParent: headers[headerTraceParent], TraceState: headers[headerTraceState],
 	}
 	switch e.Cause {
-	case Live, Retry, Replay, Redrive, Test:
+	case ledger.CauseLive, ledger.CauseRetry, ledger.CauseReplay, ledger.CauseRedrive, ledger.CauseTest:
 	default:
 		return Envelope{}, fmt.Errorf("%w: header %s is %q", ErrForeign, headerCause, headers[headerCause])
 	}

@@ -9,15 +9,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"posthorn/services/internal/envelope"
+	"posthorn/services/internal/ledger"
 )
 
 func TestEnvelopesComeBackAsTheyWereSent(t *testing.T) {
 	t.Parallel()
 	at := time.UnixMilli(1700000000123)
 	for _, e := range []envelope.Envelope{
-		{Position: 1, Cause: envelope.Live, PublishedAt: at},
-		{Position: 1 << 40, Cause: envelope.Replay, Run: 3, Attempts: 7, Wait: 90 * time.Second, Suspect: true, PublishedAt: at},
-		{Position: 2, Cause: envelope.Test, PublishedAt: at, TraceParent: "00-a-b-01", TraceState: "x=y"},
+		{Position: 1, Cause: ledger.CauseLive, PublishedAt: at},
+		{Position: 1 << 40, Cause: ledger.CauseReplay, Run: 3, Attempts: 7, Wait: 90 * time.Second, Suspect: true, PublishedAt: at},
+		{Position: 2, Cause: ledger.CauseTest, PublishedAt: at, TraceParent: "00-a-b-01", TraceState: "x=y"},
 	} {
 		got, err := envelope.Parse(e.Headers())
 		if err != nil {
@@ -31,7 +32,7 @@ func TestEnvelopesComeBackAsTheyWereSent(t *testing.T) {
 
 func TestHeadersOfOthersAreRefused(t *testing.T) {
 	t.Parallel()
-	good := envelope.Envelope{Position: 1, Attempts: 1, Wait: time.Second, Cause: envelope.Live, PublishedAt: time.Now()}.Headers()
+	good := envelope.Envelope{Position: 1, Attempts: 1, Wait: time.Second, Cause: ledger.CauseLive, PublishedAt: time.Now()}.Headers()
 	change := func(name, value string) map[string]string {
 		h := maps.Clone(good)
 		h[name] = value

@@ -50,7 +50,7 @@ type Delivery struct {
 	DeliveryID
 	EventID, EventType    string
 	Status                Status
-	Cause                 string
+	Cause                 Cause
 	Run, Attempts         int
 	LastStatus            int
 	LastError             string

@@ -34,7 +34,7 @@ type Attempt struct {
 	EventID      string
 	Run          int // of the delivery: 0, and one more with each replay or redrive
 	Number       int // of the attempt in its run, from 1
-	Cause        string
+	Cause        Cause
 	StartedAt    time.Time
 	Duration     time.Duration
 	HTTPStatus   int // 0 where no response came
@@ -69,7 +69,7 @@ func RecordAttempts(ctx context.Context, q postgres.Queryer, batch []Attempt) er
 	)
 	for i, a := range batch {
 		positions[i], numbers[i] = a.Position, int64(a.Number)
-		ids[i], eventIDs[i], causes[i] = a.Subscription.UUID(), a.EventID, a.Cause
+		ids[i], eventIDs[i], causes[i] = a.Subscription.UUID(), a.EventID, string(a.Cause)
 		started[i] = a.StartedAt.UTC().Format(time.RFC3339Nano)
 		durations[i], runs[i] = a.Duration.Microseconds(), int64(a.Run)
 		statuses[i] = sql.NullInt64{Int64: int64(a.HTTPStatus), Valid: a.HTTPStatus != 0}
@@ -124,7 +124,7 @@ type Claim struct {
 	Position     int64
 	Subscription subscription.ID
 	EventID      string
-	Cause        string
+	Cause        Cause
 	// Run of the delivery, and the attempts made in it before the one that is
 	// asked for.
 	Run, Attempts int
@@ -164,7 +164,7 @@ func ClaimAttempts(ctx context.Context, q postgres.Queryer, claims []Claim) (ans
 	for i, c := range claims {
 		positions[i], attempts[i], micros[i] = c.Position, int64(c.Attempts), c.For.Microseconds()
 		runs[i], entered[i] = int64(c.Run), c.Entered
-		ids[i], eventIDs[i], causes[i] = c.Subscription.UUID(), c.EventID, c.Cause
+		ids[i], eventIDs[i], causes[i] = c.Subscription.UUID(), c.EventID, string(c.Cause)
 	}
 	rows, err := q.QueryContext(ctx, `
 		WITH given AS MATERIALIZED (
@@ -250,7 +250,7 @@ func Overdue(ctx context.Context, q postgres.Queryer, grace time.Duration) ([]Ba
 type Due struct {
 	eventlog.Record
 	Run, Attempts int
-	Cause         string
+	Cause         Cause
 }
 
 // OverdueDeliveries are the overdue deliveries of a subscription, the oldest

@@ -21,7 +21,7 @@ type Owed struct {
 	Position     int64
 	Subscription subscription.ID
 	EventID      string
-	Cause        string
+	Cause        Cause
 }
 
 // EnterWhere is the statement that enters in the ledger what is owed, where it
@@ -50,7 +50,7 @@ func EnterArgs(owed []Owed) []any {
 		causes    = make([]string, len(owed))
 	)
 	for i, o := range owed {
-		positions[i], ids[i], eventIDs[i], causes[i] = o.Position, o.Subscription.UUID(), o.EventID, o.Cause
+		positions[i], ids[i], eventIDs[i], causes[i] = o.Position, o.Subscription.UUID(), o.EventID, string(o.Cause)
 	}
 	return []any{pq.Array(positions), pq.Array(ids), pq.Array(eventIDs), pq.Array(causes), postgres.Interval(SweepGrace)}
 }

@@ -12,7 +12,7 @@ import (
 
 // Runs says of which deliveries a new run begins, and why.
 type Runs struct {
-	Cause string
+	Cause Cause
 	// OnlyDead: those that are dead, and with OrWaiting those that wait for a
 	// retry. Otherwise every delivery that is not in flight, and new ones.
 	OnlyDead, OrWaiting bool

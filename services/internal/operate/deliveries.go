@@ -40,7 +40,7 @@ type Delivery struct {
 func ShowDelivery(d ledger.Delivery) Delivery {
 	return Delivery{
 		ID: d.String(), EventID: d.EventID, EventType: d.EventType, Position: d.Position, SubscriptionID: string(d.Subscription),
-		Status: string(d.Status), Cause: d.Cause, Run: d.Run, Attempts: d.Attempts, LastStatus: d.LastStatus, ErrorClass: d.ErrorClass,
+		Status: string(d.Status), Cause: string(d.Cause), Run: d.Run, Attempts: d.Attempts, LastStatus: d.LastStatus, ErrorClass: d.ErrorClass,
 		LastError: d.LastError, NextAttemptAt: timeOrNil(d.NextAttemptAt), CreatedAt: timeOrNil(d.CreatedAt), FinishedAt: timeOrNil(d.FinishedAt),
 	}
 }
@@ -68,7 +68,7 @@ type Attempt struct {
 func ShowAttempt(t ledger.LoggedAttempt) Attempt {
 	return Attempt{
 		DeliveryID: ledger.DeliveryID{Position: t.Position, Subscription: t.Subscription}.String(),
-		EventID:    t.EventID, EventType: t.EventType, Run: t.Run, Number: t.Number, Cause: t.Cause, StartedAt: t.StartedAt.UTC(),
+		EventID:    t.EventID, EventType: t.EventType, Run: t.Run, Number: t.Number, Cause: string(t.Cause), StartedAt: t.StartedAt.UTC(),
 		DurationMS: float64(t.Duration.Microseconds()) / 1000, Status: t.HTTPStatus, Outcome: t.ErrorClass, Error: t.Error,
 		RequestHeaders: t.RequestHeaders, ResponseHeaders: t.ResponseHeaders,
 		ResponseBody: strings.ToValidUTF8(string(t.ResponseBody), "\uFFFD"), Next: string(t.Attempt.Status),

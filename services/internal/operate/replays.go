@@ -32,7 +32,7 @@ type ReplayRequest struct {
 // names its fields as the HTTP API does.
 func (r ReplayRequest) Selection(by account.Actor) (replay.Selection, error) {
 	s := replay.Selection{
-		Account: by.Account, Cause: replay.CauseReplay, From: r.From, To: r.To, Subjects: r.Subjects, EventIDs: r.EventIDs,
+		Account: by.Account, Cause: ledger.CauseReplay, From: r.From, To: r.To, Subjects: r.Subjects, EventIDs: r.EventIDs,
 		OnlyDead: r.OnlyDead, Unfiltered: r.IgnoreEventTypes, Rate: r.Rate,
 	}
 	var wrong subscription.InvalidError
@@ -121,7 +121,7 @@ func (r RedriveRequest) selections(by account.Actor) ([]replay.Selection, error)
 	invalid := func(field, message string) ([]replay.Selection, error) {
 		return nil, subscription.InvalidError{{Field: field, Message: message}}
 	}
-	base := replay.Selection{Account: by.Account, Cause: replay.CauseRedrive, OnlyDead: !r.Finished || len(r.IDs) == 0, Unfiltered: true, Rate: r.Rate, Dead: r.Dead}
+	base := replay.Selection{Account: by.Account, Cause: ledger.CauseRedrive, OnlyDead: !r.Finished || len(r.IDs) == 0, Unfiltered: true, Rate: r.Rate, Dead: r.Dead}
 	switch {
 	case (r.Subscription == "") == (len(r.IDs) == 0):
 		return invalid("", "give either ids or a subscription")
@@ -175,7 +175,7 @@ func (o *Operations) Retry(ctx context.Context, by account.Actor, id ledger.Deli
 		return replay.Replay{}, StateError{"The delivery is under way: its first attempt is yet to be made."}
 	}
 	return replay.Create(ctx, o.db, replay.Selection{
-		Account: by.Account, Subscription: id.Subscription, Cause: replay.CauseRedrive, Positions: []int64{id.Position}, Unfiltered: true,
+		Account: by.Account, Subscription: id.Subscription, Cause: ledger.CauseRedrive, Positions: []int64{id.Position}, Unfiltered: true,
 	})
 }
 
@@ -207,7 +207,7 @@ type Replay struct {
 // ShowReplay shows a replay.
 func ShowReplay(r replay.Replay) Replay {
 	v := Replay{
-		ID: string(r.ID), Subscription: string(r.Subscription), Cause: r.Cause, From: r.After + 1, To: r.Through,
+		ID: string(r.ID), Subscription: string(r.Subscription), Cause: string(r.Cause), From: r.After + 1, To: r.Through,
 		Subjects: r.Subjects, EventIDs: r.EventIDs, OnlyDead: r.OnlyDead, Filter: "subscription", Rate: r.Rate,
 		Status: string(r.Status), Position: r.Position, Progress: 1, Matched: r.Matched, Sent: r.Sent, Skipped: r.Skipped, Error: r.Error,
 		CreatedAt: timeOrNil(r.CreatedAt), UpdatedAt: timeOrNil(r.UpdatedAt), FinishedAt: timeOrNil(r.FinishedAt),

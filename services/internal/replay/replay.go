@@ -28,7 +28,7 @@ func (r Replay) selectedArgs(types []string) []any {
 	// Test events were for one subscription alone: they are redriven, but are
 	// no part of the past that is replayed.
 	return []any{
-		r.Account, r.Cause == CauseRedrive, own, postgres.TextsOrNull(matching.PatternExpressions(matching.PatternTexts(r.EventTypes))), postgres.TextsOrNull(r.Subjects),
+		r.Account, r.Cause == ledger.CauseRedrive, own, postgres.TextsOrNull(matching.PatternExpressions(matching.PatternTexts(r.EventTypes))), postgres.TextsOrNull(r.Subjects),
 		postgres.PositionsOrNull(r.Positions), r.fromTime, r.toTime,
 	}
 }
@@ -78,18 +78,13 @@ const (
 	Failed    Status = "failed"    // see Error; it can be resumed
 )
 
-// Causes of replays, which are those of their deliveries.
-const (
-	CauseReplay  = "replay"
-	CauseRedrive = "redrive"
-)
-
 // Selection is what a replay is of: past events for one subscription. The zero
 // value of a field selects all.
 type Selection struct {
 	Account      string
 	Subscription subscription.ID
-	Cause        string
+	// Cause is CauseReplay or CauseRedrive.
+	Cause ledger.Cause
 	// From and To include the position that they name; To excludes a time.
 	From, To   eventlog.Place
 	EventTypes []events.Pattern
@@ -205,7 +200,7 @@ func Create(ctx context.Context, db *sql.DB, s Selection) (Replay, error) {
 // from a place up to a position.
 func PastTx(ctx context.Context, tx *sql.Tx, s subscription.Subscription, from eventlog.Place, through int64) error {
 	r := Replay{
-		ID: NewID(), Selection: Selection{Account: s.Account, Subscription: s.ID, Cause: CauseReplay}, Through: through,
+		ID: NewID(), Selection: Selection{Account: s.Account, Subscription: s.ID, Cause: ledger.CauseReplay}, Through: through,
 		fromTime: postgres.TimeOrNull(from.Time),
 	}
 	var err error

@@ -54,7 +54,7 @@ func TestAReplayBeginsRunsAndMakesEarlierMessagesStale(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	sub := delivered(t, db)
-	r, err := replay.Create(t.Context(), db, replay.Selection{Account: events.DefaultAccount, Subscription: sub, Cause: replay.CauseReplay})
+	r, err := replay.Create(t.Context(), db, replay.Selection{Account: events.DefaultAccount, Subscription: sub, Cause: ledger.CauseReplay})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func TestAReplayBeginsRunsAndMakesEarlierMessagesStale(t *testing.T) {
 		t.Error("want only the message of the present run to be due")
 	}
 	// While they are under way another replay leaves them alone.
-	again, err := replay.Create(t.Context(), db, replay.Selection{Account: events.DefaultAccount, Subscription: sub, Cause: replay.CauseReplay})
+	again, err := replay.Create(t.Context(), db, replay.Selection{Account: events.DefaultAccount, Subscription: sub, Cause: ledger.CauseReplay})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func TestAReplayWaitsForItsSubscriptionAndEndsWithIt(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	sub := delivered(t, db)
-	selection := replay.Selection{Account: events.DefaultAccount, Subscription: sub, Cause: replay.CauseReplay}
+	selection := replay.Selection{Account: events.DefaultAccount, Subscription: sub, Cause: ledger.CauseReplay}
 	r, err := replay.Create(t.Context(), db, selection)
 	if err != nil {
 		t.Fatal(err)

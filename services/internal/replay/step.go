@@ -75,7 +75,7 @@ func stepReplayTx(ctx context.Context, tx *sql.Tx, id ID, rows int) (Step, error
 	if err != nil {
 		return Step{}, err
 	}
-	due, err := ledger.BeginRunsTx(ctx, tx, r.Subscription, found, ledger.Runs{Cause: r.Cause, OnlyDead: r.OnlyDead, OrWaiting: r.Cause == CauseRedrive})
+	due, err := ledger.BeginRunsTx(ctx, tx, r.Subscription, found, ledger.Runs{Cause: r.Cause, OnlyDead: r.OnlyDead, OrWaiting: r.Cause == ledger.CauseRedrive})
 	if err != nil {
 		return Step{}, err
 	}
@@ -130,7 +130,7 @@ func finishReplayTx(ctx context.Context, tx *sql.Tx, r Replay, status Status, wh
 	if err != nil {
 		return Step{}, err
 	}
-	if status == Done && (r.Cause == CauseRedrive || r.OnlyDead) {
+	if status == Done && (r.Cause == ledger.CauseRedrive || r.OnlyDead) {
 		if err := ledger.AskDeadQueueCheck(ctx, tx, r.Subscription); err != nil {
 			return Step{}, err
 		}
