@@ -17,6 +17,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -134,35 +135,20 @@ func New(cfg Config) (*API, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	if cfg.CommitTimeout <= 0 {
-		cfg.CommitTimeout = 10 * time.Second
-	}
-	if cfg.WriteTimeout <= 0 {
-		cfg.WriteTimeout = 10 * time.Second
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))
+	cfg.CommitTimeout = cmp.Or(cfg.CommitTimeout, 10*time.Second)
+	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, 10*time.Second)
+	cfg.Version = cmp.Or(cfg.Version, "dev")
+	cfg.Metrics = cmp.Or(cfg.Metrics, prometheus.NewRegistry())
+	cfg.Readiness = cmp.Or(cfg.Readiness, new(readiness.Parts))
 	if cfg.Now == nil {
 		cfg.Now = time.Now
-	}
-	if cfg.Version == "" {
-		cfg.Version = "dev"
-	}
-	if cfg.Metrics == nil {
-		cfg.Metrics = prometheus.NewRegistry()
-	}
-	if cfg.Readiness == nil {
-		cfg.Readiness = new(readiness.Parts)
 	}
 	a := &API{cfg: cfg, keyHash: sha256.Sum256([]byte(cfg.AdminKey)), room: semaphore.NewWeighted(responseRoom)}
 	a.keyedRequests = semaphore.NewWeighted(int64(max(cfg.Operations.MaxConnections()/4, 1)))
 	a.guesses = web.NewGuesses(cfg.Logger, cfg.Now)
 	cfg.Readiness.Add("api", a.ready)
-	var err error
-	if a.metrics, err = newMetrics(cfg.Metrics); err != nil {
-		return nil, err
-	}
+	a.metrics = newMetrics(cfg.Metrics)
 	group := groupcommit.Config{MaxItems: 500, MaxWait: cfg.GroupWait}
 	a.plain = groupcommit.New(group, grouped(a, "plain", cfg.Operations.AppendGroup))
 	a.keyed = groupcommit.New(group, grouped(a, "keyed", cfg.Operations.AppendGroup))

@@ -2,13 +2,14 @@ package api
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"posthorn/services/internal/telemetry"
 )
 
 type metrics struct {
@@ -34,32 +35,17 @@ type requestSeries struct {
 	latency prometheus.Observer
 }
 
-func newMetrics(registry *prometheus.Registry) (*metrics, error) {
-	m := &metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "posthorn_api_requests_total", Help: "HTTP requests answered.",
-		}, []string{"method", "route", "status"}),
-		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "posthorn_api_request_duration_seconds", Help: "Time to answer an HTTP request.",
-			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
-		}, []string{"method", "route"}),
-		accepted: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "posthorn_api_events_total", Help: "Events answered with 2xx, by whether they were new in the log.",
-		}, []string{"outcome"}),
-		groupSize: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "posthorn_api_commit_events", Help: "Events that shared one commit.",
-			Buckets: prometheus.ExponentialBuckets(1, 2, 10),
-		}, []string{"group"}),
+func newMetrics(registry prometheus.Registerer) *metrics {
+	m := telemetry.Of(registry, "api")
+	return &metrics{
+		requests: m.Counters("requests_total", "HTTP requests answered.", "method", "route", "status"),
+		latency: m.Histograms("request_duration_seconds", "Time to answer an HTTP request.",
+			[]float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}, "method", "route"),
+		accepted:  m.Counters("events_total", "Events answered with 2xx, by whether they were new in the log.", "outcome"),
+		groupSize: m.Histograms("commit_events", "Events that shared one commit.", prometheus.ExponentialBuckets(1, 2, 10), "group"),
+		unauthorized: m.Counters("unauthorized_total",
+			"Requests without the right key, by whether it was missing, wrong, or wrong too often (throttled).", "reason"),
 	}
-	m.unauthorized = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "posthorn_api_unauthorized_total", Help: "Requests without the right key, by whether it was missing, wrong, or wrong too often (throttled).",
-	}, []string{"reason"})
-	for _, c := range []prometheus.Collector{m.unauthorized, m.requests, m.latency, m.accepted, m.groupSize} {
-		if err := registry.Register(c); err != nil {
-			return nil, fmt.Errorf("register metrics: %w", err)
-		}
-	}
-	return m, nil
 }
 
 func (m *metrics) request(method, route string, status int, took time.Duration) {

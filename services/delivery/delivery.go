@@ -110,15 +110,9 @@ type Service struct {
 
 // New returns a Service that does nothing until Run.
 func New(cfg Config, parts Parts) *Service {
-	if cfg.Follow == 0 {
-		cfg.Follow = 200 * time.Millisecond
-	}
-	if cfg.Fresh == 0 {
-		cfg.Fresh = 15 * time.Second
-	}
-	if cfg.Ahead == 0 {
-		cfg.Ahead = 128
-	}
+	cfg.Follow = cmp.Or(cfg.Follow, 200*time.Millisecond)
+	cfg.Fresh = cmp.Or(cfg.Fresh, 15*time.Second)
+	cfg.Ahead = cmp.Or(cfg.Ahead, 128)
 	if cfg.Schedule == nil {
 		cfg.Schedule = retry.Default()
 	}

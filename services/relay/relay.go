@@ -12,6 +12,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -46,19 +47,12 @@ type Config struct {
 }
 
 func (c *Config) fill() {
-	setDefault(&c.Poll, 2*time.Millisecond)
-	setDefault(&c.Positions, 1000)
-	setDefault(&c.Bytes, 8<<20)
-	setDefault(&c.Standby, 500*time.Millisecond)
-	setDefault(&c.SweepEvery, 5*time.Second)
-	setDefault(&c.ReconcileWithin, 25*time.Second)
-}
-
-func setDefault[T comparable](v *T, def T) {
-	var zero T
-	if *v == zero {
-		*v = def
-	}
+	c.Poll = cmp.Or(c.Poll, 2*time.Millisecond)
+	c.Positions = cmp.Or(c.Positions, 1000)
+	c.Bytes = cmp.Or(c.Bytes, 8<<20)
+	c.Standby = cmp.Or(c.Standby, 500*time.Millisecond)
+	c.SweepEvery = cmp.Or(c.SweepEvery, 5*time.Second)
+	c.ReconcileWithin = cmp.Or(c.ReconcileWithin, 25*time.Second)
 }
 
 // Parts are what a Relay works with. All are needed.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -117,28 +118,19 @@ func (c Config) filled() (Config, error) {
 	if err := c.Validate(); err != nil {
 		return Config{}, err
 	}
-	setDefault(&c.QueueType, Classic)
-	setDefault(&c.ConnectionName, "posthorn")
-	setDefault(&c.Group, "default")
-	setDefault(&c.Prefetch, 64)
-	setDefault(&c.PublishTimeout, 10*time.Second)
-	setDefault(&c.DrainTimeout, 20*time.Second)
-	setDefault(&c.RequeuePause, 500*time.Millisecond)
-	setDefault(&c.DialTimeout, 10*time.Second)
-	setDefault(&c.MaxBackoff, 5*time.Second)
-	setDefault(&c.Heartbeat, 10*time.Second)
+	c.QueueType = cmp.Or(c.QueueType, Classic)
+	c.ConnectionName = cmp.Or(c.ConnectionName, "posthorn")
+	c.Group = cmp.Or(c.Group, "default")
+	c.Prefetch = cmp.Or(c.Prefetch, 64)
+	c.PublishTimeout = cmp.Or(c.PublishTimeout, 10*time.Second)
+	c.DrainTimeout = cmp.Or(c.DrainTimeout, 20*time.Second)
+	c.RequeuePause = cmp.Or(c.RequeuePause, 500*time.Millisecond)
+	c.DialTimeout = cmp.Or(c.DialTimeout, 10*time.Second)
+	c.MaxBackoff = cmp.Or(c.MaxBackoff, 5*time.Second)
+	c.Heartbeat = cmp.Or(c.Heartbeat, 10*time.Second)
 	if len(c.RetryRungs) == 0 {
 		c.RetryRungs = DefaultRetryRungs()
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	return c, nil
-}
-
-func setDefault[T comparable](v *T, def T) {
-	var zero T
-	if *v == zero {
-		*v = def
-	}
 }

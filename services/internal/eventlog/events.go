@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/lib/pq"
@@ -35,14 +33,9 @@ const clockSkew = 10 * time.Second
 
 // List is one page of the events of an account, test events included.
 func List(ctx context.Context, q postgres.Queryer, f Filter) (page postgres.Page[Record], err error) {
-	var (
-		where = []string{"account = $1", "kind <> 'subscription'"}
-		args  = []any{f.Account}
-	)
-	and := func(condition string, arg any) {
-		args = append(args, arg)
-		where = append(where, strings.ReplaceAll(condition, "?", "$"+strconv.Itoa(len(args))))
-	}
+	var where postgres.Where
+	where.And("account = ?", f.Account)
+	where.Always("kind <> 'subscription'")
 	before := f.Before
 	if f.Ascending {
 		horizon, err := Horizon(ctx, q)
@@ -62,7 +55,7 @@ func List(ctx context.Context, q postgres.Queryer, f Filter) (page postgres.Page
 			return page, err
 		}
 		after = max(after, from-1)
-		and("recorded_at >= ?", f.Since)
+		where.And("recorded_at >= ?", f.Since)
 	}
 	if !f.Until.IsZero() {
 		to, err := positionSince(ctx, q, f.Until.Add(clockSkew))
@@ -72,28 +65,28 @@ func List(ctx context.Context, q postgres.Queryer, f Filter) (page postgres.Page
 		if before == 0 || before > to {
 			before = to
 		}
-		and("recorded_at < ?", f.Until)
+		where.And("recorded_at < ?", f.Until)
 	}
 	if after > 0 {
-		and("position > ?", after)
+		where.And("position > ?", after)
 	}
 	if before > 0 {
-		and("position < ?", before)
+		where.And("position < ?", before)
 	}
 	if f.Type != "" {
-		and("type = ?", f.Type)
+		where.And("type = ?", f.Type)
 	}
 	if f.Subject != "" {
-		and("subject = ?", f.Subject)
+		where.And("subject = ?", f.Subject)
 	}
 	order := "DESC"
 	if f.Ascending {
 		order = "ASC"
 	}
-	args = append(args, f.Limit+1)
+	limit := where.Arg(f.Limit + 1)
 	return recordsOfPage(ctx, q, "list events", `SELECT position, `+recordSize+` FROM posthorn.outbox
-		WHERE `+strings.Join(where, " AND ")+`
-		ORDER BY position `+order+` LIMIT $`+strconv.Itoa(len(args)), f.Limit, args...)
+		WHERE `+where.String()+`
+		ORDER BY position `+order+` LIMIT `+limit, f.Limit, where.Args()...)
 }
 
 func positionSince(ctx context.Context, q postgres.Queryer, at time.Time) (int64, error) {

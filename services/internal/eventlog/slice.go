@@ -4,8 +4,6 @@ import (
 	"context"
 	"math"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/lib/pq"
@@ -37,42 +35,37 @@ const (
 	sliceBytes     = 8 << 20
 )
 
-// conditions are the slice as conditions on a row of the log, the bounds of
-// the position as $1 and $2.
-func (s Slice) conditions() (where string, args []any) {
-	all := []string{"position > $1", "position <= $2"}
-	args = []any{s.After, s.Through}
-	and := func(condition string, arg any) {
-		args = append(args, arg)
-		all = append(all, strings.ReplaceAll(condition, "?", "$"+strconv.Itoa(len(args))))
-	}
+// conditions are the slice as conditions on a row of the log.
+func (s Slice) conditions() (w postgres.Where) {
+	w.And("position > ?", s.After)
+	w.And("position <= ?", s.Through)
 	if !s.Since.IsZero() {
-		and("recorded_at >= ?", s.Since)
+		w.And("recorded_at >= ?", s.Since)
 	}
 	if !s.Until.IsZero() {
-		and("recorded_at < ?", s.Until)
+		w.And("recorded_at < ?", s.Until)
 	}
 	if s.Account != "" {
-		and("account = ?", s.Account)
+		w.And("account = ?", s.Account)
 	}
 	if len(s.Kinds) > 0 {
-		and("kind = ANY (?)", pq.Array(s.Kinds))
+		w.And("kind = ANY (?)", pq.Array(s.Kinds))
 	}
 	if len(s.IDs) > 0 {
-		and("id = ANY (?)", pq.Array(s.IDs))
+		w.And("id = ANY (?)", pq.Array(s.IDs))
 	}
 	if len(s.Subjects) > 0 {
-		and("subject = ANY (?) AND subject <> ''", pq.Array(s.Subjects))
+		w.And("subject = ANY (?) AND subject <> ''", pq.Array(s.Subjects))
 	}
 	if len(s.Types) > 0 {
 		// This narrows, and the Matcher decides.
 		if slices.ContainsFunc(s.Types, func(p events.Pattern) bool { return !p.Exact() }) {
-			and("('.' || type) ~ ANY (?)", pq.Array(matching.PatternExpressions(matching.PatternTexts(s.Types))))
+			w.And("('.' || type) ~ ANY (?)", pq.Array(matching.PatternExpressions(matching.PatternTexts(s.Types))))
 		} else {
-			and("type = ANY (?)", pq.Array(s.Types))
+			w.And("type = ANY (?)", pq.Array(s.Types))
 		}
 	}
-	return strings.Join(all, " AND "), args
+	return w
 }
 
 // selects reports whether a record's type is one of the slice's.
@@ -111,11 +104,11 @@ func ReadSlice(ctx context.Context, q postgres.Queryer, s Slice, limit int) (rec
 	limit = min(limit, sliceRecords)
 	part := s
 	part.Through = reached
-	where, args := part.conditions()
-	args = append(args, limit+1)
+	where := part.conditions()
+	upTo := where.Arg(limit + 1)
 	const what = "read slice of the log"
 	positions, more, err := postgres.Fitting(ctx, q, what, `SELECT position, `+recordSize+` FROM posthorn.outbox
-		WHERE `+where+` ORDER BY position LIMIT $`+strconv.Itoa(len(args)), limit, sliceBytes, args...)
+		WHERE `+where.String()+` ORDER BY position LIMIT `+upTo, limit, sliceBytes, where.Args()...)
 	if err != nil {
 		return nil, s.After, err
 	}
@@ -131,11 +124,11 @@ func ReadSlice(ctx context.Context, q postgres.Queryer, s Slice, limit int) (rec
 // EndOfSlice reads the last records of the slice, in the order of the log, and
 // hands them to each in parts of about sliceBytes.
 func EndOfSlice(ctx context.Context, q postgres.Queryer, s Slice, limit int, each func([]Record) error) error {
-	where, args := s.conditions()
-	args = append(args, limit)
+	where := s.conditions()
+	upTo := where.Arg(limit)
 	const what = "read end of the log"
 	positions, _, err := postgres.Fitting(ctx, q, what, `SELECT position, 0 FROM posthorn.outbox
-		WHERE `+where+` ORDER BY position DESC LIMIT $`+strconv.Itoa(len(args)), limit, math.MaxInt, args...)
+		WHERE `+where.String()+` ORDER BY position DESC LIMIT `+upTo, limit, math.MaxInt, where.Args()...)
 	if err != nil {
 		return err
 	}
@@ -161,7 +154,7 @@ func EndOfSlice(ctx context.Context, q postgres.Queryer, s Slice, limit int, eac
 
 // CountSlice counts the records of the slice.
 func CountSlice(ctx context.Context, q postgres.Queryer, s Slice) (n int64, err error) {
-	where, args := s.conditions()
+	where := s.conditions()
 	selects := s.selects()
 	type counted struct {
 		eventType string
@@ -169,7 +162,7 @@ func CountSlice(ctx context.Context, q postgres.Queryer, s Slice) (n int64, err 
 	}
 	counts, err := postgres.Collect(ctx, q, "count slice of the log", func(scan func(...any) error) (c counted, err error) {
 		return c, scan(&c.eventType, &c.n)
-	}, `SELECT type, count(*) FROM posthorn.outbox WHERE `+where+` GROUP BY type`, args...)
+	}, `SELECT type, count(*) FROM posthorn.outbox WHERE `+where.String()+` GROUP BY type`, where.Args()...)
 	for _, c := range counts {
 		if selects(c.eventType) {
 			n += c.n

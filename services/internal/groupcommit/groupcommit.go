@@ -9,6 +9,7 @@
 package groupcommit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -50,12 +51,7 @@ type call[In, Out any] struct {
 // items and returns one result for each, in the same order. The context that
 // flush gets is not cancelled by stopping the group.
 func New[In, Out any](cfg Config, flush func(ctx context.Context, items []In) ([]Out, error)) *Group[In, Out] {
-	if cfg.MaxItems <= 0 {
-		cfg.MaxItems = 1000
-	}
-	if cfg.Flushes <= 0 {
-		cfg.Flushes = 1
-	}
+	cfg.MaxItems, cfg.Flushes = cmp.Or(cfg.MaxItems, 1000), cmp.Or(cfg.Flushes, 1)
 	return &Group[In, Out]{
 		cfg: cfg, flush: flush,
 		calls:   make(chan *call[In, Out], cfg.MaxItems),

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -14,6 +13,7 @@ import (
 
 	"posthorn/events"
 	"posthorn/services/internal/eventlog"
+	"posthorn/services/internal/id"
 	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/matching"
 	"posthorn/services/internal/postgres"
@@ -40,30 +40,26 @@ var ErrUnknownEvents = errors.New("none of the events exists")
 // ID names a replay: "rpl_" and a UUIDv7.
 type ID string
 
-const replayPrefix = "rpl_"
+const prefix = id.Prefix("rpl_")
 
 // NewID returns a new id, which sorts by the time at which it was made.
-func NewID() ID { return ID(replayPrefix + uuid.Must(uuid.NewV7()).String()) }
+func NewID() ID { return ID(prefix.New()) }
 
 // ParseID returns the id that s spells; ErrNotFound for one that no
 // replay can have.
 func ParseID(s string) (ID, error) {
-	bare, ok := strings.CutPrefix(s, replayPrefix)
-	if !ok || len(bare) != 36 {
+	parsed, ok := prefix.Parse(s)
+	if !ok {
 		return "", postgres.ErrNotFound
 	}
-	u, err := uuid.Parse(bare)
-	if err != nil {
-		return "", postgres.ErrNotFound
-	}
-	return ID(replayPrefix + u.String()), nil
+	return ID(parsed), nil
 }
 
-func (id ID) uuid() string {
-	if id == "" {
+func (i ID) uuid() string {
+	if i == "" {
 		return uuid.Nil.String()
 	}
-	return strings.TrimPrefix(string(id), replayPrefix)
+	return prefix.UUID(string(i))
 }
 
 // Status is the state of a replay.
@@ -138,7 +134,7 @@ func scanReplay(scan func(...any) error) (Replay, error) {
 	if err != nil {
 		return Replay{}, fmt.Errorf("read replay: %w", err)
 	}
-	r.ID, r.Subscription = ID(replayPrefix+id.String()), subscription.FromUUID(sub)
+	r.ID, r.Subscription = ID(string(prefix)+id.String()), subscription.FromUUID(sub)
 	for _, t := range types {
 		r.EventTypes = append(r.EventTypes, events.Pattern(t))
 	}

@@ -2,6 +2,7 @@ package sender
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -122,9 +123,9 @@ type Sender struct {
 func New(config Config) *Sender {
 	s := &Sender{
 		guard:      target.NewGuard(config.AllowNetworks),
-		userAgent:  []string{orDefault(config.UserAgent, "Posthorn/1")},
-		maxBody:    orDefault(config.MaxResponseBody, 16<<10),
-		maxTimeout: orDefault(config.MaxTimeout, 30*time.Second),
+		userAgent:  []string{cmp.Or(config.UserAgent, "Posthorn/1")},
+		maxBody:    cmp.Or(config.MaxResponseBody, 16<<10),
+		maxTimeout: cmp.Or(config.MaxTimeout, 30*time.Second),
 	}
 	s.buffers.New = func() any {
 		buf := make([]byte, s.maxBody+1)
@@ -158,8 +159,8 @@ func New(config Config) *Sender {
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: config.RootCAs},
 		TLSHandshakeTimeout:    dialTimeout,
 		DisableCompression:     true,
-		MaxIdleConns:           orDefault(config.MaxIdle, 4096),
-		MaxIdleConnsPerHost:    orDefault(config.MaxIdlePerHost, 512),
+		MaxIdleConns:           cmp.Or(config.MaxIdle, 4096),
+		MaxIdleConnsPerHost:    cmp.Or(config.MaxIdlePerHost, 512),
 		IdleConnTimeout:        idleTimeout,
 		MaxResponseHeaderBytes: maxResponseHeader,
 		Protocols:              protocols,
@@ -185,14 +186,6 @@ func (s *Sender) dialContext(dialer *net.Dialer) func(ctx context.Context, netwo
 		}
 		return conn, nil
 	}
-}
-
-func orDefault[T comparable](value, fallback T) T {
-	var zero T
-	if value == zero {
-		return fallback
-	}
-	return value
 }
 
 // Close closes the connections that are idle. Attempts under way go on.
@@ -230,7 +223,7 @@ func (s *Sender) send(ctx context.Context, r Request, result *Result) {
 	header := s.header(r, at, signature)
 	result.RequestHeaders = keep(header)
 
-	timeout := min(orDefault(r.Timeout, defaultTimeout), s.maxTimeout)
+	timeout := min(cmp.Or(r.Timeout, defaultTimeout), s.maxTimeout)
 	attempt, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 

@@ -2,18 +2,17 @@ package subscription
 
 import (
 	"errors"
-	"fmt"
-	"strings"
 
 	"github.com/google/uuid"
+
+	"posthorn/services/internal/id"
 )
 
 // ErrBadID is returned by ParseID for text that is no subscription id.
 var ErrBadID = errors.New("not a subscription id")
 
-// idPrefix marks a subscription id wherever it is shown; the database keeps
-// the bare UUID.
-const idPrefix = "sub_"
+// prefix of subscriptions' ids.
+const prefix = id.Prefix("sub_")
 
 // TestTarget is the key in a test event's metadata under which the one
 // subscription stands that it is for.
@@ -23,23 +22,19 @@ const TestTarget = "subscription"
 type ID string
 
 // NewID returns a new id, which sorts by the time at which it was made.
-func NewID() ID { return FromUUID(uuid.Must(uuid.NewV7())) }
+func NewID() ID { return ID(prefix.New()) }
 
 // FromUUID is the id with the given UUID.
-func FromUUID(u uuid.UUID) ID { return ID(idPrefix + u.String()) }
+func FromUUID(u uuid.UUID) ID { return ID(prefix.FromUUID(u)) }
 
 // ParseID returns the id that s spells, in its one canonical form.
 func ParseID(s string) (ID, error) {
-	bare, ok := strings.CutPrefix(s, idPrefix)
-	if !ok || len(bare) != 36 {
+	parsed, ok := prefix.Parse(s)
+	if !ok {
 		return "", ErrBadID
 	}
-	u, err := uuid.Parse(bare)
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrBadID, err)
-	}
-	return FromUUID(u), nil
+	return ID(parsed), nil
 }
 
 // UUID is the id without its prefix, as the database keeps it.
-func (id ID) UUID() string { return strings.TrimPrefix(string(id), idPrefix) }
+func (i ID) UUID() string { return prefix.UUID(string(i)) }

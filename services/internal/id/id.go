@@ -1,0 +1,37 @@
+// Package id spells the ids of resources: a prefix that says what is named, and
+// a UUIDv7, so that ids sort by the time at which they were made.
+//
+// It promises one spelling for each id: what Parse accepts in another one, such
+// as in capitals, it returns in that. The database keeps the UUID alone.
+package id
+
+import (
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// Prefix of the ids of one kind of resource, such as "sub_".
+type Prefix string
+
+// New returns a new id.
+func (p Prefix) New() string { return p.FromUUID(uuid.Must(uuid.NewV7())) }
+
+// FromUUID is the id with the given UUID.
+func (p Prefix) FromUUID(u uuid.UUID) string { return string(p) + u.String() }
+
+// Parse returns the id that text spells, and whether it spells one.
+func (p Prefix) Parse(text string) (string, bool) {
+	bare, ok := strings.CutPrefix(text, string(p))
+	if !ok || len(bare) != 36 { // uuid.Parse knows longer and shorter forms
+		return "", false
+	}
+	u, err := uuid.Parse(bare)
+	if err != nil {
+		return "", false
+	}
+	return p.FromUUID(u), true
+}
+
+// UUID is the id without its prefix.
+func (p Prefix) UUID(id string) string { return strings.TrimPrefix(id, string(p)) }
