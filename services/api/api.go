@@ -20,7 +20,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,10 +37,7 @@ import (
 
 	"posthorn/events"
 	"posthorn/services/internal/account"
-	"posthorn/services/internal/eventlog"
-	"posthorn/services/internal/groupcommit"
 	"posthorn/services/internal/operate"
-	"posthorn/services/internal/photo"
 	"posthorn/services/internal/readiness"
 	"posthorn/services/internal/web"
 )
@@ -53,8 +49,8 @@ const maxBodyBytes = 256 << 10
 type Config struct {
 	// Operations need a keyring, and two connections at least.
 	Operations *operate.Operations
-	// DB is where the likes are.
-	DB *sql.DB
+	// Products are mounted beside the API's own routes.
+	Products []Product
 	// Addr is the address that the API will be served on. Validate refuses one
 	// that others can reach without an AdminKey, unless Open allows it.
 	Addr     string
@@ -86,8 +82,8 @@ type Config struct {
 // Validate reports the first thing that an API cannot start with.
 func (c Config) Validate() error {
 	switch {
-	case c.Operations == nil || c.DB == nil:
-		return errors.New("api: Operations or DB are missing")
+	case c.Operations == nil:
+		return errors.New("api: Operations are missing")
 	case c.AdminKey != "" && web.CheckKey(c.AdminKey) != nil:
 		return fmt.Errorf("api: POSTHORN_ADMIN_KEY: %w", web.CheckKey(c.AdminKey))
 	case c.AdminKey == "" && !c.Open && c.Addr != "" && !loopback(c.Addr):
@@ -122,9 +118,7 @@ type API struct {
 
 	// Events with an id that a client chose wait for whoever else is using
 	// that id, so they do not share commits with the rest.
-	plain *groupcommit.Group[events.Event, eventlog.Appended]
-	keyed *groupcommit.Group[events.Event, eventlog.Appended]
-	likes *groupcommit.Group[photo.Like, eventlog.Appended]
+	plain, keyed *Group[events.Event]
 
 	room          *semaphore.Weighted
 	keyedRequests *semaphore.Weighted
@@ -149,27 +143,12 @@ func New(cfg Config) (*API, error) {
 	a.guesses = web.NewGuesses(cfg.Logger, cfg.Now)
 	cfg.Readiness.Add("api", a.ready)
 	a.metrics = newMetrics(cfg.Metrics)
-	group := groupcommit.Config{MaxItems: 500, MaxWait: cfg.GroupWait}
-	a.plain = groupcommit.New(group, grouped(a, "plain", cfg.Operations.AppendGroup))
-	a.keyed = groupcommit.New(group, grouped(a, "keyed", cfg.Operations.AppendGroup))
-	a.likes = groupcommit.New(group, grouped(a, "likes", func(ctx context.Context, likes []photo.Like) ([]eventlog.Appended, error) {
-		return photo.LikeGroup(ctx, cfg.DB, likes)
-	}))
+	a.plain = newGroup(a, "plain", cfg.Operations.AppendGroup)
+	a.keyed = newGroup(a, "keyed", cfg.Operations.AppendGroup)
 	if err := a.route(); err != nil {
 		return nil, err
 	}
 	return a, nil
-}
-
-// grouped is the flush of a group: bounded, since its context is nobody's.
-func grouped[In any](a *API, name string, flush func(context.Context, []In) ([]eventlog.Appended, error)) func(context.Context, []In) ([]eventlog.Appended, error) {
-	sizes := a.metrics.groupSize.WithLabelValues(name)
-	return func(ctx context.Context, items []In) ([]eventlog.Appended, error) {
-		ctx, cancel := context.WithTimeout(ctx, a.cfg.CommitTimeout)
-		defer cancel()
-		sizes.Observe(float64(len(items)))
-		return flush(ctx, items)
-	}
 }
 
 // Run commits what requests append until ctx ends, then what is left. End it
@@ -178,7 +157,9 @@ func (a *API) Run(ctx context.Context) error {
 	var g errgroup.Group
 	g.Go(func() error { return a.plain.Run(ctx) })
 	g.Go(func() error { return a.keyed.Run(ctx) })
-	g.Go(func() error { return a.likes.Run(ctx) })
+	for _, p := range a.cfg.Products {
+		g.Go(func() error { return p.Run(ctx) })
+	}
 	g.Go(func() error { return a.forgetRequests(ctx) })
 	if err := g.Wait(); err != nil {
 		return fmt.Errorf("commit events: %w", err)
@@ -222,7 +203,9 @@ func (a *API) route() error {
 	a.routeEvents()
 	a.routeReplays()
 	a.routeDeadLetters()
-	a.routePhotos()
+	for _, p := range a.cfg.Products {
+		p.Mount(&Host{a})
+	}
 	return a.finishDocument()
 }
 

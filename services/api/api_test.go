@@ -17,12 +17,14 @@ import (
 	"posthorn/services/internal/operate"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/signing"
+	"posthorn/services/photos"
 )
 
 // server is an API on a database of its own.
 type server struct {
 	t    testing.TB
 	db   *sql.DB
+	keys *signing.Keyring
 	cfg  api.Config
 	api  *api.API
 	http *httptest.Server
@@ -44,7 +46,16 @@ func newServerOn(t testing.TB, url string, change ...func(*api.Config)) *server 
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := api.Config{Operations: operate.New(db, keys), DB: db, Logger: slog.New(slog.NewTextHandler(testLog{t}, nil))}
+	return newServerWith(t, db, keys, change...)
+}
+
+// newServerWith returns an API on a database that may have another one.
+func newServerWith(t testing.TB, db *sql.DB, keys *signing.Keyring, change ...func(*api.Config)) *server {
+	t.Helper()
+	cfg := api.Config{
+		Operations: operate.New(db, keys), Products: []api.Product{photos.New(db)},
+		Logger: slog.New(slog.NewTextHandler(testLog{t}, nil)),
+	}
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -63,7 +74,7 @@ func newServerOn(t testing.TB, url string, change ...func(*api.Config)) *server 
 			t.Errorf("run: %v", err)
 		}
 	})
-	return &server{t: t, db: db, cfg: cfg, api: a, http: s}
+	return &server{t: t, db: db, keys: keys, cfg: cfg, api: a, http: s}
 }
 
 type testLog struct{ t testing.TB }

@@ -21,16 +21,9 @@ import (
 // maxBatch is how many events one request may bring.
 const maxBatch = 1000
 
-// routeHot routes what only appends. These are plain handlers: declared
-// through huma, the API's own part of a like took a fifth longer (see
-// BenchmarkLikeHandler).
-func (a *API) routeHot(r chi.Router) {
-	r.Post("/events", a.postEvents)
-	r.Get("/like/{photoId}", a.getLike)
-	r.Post("/like/{photoId}", a.postLike)
-	r.Delete("/like/{photoId}", a.deleteLike)
-	r.Head("/like/{photoId}", func(http.ResponseWriter, *http.Request) {})
-}
+// routeHot routes what only appends. It is a plain handler: declared through
+// huma, the API's own part took a fifth longer (see BenchmarkHandler).
+func (a *API) routeHot(r chi.Router) { r.Post("/events", a.postEvents) }
 
 // appendAccepted appends an event as the API answers it.
 func appendAccepted(dst []byte, r outbox.Result) []byte {
@@ -100,25 +93,12 @@ func (a *API) logFailure(ctx context.Context, p *Problem, err error) {
 	}
 }
 
-// commit hands an item to a group and waits for its commit, at most for the
-// CommitTimeout. When the client goes away first, the item is committed all
-// the same.
-func commit[In any](ctx context.Context, a *API, do func(context.Context, In) (eventlog.Appended, error), item In) (outbox.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, a.cfg.CommitTimeout)
-	defer cancel()
-	got, err := do(ctx, item)
-	if err == nil {
-		err = got.Err
-	}
-	return got.Result, err
-}
-
 func (a *API) appendOne(ctx context.Context, e events.Event) (outbox.Result, error) {
 	e.Account = actor(ctx).Account
 	if e.ID != "" {
-		return commit(ctx, a, a.keyed.Do, e)
+		return a.keyed.Commit(ctx, e)
 	}
-	return commit(ctx, a, a.plain.Do, e)
+	return a.plain.Commit(ctx, e)
 }
 
 // postEvents takes one event or a batch, in our own form or as CloudEvents.
@@ -225,10 +205,7 @@ func idempotencyKey(r *http.Request) (string, *Problem) {
 
 // addContext keeps the trace that the request is part of (W3C Trace Context).
 func addContext(r *http.Request, batch []events.Event) {
-	parent := r.Header.Get("Traceparent")
-	if !validTraceparent(parent) {
-		parent = ""
-	}
+	parent := TraceParent(r)
 	state := r.Header.Get("Tracestate")
 	if len(state) > 512 || strings.ContainsFunc(state, func(c rune) bool { return c < ' ' || c > '~' }) {
 		state = ""

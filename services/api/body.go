@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"posthorn/events/strictjson"
+	"posthorn/services/internal/web"
 )
 
 // readBody reads at most maxBodyBytes and undoes the body's coding. A body that
@@ -134,7 +135,7 @@ func checkQuery(raw string) *Problem {
 	var issues []FieldIssue
 	for name, values := range query {
 		for _, value := range values {
-			if message := nameIssue(value, maxBodyBytes); message != "" {
+			if message := web.TextProblem(value, maxBodyBytes); message != "" {
 				issues = append(issues, FieldIssue{Location: "query", Field: strings.ToValidUTF8(name, "\uFFFD"), Message: message})
 			}
 		}

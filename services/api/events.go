@@ -14,7 +14,6 @@ import (
 	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/operate"
-	"posthorn/services/internal/photo"
 	"posthorn/services/internal/subscription"
 )
 
@@ -267,29 +266,4 @@ func (a *API) listAttempts(ctx context.Context, in *struct {
 		return attemptPlace(ledger.AttemptKey{StartedAt: t.StartedAt, Position: t.Position, Number: t.Number})
 	})
 	return out, nil
-}
-
-// Photo is a photo's like count.
-type Photo struct {
-	ID    string `json:"id"`
-	Likes int64  `json:"likes" doc:"Includes every committed like"`
-}
-
-func (a *API) routePhotos() {
-	register(a, huma.Operation{
-		OperationID: "get-photo", Method: http.MethodGet, Path: "/photos/{photoId}", Tags: []string{"Photos"},
-		Summary: "Count the likes of a photo", Description: "The count is 0 for a photo without likes.",
-	}, func(ctx context.Context, in *struct {
-		ID string `path:"photoId" doc:"The photo's id" example:"123"`
-	},
-	) (*struct{ Body Photo }, error) {
-		if message := nameIssue(in.ID, maxPhotoIDBytes); message != "" {
-			return nil, invalid(FieldIssue{Location: "path", Field: "photoId", Message: message})
-		}
-		likes, err := photo.Likes(ctx, a.cfg.DB, in.ID)
-		if err != nil {
-			return nil, fmt.Errorf("count likes: %w", err)
-		}
-		return &struct{ Body Photo }{Body: Photo{ID: in.ID, Likes: likes}}, nil
-	})
 }

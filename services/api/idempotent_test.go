@@ -7,8 +7,6 @@ import (
 	"sync"
 	"testing"
 
-	"posthorn/services/api"
-	"posthorn/services/internal/operate"
 	"posthorn/services/internal/signing"
 )
 
@@ -224,7 +222,9 @@ func TestARequestWhoseTwinIsInFlightIsRefusedForNow(t *testing.T) {
 
 func TestManyRequestsWithTheSameKeyMakeOneSubscription(t *testing.T) {
 	t.Parallel()
-	s := newServer(t, func(c *api.Config) { c.DB.SetMaxOpenConns(4) })
+	first := newServer(t)
+	first.db.SetMaxOpenConns(4)
+	s := newServerWith(t, first.db, first.keys)
 	var wg sync.WaitGroup
 	for i := range 40 {
 		wg.Go(func() {
@@ -282,7 +282,7 @@ func TestAKeptAnswerShowsNoSecret(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := newServerWith(t, s, keys)
+	other := newServerWith(t, s.db, keys)
 	r := other.do("POST", "/subscription", hook, "Idempotency-Key", "k").want(409)
 	if !strings.Contains(string(r.Body), "POSTHORN_SECRET_KEY") {
 		t.Errorf("%s", r.Body)
@@ -290,11 +290,6 @@ func TestAKeptAnswerShowsNoSecret(t *testing.T) {
 	if n := s.count(`SELECT count(*) FROM posthorn.subscriptions`); n != 1 {
 		t.Errorf("%d subscriptions, want 1", n)
 	}
-}
-
-func newServerWith(t *testing.T, s *server, keys operate.Keyring) *server {
-	t.Helper()
-	return newServer(t, func(c *api.Config) { c.Operations, c.DB = operate.New(s.db, keys), s.db })
 }
 
 func TestAnAnswerThatWasLostIsThereForTheSameKey(t *testing.T) {

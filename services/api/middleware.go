@@ -105,8 +105,11 @@ func requestID(r *http.Request) string {
 // a browser send.
 func (a *API) guard(next http.Handler) http.Handler {
 	checked := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions && refuseForeignPage(w, r) {
-			return
+		if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions {
+			if p := checkOrigin(r); p != nil {
+				p.write(w)
+				return
+			}
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -122,13 +125,12 @@ func (a *API) guard(next http.Handler) http.Handler {
 	})
 }
 
-// refuseForeignPage answers what a page of another origin made a browser send.
-func refuseForeignPage(w http.ResponseWriter, r *http.Request) (refused bool) {
+// checkOrigin refuses what a page of another origin made a browser send.
+func checkOrigin(r *http.Request) *Problem {
 	if web.CheckOrigin(r) == nil {
-		return false
+		return nil
 	}
-	problem(http.StatusForbidden, "Cross-origin requests from web pages are not allowed to change anything.").write(w)
-	return true
+	return problem(http.StatusForbidden, "Cross-origin requests from web pages are not allowed to change anything.")
 }
 
 // refuseKey answers a request without the right key.

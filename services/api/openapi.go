@@ -39,11 +39,6 @@ type AcceptedBatch struct {
 	Events []AcceptedEvent `json:"events" nullable:"false"`
 }
 
-// LikeBody is the body of a like, which may be left out.
-type LikeBody struct {
-	UserID string `json:"userId,omitempty" maxLength:"256" doc:"User who likes the photo; a second like by the same user has no effect"`
-}
-
 // Health is what /healthz answers.
 type Health struct {
 	Status  string `json:"status"`
@@ -76,14 +71,18 @@ func answer(description, media string, schema *huma.Schema) *huma.Response {
 	return r
 }
 
+// eventKeyParam describes the header where it becomes the id of an event.
+func eventKeyParam() *huma.Param {
+	return &huma.Param{
+		Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
+		Description: "An id of your own: the same request with the same key again has no further effect, another one is a 409.",
+	}
+}
+
 func (a *API) plainOperations() []*huma.Operation {
 	text := &huma.Schema{Type: huma.TypeString}
 	failed := answer("Error", "application/problem+json", schemaOf[Problem](a))
 	accepted := schemaOf[AcceptedEvent](a)
-	key := &huma.Param{
-		Name: "Idempotency-Key", In: "header", Schema: text,
-		Description: "An id of your own: the same request with the same key again has no further effect, another one is a 409.",
-	}
 	one, cloud := schemaOf[NewEvent](a), schemaOf[CloudEvent](a)
 	list := func(items *huma.Schema) *huma.Schema {
 		minItems, maxItems := 1, maxBatch
@@ -95,7 +94,7 @@ func (a *API) plainOperations() []*huma.Operation {
 		Description: "Answered once it is committed. CloudEvents are accepted in all three content modes; in the binary one the " +
 			"attributes are ce- headers and the body is the data, of any media type. Events of two sources with the same id are two events: " +
 			"the id in the answer is the CloudEvent's own if it can be a webhook-id and is not taken, and otherwise one derived from source and id.",
-		Parameters: []*huma.Param{key},
+		Parameters: []*huma.Param{eventKeyParam()},
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 			mediaJSON:             {Schema: &huma.Schema{OneOf: []*huma.Schema{one, list(one)}}},
 			mediaCloudEvent:       {Schema: cloud},
@@ -105,30 +104,6 @@ func (a *API) plainOperations() []*huma.Operation {
 			"202": answer("Committed", mediaJSON, &huma.Schema{OneOf: []*huma.Schema{accepted, schemaOf[AcceptedBatch](a)}}), "default": failed,
 		},
 	}}
-	likeParams := []*huma.Param{
-		{Name: "photoId", In: "path", Required: true, Schema: text, Description: "The photo's id", Example: "123"},
-		{Name: "userId", In: "query", Schema: text, Description: "User who likes the photo; a second like by the same user has no effect"},
-		key,
-	}
-	likeBody := &huma.RequestBody{Content: map[string]*huma.MediaType{mediaJSON: {Schema: schemaOf[LikeBody](a)}}}
-	for _, like := range []struct {
-		id, method, summary string
-		body                *huma.RequestBody
-	}{
-		{"like-photo-by-get", http.MethodGet, "Like a photo, with nothing but curl", nil},
-		{"like-photo", http.MethodPost, "Like a photo", likeBody},
-		{"unlike-photo", http.MethodDelete, "Take a like back", likeBody},
-	} {
-		ops = append(ops, &huma.Operation{
-			OperationID: like.id, Method: like.method, Path: "/like/{photoId}", Tags: []string{"Photos"}, Summary: like.summary,
-			Parameters: likeParams, RequestBody: like.body,
-			Responses: map[string]*huma.Response{"202": answer("Committed", mediaJSON, accepted), "default": failed},
-		})
-	}
-	ops = append(ops, &huma.Operation{
-		OperationID: "look-at-like", Method: http.MethodHead, Path: "/like/{photoId}", Tags: []string{"Photos"},
-		Summary: "Check that the photo can be liked, without liking it", Parameters: likeParams[:1], Responses: map[string]*huma.Response{"200": answer("Nothing happened", "", nil)},
-	})
 	open := []map[string][]string{{}}
 	for _, op := range []struct {
 		id, path, summary, media string

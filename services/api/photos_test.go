@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"posthorn/services/internal/eventlog"
-	"posthorn/services/internal/photo"
+	"posthorn/services/photos"
 )
 
 func (s *server) likes(id string) int64 {
@@ -178,7 +178,7 @@ func TestTheLikeCountIsTheFoldOfTheLog(t *testing.T) {
 			}
 		}
 	}
-	p, err := photo.NewProjector(photo.Config{DB: s.db, Window: 7})
+	p, err := photos.NewProjector(photos.Config{DB: s.db, Window: 7})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func TestTheLikeCountIsTheFoldOfTheLog(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, led, err := photo.ProjectPhotos(t.Context(), s.db, horizon, 1+r.IntN(50)); err != nil || !led {
+		if _, led, err := photos.ProjectPhotos(t.Context(), s.db, horizon, 1+r.IntN(50)); err != nil || !led {
 			t.Fatalf("led %v: %v", led, err)
 		}
 		check("within the projection")

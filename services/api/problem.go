@@ -112,6 +112,7 @@ func translate(err error) *Problem {
 		fields  subscription.InvalidError
 		clashes *eventlog.ConflictError
 		state   operate.StateError
+		text    *strictjson.Error
 	)
 	switch {
 	case errors.As(err, &p):
@@ -135,6 +136,8 @@ func translate(err error) *Problem {
 			inBody("id", "is taken by an event with other content"))
 	case errors.Is(err, events.ErrInvalid):
 		return invalid(eventIssue(err))
+	case errors.As(err, &text):
+		return malformed(text)
 	case errors.Is(err, postgres.ErrNotFound):
 		return problem(http.StatusNotFound, "There is nothing with this id.")
 	case errors.Is(err, postgres.ErrOutcomeUnknown), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):

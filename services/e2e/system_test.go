@@ -31,12 +31,12 @@ import (
 	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/operate"
-	"posthorn/services/internal/photo"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/retry"
 	"posthorn/services/internal/sender"
 	"posthorn/services/internal/signing"
 	"posthorn/services/internal/subscription"
+	"posthorn/services/photos"
 	"posthorn/services/relay"
 )
 
@@ -131,11 +131,11 @@ func (s *system) run(name string, part func(context.Context) error) (stop func()
 func (s *system) startAPI() {
 	s.t.Helper()
 	db := s.pool("api", 8)
-	a, err := api.New(api.Config{Operations: operate.New(db, s.keys), DB: db, Logger: s.logger})
+	a, err := api.New(api.Config{Operations: operate.New(db, s.keys), Products: []api.Product{photos.New(db)}, Logger: s.logger})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	projector, err := photo.NewProjector(photo.Config{DB: db, Logger: s.logger})
+	projector, err := photos.NewProjector(photos.Config{DB: db, Logger: s.logger})
 	if err != nil {
 		s.t.Fatal(err)
 	}

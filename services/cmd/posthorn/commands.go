@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"time"
 
-	"posthorn/services/internal/photo"
+	"posthorn/services/photos"
 )
 
 type runCmd struct {
@@ -148,7 +148,7 @@ func (c *rebuildCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	defer func() { _ = pool.Close() }()
-	projector, err := photo.NewProjector(photo.Config{DB: pool, Logger: e.logger})
+	projector, err := photos.NewProjector(photos.Config{DB: pool, Logger: e.logger})
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,7 @@ import (
 	"posthorn/services/internal/operate"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/signing"
+	"posthorn/services/photos"
 )
 
 // told is an event as a producer might tell of it, well formed or not. JSON
@@ -399,7 +400,7 @@ func anAPI(t *testing.T, database string) (url string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := api.New(api.Config{Operations: operate.New(db, keys), DB: db})
+	a, err := api.New(api.Config{Operations: operate.New(db, keys), Products: []api.Product{photos.New(db)}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,12 +22,12 @@ import (
 	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/operate"
-	"posthorn/services/internal/photo"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/process"
 	"posthorn/services/internal/readiness"
 	"posthorn/services/internal/sender"
 	"posthorn/services/internal/signing"
+	"posthorn/services/photos"
 	"posthorn/services/relay"
 )
 
@@ -68,14 +68,14 @@ func (p *program) addAPI(ctx context.Context, db databaseFlags, web httpFlags, n
 		return err
 	}
 	server, err := api.New(api.Config{
-		Operations: operate.New(pool, keyring), DB: pool, Addr: web.HTTPAddr, AdminKey: web.AdminKey, Open: web.Open,
+		Operations: operate.New(pool, keyring), Products: []api.Product{photos.New(pool)}, Addr: web.HTTPAddr, AdminKey: web.AdminKey, Open: web.Open,
 		Logger: p.logger, Version: versionText(), Metrics: p.metrics,
 		Readiness: &p.readiness, Hosts: hosts,
 	})
 	if err != nil {
 		return err
 	}
-	projector, err := photo.NewProjector(photo.Config{DB: pool, Logger: p.logger})
+	projector, err := photos.NewProjector(photos.Config{DB: pool, Logger: p.logger})
 	if err != nil {
 		return err
 	}

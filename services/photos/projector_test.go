@@ -1,4 +1,4 @@
-package photo_test
+package photos_test
 
 import (
 	"context"
@@ -9,12 +9,12 @@ import (
 	"time"
 
 	"posthorn/migrations/pgtest"
-	"posthorn/services/internal/photo"
+	"posthorn/services/photos"
 )
 
-func projector(t *testing.T, db *sql.DB) *photo.Projector {
+func projector(t *testing.T, db *sql.DB) *photos.Projector {
 	t.Helper()
-	p, err := photo.NewProjector(photo.Config{DB: db, Interval: 5 * time.Millisecond, Window: 10})
+	p, err := photos.NewProjector(photos.Config{DB: db, Interval: 5 * time.Millisecond, Window: 10})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestARebuildBesideARunningProjectorIsRight(t *testing.T) {
 		t.Errorf("%d likes, want 300", likes)
 	}
 	for id, want := range map[string]int64{"1": 300, "gone": 0} {
-		if likes, err := photo.Likes(t.Context(), db, id); err != nil || likes != want {
+		if likes, err := photos.Likes(t.Context(), db, id); err != nil || likes != want {
 			t.Errorf("photo %s: %d likes, %v", id, likes, err)
 		}
 	}
@@ -110,7 +110,7 @@ func TestARebuildFromAnIncompleteLogIsRefused(t *testing.T) {
 	if _, err := db.ExecContext(t.Context(), `DROP TABLE posthorn.outbox_000000`); err != nil {
 		t.Fatal(err)
 	}
-	if err := projector(t, db).Rebuild(t.Context(), nil); !errors.Is(err, photo.ErrLogIncomplete) {
+	if err := projector(t, db).Rebuild(t.Context(), nil); !errors.Is(err, photos.ErrLogIncomplete) {
 		t.Errorf("got %v", err)
 	}
 	if likes := stored(t, db); likes != 3 {

@@ -1,10 +1,4 @@
-// Package photo keeps the like counts: a projection of the log, which can be
-// thrown away and made again from it.
-//
-// Projector promises that a count is what the likes and unlikes of the log
-// come to, in their order and never below zero, whichever of several
-// processes takes them in. A database that is away delays it and is logged.
-package photo
+package photos
 
 import (
 	"context"
@@ -37,7 +31,7 @@ type Projector struct{ cfg Config }
 // NewProjector returns a Projector, or an error that says what is missing.
 func NewProjector(cfg Config) (*Projector, error) {
 	if cfg.DB == nil {
-		return nil, errors.New("photo projector: DB is missing")
+		return nil, errors.New("photos: DB is missing")
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
