@@ -7,44 +7,11 @@ import (
 	"testing"
 	"time"
 
-	toxiproxy "github.com/Shopify/toxiproxy/v2"
-	"github.com/rs/zerolog"
-
 	"posthorn/services/internal/broker"
+	"posthorn/services/internal/line"
 	"posthorn/services/internal/privateserver"
 	"posthorn/services/internal/retry"
 )
-
-// line is a proxy before the shared broker that can be cut.
-type line struct {
-	proxy *toxiproxy.Proxy
-	url   string
-}
-
-func newLine(t *testing.T, target string) *line {
-	t.Helper()
-	u, err := url.Parse(target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
-	proxy := toxiproxy.NewProxy(server, t.Name(), "127.0.0.1:0", u.Host)
-	if err := proxy.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(proxy.Stop)
-	u.Host = proxy.Listen
-	return &line{proxy: proxy, url: u.String()}
-}
-
-func (l *line) cut() { l.proxy.Stop() }
-
-func (l *line) mend(t *testing.T) {
-	t.Helper()
-	if err := l.proxy.Start(); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // openDir is a temporary folder that the servers' users can enter when root
 // runs the tests.
@@ -62,8 +29,17 @@ func openDir(t *testing.T) string {
 func TestASubscriptionMadeWhileTheBrokerIsAwayIsServedWhenItIsBack(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, "")
-	l := newLine(t, s.broker.URL)
-	s.broker.URL = l.url
+	u, err := url.Parse(s.broker.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := line.New(t.Context(), u.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	u.Host = l.Addr()
+	s.broker.URL = u.String()
 	s.startAPI()
 	s.startRelay()
 	s.startDelivery(nil)
@@ -73,14 +49,16 @@ func TestASubscriptionMadeWhileTheBrokerIsAwayIsServedWhenItIsBack(t *testing.T)
 	first := s.post("E", 1)
 	eventually(t, patience, "the line works", func() bool { return len(before.got()) == 1 })
 
-	l.cut()
+	l.Cut()
 	during := newSubscriber(t, nil)
 	s.subscribe(during.URL, nil, "E")
 	ids := s.post("E", 20)
 	if n := len(during.got()); n != 0 {
 		t.Errorf("%d requests while the broker is away", n)
 	}
-	l.mend(t)
+	if err := l.Mend(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, patience, "everything arrives", func() bool {
 		return len(during.times()) == len(ids) && len(before.times()) == len(ids)+1
 	})

@@ -307,8 +307,8 @@ func TestTenThousandQueuesAreAddedCheaply(t *testing.T) {
 func TestNothingIsLeftRunningAfterLostConnectionsAndClose(t *testing.T) {
 	s := newSite(t)
 	q := s.queue(t, "q")
-	l := newLine(t, s.cfg.URL)
-	s.cfg.URL = l.url
+	l, through := newLine(t, s.cfg.URL)
+	s.cfg.URL = through
 	p, c, sub := s.publisher(t), s.consumers(t), s.subscriber(t)
 	got := make(chan string, 100)
 	if err := c.Add(q, 4, func(_ context.Context, d broker.Message) error {
@@ -336,8 +336,8 @@ func TestNothingIsLeftRunningAfterLostConnectionsAndClose(t *testing.T) {
 	work()
 	running := runtime.NumGoroutine()
 	for range 10 {
-		l.down()
-		l.up()
+		l.Cut()
+		mend(t, l)
 		work()
 	}
 	eventually(t, "goroutines are as few as before the cuts", func() bool { return runtime.NumGoroutine() <= running+2 })

@@ -7,16 +7,14 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	amqp "github.com/rabbitmq/amqp091-go"
-	"github.com/rs/zerolog"
 
 	"posthorn/services/internal/broker"
+	"posthorn/services/internal/line"
 )
 
 // patience is how long a test waits for what must come. It is long because a busy machine is no failure.
@@ -239,57 +237,25 @@ func eventually(tb testing.TB, what string, condition func() bool) {
 	}
 }
 
-// line is a connection to the broker that can be cut.
-type line struct {
-	t     testing.TB
-	proxy *toxiproxy.Proxy
-	url   string
-}
-
-func newLine(tb testing.TB, brokerURL string) *line {
+// newLine returns a line to a broker, and the broker's URL by it.
+func newLine(tb testing.TB, brokerURL string) (*line.Line, string) {
 	tb.Helper()
 	u, err := url.Parse(brokerURL)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	l := &line{t: tb, proxy: toxiproxy.NewProxy(
-		toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop()), tb.Name(), "127.0.0.1:0", u.Host)}
-	l.up()
-	tb.Cleanup(l.down)
-	u.Host = l.proxy.Listen
-	l.url = u.String()
-	return l
-}
-
-// down cuts all connections and refuses new ones.
-func (l *line) down() { l.proxy.Stop() }
-
-func (l *line) up() {
-	l.t.Helper()
-	if err := l.proxy.Start(); err != nil {
-		l.t.Fatal(err)
+	l, err := line.New(tb.Context(), u.Host)
+	if err != nil {
+		tb.Fatal(err)
 	}
+	tb.Cleanup(l.Close)
+	u.Host = l.Addr()
+	return l, u.String()
 }
 
-// silence swallows all data in both directions while the connections stay open; the function returned ends that,
-// and them.
-func (l *line) silence() func() {
-	l.t.Helper()
-	for _, stream := range []string{"upstream", "downstream"} {
-		_, err := l.proxy.Toxics.AddToxicJson(strings.NewReader(
-			`{"name":"` + stream + `","type":"timeout","stream":"` + stream + `","attributes":{"timeout":0}}`))
-		if err != nil {
-			l.t.Fatal(err)
-		}
-	}
-	return func() { l.proxy.Toxics.ResetToxics(context.Background()) }
-}
-
-// slow lets so many KB a second through to the broker.
-func (l *line) slow(rate int) {
-	l.t.Helper()
-	if _, err := l.proxy.Toxics.AddToxicJson(strings.NewReader(fmt.Sprintf(
-		`{"name":"slow","type":"bandwidth","stream":"upstream","attributes":{"rate":%d}}`, rate))); err != nil {
-		l.t.Fatal(err)
+func mend(tb testing.TB, l *line.Line) {
+	tb.Helper()
+	if err := l.Mend(tb.Context()); err != nil {
+		tb.Fatal(err)
 	}
 }

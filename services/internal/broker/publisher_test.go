@@ -122,8 +122,8 @@ func TestPublishingSurvivesLostConnection(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
-	l := newLine(t, s.cfg.URL)
-	s.cfg.URL = l.url
+	l, through := newLine(t, s.cfg.URL)
+	s.cfg.URL = through
 	p := s.publisher(t)
 	fill(t, p, q, 10)
 
@@ -163,8 +163,8 @@ func TestPublishingSurvivesLostConnection(t *testing.T) {
 	for range 5 {
 		n := count()
 		eventually(t, "publishing goes on", func() bool { return count() > n+200 })
-		l.down()
-		l.up()
+		l.Cut()
+		mend(t, l)
 	}
 	close(stop)
 	wg.Wait()
@@ -188,11 +188,11 @@ func TestPublisherClosesAfterLostConnection(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
-	l := newLine(t, s.cfg.URL)
-	s.cfg.URL = l.url
+	l, through := newLine(t, s.cfg.URL)
+	s.cfg.URL = through
 	p := s.publisher(t)
 	fill(t, p, q, 1)
-	l.down()
+	l.Cut()
 	for range 2 {
 		if err := p.Close(); err != nil {
 			t.Error(err)
@@ -207,9 +207,9 @@ func TestPublisherNeedsNoBrokerToStart(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
-	l := newLine(t, s.cfg.URL)
-	l.down()
-	s.cfg.URL = l.url
+	l, through := newLine(t, s.cfg.URL)
+	l.Cut()
+	s.cfg.URL = through
 	p := s.publisher(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
@@ -217,7 +217,7 @@ func TestPublisherNeedsNoBrokerToStart(t *testing.T) {
 	if !errors.Is(err, broker.ErrUnavailable) || !slices.Equal(outcomes, make([]broker.Outcome, 2)) {
 		t.Errorf("got %v, %v", outcomes, err)
 	}
-	l.up()
+	mend(t, l)
 	fill(t, p, q, 2)
 }
 
@@ -225,12 +225,12 @@ func TestPublishAllEndsInTimeOnSilentLine(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
-	l := newLine(t, s.cfg.URL)
-	s.cfg.URL = l.url
+	l, through := newLine(t, s.cfg.URL)
+	s.cfg.URL = through
 	s.cfg.PublishTimeout = 1500 * time.Millisecond
 	p := s.publisher(t)
 	fill(t, p, q, 1)
-	restore := l.silence()
+	l.Silence()
 	// More than all buffers on the way hold, so that writing hangs as well.
 	big := make([]broker.Publishing, 60)
 	for i := range big {
@@ -246,7 +246,7 @@ func TestPublishAllEndsInTimeOnSilentLine(t *testing.T) {
 			t.Errorf("got %v, %v", outcomes, err)
 		}
 	}
-	restore()
+	l.Heal()
 	// The dead connection was given up, not waited for.
 	eventually(t, "publishing works again", func() bool {
 		_, err := p.PublishAll(t.Context(), messages(q, 1))
@@ -258,11 +258,11 @@ func TestABatchIsNotGivenUpWhileConfirmsCome(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
-	l := newLine(t, brokerURL(t))
-	s.cfg.URL, s.cfg.PublishTimeout = l.url, time.Second
+	l, through := newLine(t, brokerURL(t))
+	s.cfg.URL, s.cfg.PublishTimeout = through, time.Second
 	p := s.publisher(t)
 	fill(t, p, q, 1)
-	l.slow(50)
+	l.Limit(50_000)
 	batch := make([]broker.Publishing, 40)
 	for i := range batch {
 		batch[i] = broker.Publishing{Key: q, Mandatory: true, Body: make([]byte, 5<<10)}
@@ -281,11 +281,11 @@ func TestAMessageToManyQueuesIsGivenMoreTime(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
-	l := newLine(t, brokerURL(t))
-	s.cfg.URL, s.cfg.PublishTimeout = l.url, time.Second
+	l, through := newLine(t, brokerURL(t))
+	s.cfg.URL, s.cfg.PublishTimeout = through, time.Second
 	p := s.publisher(t)
 	fill(t, p, q, 1)
-	l.slow(20) // so that the one message takes three seconds
+	l.Limit(20_000) // so that the one message takes three seconds
 	m := []broker.Publishing{{Key: q, Mandatory: true, Queues: 1000, Body: make([]byte, 60<<10)}}
 	if _, err := p.PublishAll(t.Context(), m); err != nil {
 		t.Errorf("for 1,000 queues: %v", err)

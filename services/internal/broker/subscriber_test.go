@@ -70,8 +70,8 @@ func TestSubscriberSurvivesLostConnection(t *testing.T) {
 	s := newSite(t)
 	q := s.queue(t, "q")
 	direct := s.publisher(t)
-	l := newLine(t, s.cfg.URL)
-	s.cfg.URL = l.url
+	l, through := newLine(t, s.cfg.URL)
+	s.cfg.URL = through
 	in, err := s.subscriber(t).SubscribeQueue(t.Context(), q, 4)
 	if err != nil {
 		t.Fatal(err)
@@ -81,8 +81,8 @@ func TestSubscriberSurvivesLostConnection(t *testing.T) {
 		for range 10 {
 			receive(t, in).Ack()
 		}
-		l.down()
-		l.up()
+		l.Cut()
+		mend(t, l)
 	}
 }
 
@@ -91,8 +91,8 @@ func TestSubscriberNoticesSilentLine(t *testing.T) {
 	s := newSite(t)
 	q := s.queue(t, "q")
 	direct := s.publisher(t)
-	l := newLine(t, s.cfg.URL)
-	s.cfg.URL = l.url
+	l, through := newLine(t, s.cfg.URL)
+	s.cfg.URL = through
 	s.cfg.Heartbeat = time.Second
 	s.cfg.DialTimeout = time.Second
 	in, err := s.subscriber(t).SubscribeQueue(t.Context(), q, 4)
@@ -101,11 +101,11 @@ func TestSubscriberNoticesSilentLine(t *testing.T) {
 	}
 	fill(t, direct, q, 1)
 	receive(t, in).Ack()
-	restore := l.silence()
+	l.Silence()
 	fill(t, direct, q, 1)
 	// The broker takes the message back from the dead connection when that misses its heartbeats.
 	eventually(t, "broker notices", func() bool { return s.depth(t, q) > 0 })
-	restore()
+	l.Heal()
 	receive(t, in).Ack()
 }
 
@@ -114,16 +114,16 @@ func TestMessageInHandWhenConnectionIsLostComesAgainAfterItsHandler(t *testing.T
 	s := newSite(t)
 	q := s.queue(t, "q")
 	direct := s.publisher(t)
-	l := newLine(t, s.cfg.URL)
-	s.cfg.URL = l.url
+	l, through := newLine(t, s.cfg.URL)
+	s.cfg.URL = through
 	in, err := s.subscriber(t).SubscribeQueue(t.Context(), q, 4)
 	if err != nil {
 		t.Fatal(err)
 	}
 	fill(t, direct, q, 1)
 	m := receive(t, in)
-	l.down()
-	l.up()
+	l.Cut()
+	mend(t, l)
 	eventually(t, "message is back in the queue", func() bool { return s.depth(t, q) == 1 })
 	if m.Context().Err() != nil {
 		t.Error("the handler was interrupted")

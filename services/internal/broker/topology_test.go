@@ -211,24 +211,24 @@ func TestManyDeclarationsMendWhatIsMissingAndNameWhatIsForeign(t *testing.T) {
 func TestTopologyReportsUnavailableBrokerAndComesBack(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	l := newLine(t, s.cfg.URL)
-	s.cfg.URL = l.url
+	l, through := newLine(t, s.cfg.URL)
+	s.cfg.URL = through
 	topology := s.topology(t)
-	l.down()
+	l.Cut()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if err := topology.Bind(ctx, "sub_1", "default", []string{"a"}); !errors.Is(err, broker.ErrUnavailable) {
 		t.Errorf("got %v, want ErrUnavailable", err)
 	}
-	l.up()
+	mend(t, l)
 	s.subscription(t, topology, "sub_1", "a")
-	restore := l.silence()
+	l.Silence()
 	ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if err := topology.Bind(ctx, "sub_1", "default", []string{"a"}); !errors.Is(err, broker.ErrUnavailable) {
 		t.Errorf("on a silent line: got %v, want ErrUnavailable", err)
 	}
-	restore()
+	l.Heal()
 	s.subscription(t, topology, "sub_1", "b")
 }
 
