@@ -43,7 +43,7 @@ build: ## write bin/posthorn
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$$VERSION" -o bin/posthorn ./services/cmd/posthorn
 
 bin/withservers: FORCE
-	@go build -o $@ ./services/cmd/withservers
+	@go build -o $@ ./services/lab/cmd/withservers
 
 .PHONY: test
 test: bin/withservers ## run all tests on a private Postgres and RabbitMQ (PKGS=..., TESTFLAGS=...)
@@ -63,13 +63,13 @@ faults: ## break it in every way that is known and write the table to docs/fault
 	@scripts/install test
 	$(check-version)
 	go build -tags failpoints -ldflags "-X main.version=$$VERSION" -o bin/posthorn-failpoints ./services/cmd/posthorn
-	go build -o bin/faults ./services/cmd/faults
+	go build -o bin/faults ./services/lab/cmd/faults
 	bin/faults -random 5m -table docs/faults.md
 
 .PHONY: bench
 bench: build ## measure it beside Postgres, RabbitMQ and HTTP alone, and write docs/performance.md (BENCH=-quick, -only ...)
 	@scripts/install test
-	go build -o bin/bench ./services/cmd/bench
+	go build -o bin/bench ./services/lab/cmd/bench
 	bin/bench -table docs/performance.md $(BENCH)
 
 .PHONY: lint

@@ -1,0 +1,153 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"posthorn/services/internal/privateserver"
+	"posthorn/services/lab/site"
+)
+
+// Site is what all scenarios share: the servers, and the receiver in a process
+// of its own.
+type Site struct {
+	*site.Servers
+
+	config   SiteConfig
+	receiver *site.Process
+	// deliveries and control are the receiver's addresses.
+	deliveries, control string
+	number              atomic.Int64
+}
+
+// SiteConfig says where a site is.
+type SiteConfig struct {
+	// Dir is for the servers' data and for logs; other users have to be able to
+	// pass through.
+	Dir string
+	// Binary is the command posthorn.
+	Binary string
+	// Receiver is the command that runs a Receiver until its standard input
+	// ends, and first prints the two addresses on a line.
+	Receiver []string
+	// Profiles is a folder for CPU profiles; none are taken where it is empty.
+	Profiles string
+	// Progress is told what is happening.
+	Progress func(format string, args ...any)
+}
+
+// NewSite starts servers, durable ones, and the receiver.
+func NewSite(ctx context.Context, config SiteConfig) (_ *Site, err error) {
+	s := &Site{config: config}
+	defer func() { //nolint:contextcheck // has to happen whatever ended
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	s.Servers, err = site.Start(ctx, privateserver.Options{
+		Dir: filepath.Join(config.Dir, "postgres"),
+		Settings: map[string]string{
+			// As whoever sets up a server would; fsync and synchronous_commit
+			// stay on.
+			"shared_buffers": "512MB", "max_wal_size": "4GB", "max_connections": "200",
+		},
+	}, privateserver.Options{
+		Dir:      filepath.Join(config.Dir, "rabbitmq"),
+		Settings: map[string]string{"vm_memory_high_watermark.absolute": "4GB"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.startReceiver()
+	if err != nil {
+		return nil, err
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return nil, fmt.Errorf("read the receiver's addresses: %w", err)
+	}
+	var ok bool
+	if s.deliveries, s.control, ok = strings.Cut(strings.TrimSpace(line), " "); !ok {
+		return nil, fmt.Errorf("read the receiver's addresses: %q", line)
+	}
+	return s, nil
+}
+
+// startReceiver starts the receiver, which ends with us, and returns what it
+// prints.
+func (s *Site) startReceiver() (io.Reader, error) {
+	//nolint:gosec,noctx // the caller's own command; ended by Close
+	cmd := exec.Command(s.config.Receiver[0], s.config.Receiver[1:]...)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, fmt.Errorf("start receiver: %w", err)
+	}
+	if _, err := cmd.StdinPipe(); err != nil {
+		return nil, fmt.Errorf("start receiver: %w", err)
+	}
+	cmd.Stderr = os.Stderr
+	s.receiver, err = site.StartProcess("receiver", 0, func(int) *exec.Cmd { return cmd })
+	return out, err
+}
+
+// Close ends everything; the servers' data are not wanted any more.
+func (s *Site) Close() error {
+	var errs []error
+	if s.receiver != nil {
+		errs = append(errs, s.receiver.Kill())
+	}
+	if s.Servers != nil {
+		errs = append(errs, s.Kill())
+	}
+	return errors.Join(errs...)
+}
+
+// Expect makes the receiver forget what came, and expect events with numbers
+// below n.
+func (s *Site) Expect(ctx context.Context, n int) error {
+	return site.Call(ctx, http.MethodPost, "http://"+s.control+"/expect/"+strconv.Itoa(n), nil, nil)
+}
+
+// Tally is what the receiver counted since.
+func (s *Site) Tally(ctx context.Context) (*Tally, error) {
+	tally := &Tally{}
+	return tally, site.Call(ctx, http.MethodGet, "http://"+s.control+"/tally", nil, tally)
+}
+
+// Await waits until n deliveries have arrived in all, or until none has for a
+// while.
+func (s *Site) Await(ctx context.Context, n int, patience time.Duration) error {
+	var last int
+	for changed := time.Now(); ; {
+		var arrived int
+		if err := site.Call(ctx, http.MethodGet, "http://"+s.control+"/count", nil, &arrived); err != nil {
+			return err
+		}
+		if arrived >= n {
+			return nil
+		}
+		if arrived != last {
+			last, changed = arrived, time.Now()
+		}
+		if time.Since(changed) > patience {
+			return fmt.Errorf("%w: %d of %d arrived, and none for %v", ErrIncorrect, arrived, n, patience)
+		}
+		if err := pauseUntil(ctx, time.Now().Add(20*time.Millisecond)); err != nil {
+			return err
+		}
+	}
+}
+
+// newName is one for a database and for a part of the broker.
+func (s *Site) newName() string { return fmt.Sprintf("bench%d", s.number.Add(1)) }

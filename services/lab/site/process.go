@@ -1,0 +1,160 @@
+package site
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Process is a process that is looked after, and started again when it ends if
+// that is wanted, as systemd would.
+type Process struct {
+	name  string
+	make  func(start int) *exec.Cmd
+	again time.Duration
+	done  chan struct{}
+
+	mu       sync.Mutex
+	pid      int // 0 while it does not run
+	stopping bool
+	starts   int
+	crashes  int
+	err      error // of its last end
+}
+
+// StartProcess starts what command makes for the start with this number,
+// counted from 1. When it ends it is started again after a time, or not where
+// that is 0. Its name is for errors.
+func StartProcess(name string, again time.Duration, command func(start int) *exec.Cmd) (*Process, error) {
+	p := &Process{name: name, make: command, again: again, done: make(chan struct{})}
+	cmd, err := p.start()
+	if err != nil {
+		return nil, err
+	}
+	go p.keep(cmd)
+	return p, nil
+}
+
+// start starts the process once; it returns nil where it is to stop.
+func (p *Process) start() (*exec.Cmd, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopping {
+		return nil, nil //nolint:nilnil // there is nothing to start, and nothing wrong
+	}
+	p.starts++
+	cmd := p.make(p.starts)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", p.name, err)
+	}
+	p.pid = cmd.Process.Pid
+	return cmd, nil
+}
+
+// keep keeps the process up until it is told to stop.
+func (p *Process) keep(cmd *exec.Cmd) {
+	defer close(p.done)
+	for {
+		err := cmd.Wait()
+		p.mu.Lock()
+		p.pid, p.err = 0, err
+		if err != nil {
+			p.crashes++
+		}
+		stopping := p.stopping
+		p.mu.Unlock()
+		if stopping || p.again == 0 {
+			return
+		}
+		for cmd = nil; cmd == nil; {
+			time.Sleep(p.again)
+			if cmd, err = p.start(); cmd == nil && err == nil {
+				return
+			}
+		}
+	}
+}
+
+// PID is the process's id, 0 while it does not run.
+func (p *Process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.pid
+}
+
+// Starts is how often it was started.
+func (p *Process) Starts() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.starts
+}
+
+// Crashes is how often it ended otherwise than with status 0.
+func (p *Process) Crashes() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.crashes
+}
+
+// Done is closed when it has ended for good.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Err says how it ended the last time; nil is status 0.
+func (p *Process) Err() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.err != nil {
+		return fmt.Errorf("%s ended: %w", p.name, p.err)
+	}
+	return nil
+}
+
+// Signal sends the process a signal, where it runs.
+func (p *Process) Signal(sig syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pid == 0 {
+		return nil
+	}
+	if err := syscall.Kill(p.pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("signal %s: %w", p.name, err)
+	}
+	return nil
+}
+
+// Stop asks the process to end, for good, as a deploy would, and kills it when
+// it does not. Its error says that, or how it ended.
+func (p *Process) Stop(ctx context.Context, within time.Duration) error {
+	p.forGood()
+	err := errors.Join(p.Signal(syscall.SIGCONT), p.Signal(syscall.SIGTERM))
+	timer := time.NewTimer(within)
+	defer timer.Stop()
+	select {
+	case <-p.done:
+		return errors.Join(err, p.Err())
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return errors.Join(err, fmt.Errorf("%s did not stop within %v", p.name, within), p.Kill())
+}
+
+// Kill ends the process at once, for good.
+func (p *Process) Kill() error {
+	p.forGood()
+	if err := p.Signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	<-p.done
+	return nil
+}
+
+func (p *Process) forGood() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stopping = true
+}
