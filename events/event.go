@@ -10,6 +10,7 @@
 package events
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
@@ -76,6 +77,9 @@ type Event struct {
 	// RecordedAt is when the outbox took it in.
 	RecordedAt time.Time
 }
+
+// Owner is the account that owns the event, which Account may leave out.
+func (e Event) Owner() string { return cmp.Or(e.Account, DefaultAccount) }
 
 // Validate reports the first field that the outbox would refuse.
 func (e Event) Validate() error {

@@ -134,9 +134,7 @@ func encode(batch []events.Event) ([]any, []Result, error) {
 		if err := e.Validate(); err != nil {
 			return nil, nil, fmt.Errorf("event %d: %w", i, err)
 		}
-		if e.Account == "" {
-			e.Account = events.DefaultAccount
-		}
+		e.Account = e.Owner()
 		if len(e.Data) == 0 && e.JSON() {
 			e.Data = []byte("null")
 		}

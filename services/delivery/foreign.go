@@ -98,11 +98,11 @@ func wanted(sub *subscription.Subscription, e envelope.Envelope) bool {
 	if e.Type == "" {
 		return true // for this one, by its signature
 	}
-	account := e.Account
-	if account == "" {
-		account = broker.DefaultAccount
+	account := "" // unless it has an exchange of its own
+	if broker.OwnExchange(sub.Account) {
+		account = sub.Account
 	}
-	return account == sub.Account && sub.Matches(e.Type)
+	return e.Account == account && sub.Matches(e.Type)
 }
 
 // foreign parks a message that Posthorn did not write, or not for this

@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"posthorn/events"
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/subscription"
@@ -100,7 +99,7 @@ func (b *batch) shape(ctx context.Context, c *change) error {
 	case c.known:
 		return b.rebind(ctx, c.old, c.route)
 	}
-	if c.route.Account != events.DefaultAccount { // whose is declared when the term begins
+	if broker.OwnExchange(c.route.Account) { // the other one is declared when the term begins
 		if err := b.term.topology.DeclareShared(ctx, []string{c.route.Account}); err != nil {
 			return fmt.Errorf("declare exchange of account %s: %w", c.route.Account, err)
 		}

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"sync"
 
-	"posthorn/events"
+	"posthorn/services/internal/broker"
 	"posthorn/services/internal/eventlog"
 	"posthorn/services/internal/matching"
 	"posthorn/services/internal/subscription"
@@ -191,19 +191,19 @@ func (r *routes) ids() []subscription.ID {
 func (r *routes) hasExchange(account string) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return account == events.DefaultAccount || r.accounts[account] != nil
+	return !broker.OwnExchange(account) || r.accounts[account] != nil
 }
 
-// accountNames are the accounts that have an exchange.
+// accountNames are the accounts that have a subscription.
 func (r *routes) accountNames() []string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	accounts := []string{events.DefaultAccount}
+	accounts := make([]string, 0, len(r.accounts))
 	for account := range r.accounts {
 		accounts = append(accounts, account)
 	}
 	slices.Sort(accounts)
-	return slices.Compact(accounts)
+	return accounts
 }
 
 // bound are the patterns that a route's queue is to be bound with.

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"posthorn/events"
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/eventlog"
@@ -188,7 +187,7 @@ func (r *Relay) message(p broker.Publishing, record *eventlog.Record, e envelope
 	content := envelope.Content{ID: p.ID, ContentType: p.ContentType, Body: p.Body}
 	if p.Exchange == r.names.Deliver() {
 		content.Subscription = p.Key
-	} else if e.Type = record.Type; record.Account != events.DefaultAccount {
+	} else if e.Type = record.Type; broker.OwnExchange(record.Account) {
 		e.Account = record.Account
 	}
 	p.Headers = r.messages.Headers(e, content)

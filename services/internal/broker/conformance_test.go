@@ -8,6 +8,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/ThreeDotsLabs/watermill/pubsub/tests"
 
+	"posthorn/events"
 	"posthorn/services/internal/broker"
 )
 
@@ -27,7 +28,7 @@ func TestWatermillConformance(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t)
-			s.sweepExchanges(s.Events(broker.DefaultAccount))
+			s.sweepExchanges(s.Events(events.DefaultAccount))
 			s.cfg.Prefetch = c.prefetch
 			s.cfg.Logger = nil
 			// The suite closes subscribers on messages that nobody will ever acknowledge.

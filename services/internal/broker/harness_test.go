@@ -13,6 +13,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"posthorn/events"
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/line"
 )
@@ -119,7 +120,7 @@ func (s *site) topology(tb testing.TB) *broker.Topology {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = topology.Close() })
-	s.sweepExchanges(s.Events(broker.DefaultAccount), s.Deliver())
+	s.sweepExchanges(s.Events(events.DefaultAccount), s.Deliver())
 	for _, r := range s.cfg.RetryRungs {
 		s.sweep(s.Retry(r))
 		s.sweepExchanges(s.Retry(r))
@@ -134,7 +135,7 @@ func (s *site) topology(tb testing.TB) *broker.Topology {
 func (s *site) subscription(tb testing.TB, topology *broker.Topology, sub string, patterns ...string) string {
 	tb.Helper()
 	s.sweep(s.DeliverQueue(sub), s.DeadQueue(sub))
-	if err := topology.DeclareSubscription(tb.Context(), sub, broker.DefaultAccount, patterns); err != nil {
+	if err := topology.DeclareSubscription(tb.Context(), sub, events.DefaultAccount, patterns); err != nil {
 		tb.Fatal(err)
 	}
 	return s.DeliverQueue(sub)

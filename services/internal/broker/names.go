@@ -2,11 +2,9 @@ package broker
 
 import (
 	"fmt"
+	"posthorn/events"
 	"time"
 )
-
-// DefaultAccount is the account whose events go to the exchange without a suffix.
-const DefaultAccount = "default"
 
 // maxName is the length that AMQP gives to names and routing keys, in bytes.
 const maxName = 255
@@ -15,9 +13,15 @@ const maxName = 255
 // can share a broker.
 type Names struct{ Namespace string }
 
+// OwnExchange reports whether an account's events go to an exchange of its own,
+// and not to the one without a suffix.
+func OwnExchange(account string) bool {
+	return account != "" && account != events.DefaultAccount
+}
+
 // Events is the topic exchange for an account's events; the routing key is the event's type.
 func (n Names) Events(account string) string {
-	if account == "" || account == DefaultAccount {
+	if !OwnExchange(account) {
 		return n.Namespace + "events"
 	}
 	return n.Namespace + "events." + account

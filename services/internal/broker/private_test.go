@@ -14,6 +14,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"posthorn/events"
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/privateserver"
 )
@@ -136,7 +137,7 @@ func testCrash(t *testing.T, node *privateserver.RabbitMQ) {
 			for i := range each {
 				// Mandatory, so that a message counts only if the queue is there again.
 				m := []broker.Publishing{{
-					Exchange: s.Events(broker.DefaultAccount), Key: "photo.liked", Mandatory: true, ID: fmt.Sprint(w, "-", i),
+					Exchange: s.Events(events.DefaultAccount), Key: "photo.liked", Mandatory: true, ID: fmt.Sprint(w, "-", i),
 				}}
 				for {
 					confirmed := &before

@@ -146,7 +146,7 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	batch := make([]Publishing, len(messages))
 	for i, m := range messages {
 		batch[i] = Publishing{
-			Exchange: p.cfg.Names().Events(DefaultAccount), Key: topic, ID: m.UUID, Headers: m.Metadata, Body: m.Payload,
+			Exchange: p.cfg.Names().Events(""), Key: topic, ID: m.UUID, Headers: m.Metadata, Body: m.Payload,
 		}
 	}
 	// A message that a handler passes on has the context of the one that it got, which ends with the acknowledgement.

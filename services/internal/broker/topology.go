@@ -60,7 +60,7 @@ func (t *Topology) Close() error {
 // DeclareShared declares what all subscriptions share: the accounts' exchanges, the exchange deliver, and the retry
 // queues with their exchanges.
 func (t *Topology) DeclareShared(ctx context.Context, accounts []string) error {
-	for _, account := range append([]string{DefaultAccount}, accounts...) {
+	for _, account := range append([]string{""}, accounts...) {
 		if err := t.declareExchange(ctx, t.names.Events(account), amqp.ExchangeTopic); err != nil {
 			return err
 		}
@@ -252,14 +252,14 @@ func (t *Topology) Depth(ctx context.Context, queue string) (messages, consumers
 
 // declareListener declares what Subscriber.Subscribe consumes.
 func (t *Topology) declareListener(ctx context.Context, group, topic string) error {
-	if err := t.declareExchange(ctx, t.names.Events(DefaultAccount), amqp.ExchangeTopic); err != nil {
+	if err := t.declareExchange(ctx, t.names.Events(""), amqp.ExchangeTopic); err != nil {
 		return err
 	}
 	queue := t.names.listenQueue(group, topic)
 	if err := t.declareQueue(ctx, queue, t.queueArgs()); err != nil {
 		return err
 	}
-	return t.bind(ctx, queue, t.names.Events(DefaultAccount), topic)
+	return t.bind(ctx, queue, t.names.Events(""), topic)
 }
 
 func (t *Topology) queueArgs() amqp.Table {

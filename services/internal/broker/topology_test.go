@@ -10,6 +10,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"posthorn/events"
 	"posthorn/services/internal/broker"
 )
 
@@ -162,7 +163,7 @@ func TestManyDeclarationsMendWhatIsMissingAndNameWhatIsForeign(t *testing.T) {
 	for i := range subs {
 		id := fmt.Sprint("sub_", i)
 		s.sweep(s.DeliverQueue(id), s.DeadQueue(id))
-		subs[i] = broker.Declaration{Subscription: id, Account: broker.DefaultAccount, Patterns: []string{"a", id}}
+		subs[i] = broker.Declaration{Subscription: id, Account: events.DefaultAccount, Patterns: []string{"a", id}}
 	}
 	subs[3].Account = "new" // whose exchange nobody has declared
 	ch := s.channel(t)
@@ -182,7 +183,7 @@ func TestManyDeclarationsMendWhatIsMissingAndNameWhatIsForeign(t *testing.T) {
 	if _, err := ch.QueueDelete(s.DeliverQueue("sub_1"), false, false, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := ch.QueueUnbind(s.DeliverQueue("sub_2"), "sub_2", s.Events(broker.DefaultAccount), nil); err != nil {
+	if err := ch.QueueUnbind(s.DeliverQueue("sub_2"), "sub_2", s.Events(events.DefaultAccount), nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := ch.QueueUnbind(s.DeliverQueue("sub_4"), "sub_4", s.Deliver(), nil); err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"posthorn/events"
 	"posthorn/services/internal/broker"
 )
 
@@ -43,7 +44,7 @@ func TestStockWatermillReadsAndWritesOurExchange(t *testing.T) {
 	queue := s.Namespace + "stock"
 	s.sweep(queue)
 	cfg := stock.NewDurablePubSubConfig(s.cfg.URL, func(string) string { return queue })
-	cfg.Exchange.GenerateName = func(string) string { return s.Events(broker.DefaultAccount) }
+	cfg.Exchange.GenerateName = func(string) string { return s.Events(events.DefaultAccount) }
 	cfg.Exchange.Type = "topic"
 	cfg.QueueBind.GenerateRoutingKey = func(topic string) string { return topic }
 	cfg.Publish.GenerateRoutingKey = func(topic string) string { return topic }
@@ -57,7 +58,7 @@ func TestStockWatermillReadsAndWritesOurExchange(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := s.publisher(t).PublishAll(t.Context(), []broker.Publishing{{
-		Exchange: s.Events(broker.DefaultAccount), Key: "photo.liked", Mandatory: true, ID: "evt_1",
+		Exchange: s.Events(events.DefaultAccount), Key: "photo.liked", Mandatory: true, ID: "evt_1",
 		Headers: map[string]string{"traceparent": "00-1"}, ContentType: "application/json", Body: []byte(`{"a":1}`),
 	}}); err != nil {
 		t.Fatal(err)

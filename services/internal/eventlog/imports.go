@@ -64,7 +64,7 @@ func Import(ctx context.Context, db *sql.DB, batch []events.Event) (appended int
 func Missing(ctx context.Context, q postgres.Queryer, batch []events.Event) (missing []int, err error) {
 	ids := map[string][]string{}
 	for _, e := range batch {
-		account := accountOf(e)
+		account := e.Owner()
 		ids[account] = append(ids[account], e.ID)
 		if derived := derivedID(e); derived != "" && derived != e.ID {
 			ids[account] = append(ids[account], derived)
@@ -78,7 +78,7 @@ func Missing(ctx context.Context, q postgres.Queryer, batch []events.Event) (mis
 	}
 	var conflict ConflictError
 	for i, e := range batch {
-		known := there[accountOf(e)]
+		known := there[e.Owner()]
 		r, found := known[e.ID]
 		if derived := derivedID(e); derived != "" && !(found && derivedID(r.Event) == derived) {
 			if r, found = known[derived]; found && derivedID(r.Event) != derived {
@@ -109,13 +109,6 @@ func derivedID(e events.Event) string {
 	}
 	sum := sha256.Sum256([]byte(e.Source + "\x00" + id))
 	return "ce_" + hex.EncodeToString(sum[:])
-}
-
-func accountOf(e events.Event) string {
-	if e.Account == "" {
-		return events.DefaultAccount
-	}
-	return e.Account
 }
 
 // sameContent compares all that an event says. Postgres keeps microseconds.
