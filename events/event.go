@@ -175,8 +175,8 @@ func validateMetadata(metadata map[string]string) error {
 	return nil
 }
 
-// ValidateID reports why an id cannot be an event's and its webhook-id. It admits visible ASCII without the dot, which separates the parts
-// of what a webhook signature covers.
+// ValidateID reports why an id cannot be an event's and its webhook-id. It admits visible ASCII
+// without the dot, which separates the parts of what a webhook signature covers.
 func ValidateID(id string) error {
 	if id == "" {
 		return fmt.Errorf("%w: id: empty", ErrInvalid)

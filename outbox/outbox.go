@@ -56,13 +56,12 @@ type Result struct {
 	Outcome Outcome
 }
 
-// Append appends the events in the given order and returns them with their
-// id, position and times. An event without an id gets one; an event with an
-// id that is in the log already, with the same content, is not appended again
-// and the one in the log is returned. An event with a source is told from others
-// by source and id; where its id cannot be a webhook-id, or is taken by an event
-// of another source, it comes back with another one and the SourceID set. ErrConflict where the content differs:
-// nothing of this call may be committed then.
+// Append appends the events in the given order and returns them with their id, position and times.
+// An event without an id gets one; an event with an id that is in the log already, with the same
+// content, is not appended again and the one in the log is returned. An event with a source is told
+// from others by source and id; where its id cannot be a webhook-id, or is taken by an event of
+// another source, it comes back with another one and the SourceID set. ErrConflict where the
+// content differs: nothing of this call may be committed then.
 func Append(ctx context.Context, tx Tx, batch ...events.Event) ([]events.Event, error) {
 	results, err := AppendEach(ctx, tx, batch...)
 	if err != nil {

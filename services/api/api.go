@@ -11,9 +11,9 @@
 // Other requests that change something are done once for an Idempotency-Key,
 // and answers take a bounded amount of memory, whether they are read or not.
 //
-// Requests that only append, which are nearly all, share commits: what arrives
-// while one is under way goes into the next. They are plain handlers, since
-// huma costs them more than it gives them; every other route is declared through huma, and all of them are in one OpenAPI document.
+// Requests that only append, which are nearly all, share commits: what arrives while one is under
+// way goes into the next. They are plain handlers, since huma costs them more than it gives them;
+// every other route is declared through huma, and all of them are in one OpenAPI document.
 package api
 
 import (

@@ -23,11 +23,13 @@ type Config struct {
 	URL string
 	// Namespace is put before the name of every exchange and queue.
 	Namespace string
-	// QueueType is Classic (the default) or Quorum, for subscriptions' queues. It cannot change once they exist.
+	// QueueType is Classic (the default) or Quorum, for subscriptions' queues. It cannot change
+	// once they exist.
 	QueueType string
 	// ConnectionName is shown in RabbitMQ's UI. "posthorn" unless set.
 	ConnectionName string
-	// Group is the group of consumers that Subscriber.Subscribe joins: each group gets every message once.
+	// Group is the group of consumers that Subscriber.Subscribe joins: each group gets every
+	// message once.
 	Group string
 	// Prefetch is how many messages Subscriber.Subscribe has in flight. 64 unless set.
 	Prefetch int
@@ -35,14 +37,15 @@ type Config struct {
 	PublishTimeout time.Duration
 	// DrainTimeout bounds how long a stop waits for messages that handlers hold. 20 s unless set.
 	DrainTimeout time.Duration
-	// RequeuePause is how long Consumers hold a message whose handler failed before they give it back. 500 ms unless
-	// set.
+	// RequeuePause is how long Consumers hold a message whose handler failed before they give it
+	// back. 500 ms unless set.
 	RequeuePause time.Duration
 	// DialTimeout bounds connecting, with the handshake. 10 s unless set.
 	DialTimeout time.Duration
 	// MaxBackoff is the longest pause between two tries to connect. 5 s unless set.
 	MaxBackoff time.Duration
-	// Heartbeat is the interval of keep-alive frames; a line that is silent for two of them is given up. 10 s unless set.
+	// Heartbeat is the interval of keep-alive frames; a line that is silent for two of them is
+	// given up. 10 s unless set.
 	Heartbeat time.Duration
 	// RetryRungs are the delays for which retry queues exist. DefaultRetryRungs unless set.
 	RetryRungs []time.Duration

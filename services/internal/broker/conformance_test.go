@@ -12,8 +12,8 @@ import (
 	"posthorn/services/internal/broker"
 )
 
-// Watermill's own suite, once with one message in flight, which is what it asks of those that promise order, and
-// once with many.
+// Watermill's own suite, once with one message in flight, which is what it asks of those that
+// promise order, and once with many.
 func TestWatermillConformance(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

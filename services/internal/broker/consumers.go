@@ -13,17 +13,18 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// Handler works on one message. Nil acknowledges it; after an error, or a panic, it goes back to its queue and comes
-// again after Config.RequeuePause. ctx lasts until the handler returns, unless a stop has waited for it for
-// Config.DrainTimeout.
+// Handler works on one message. Nil acknowledges it; after an error, or a panic, it goes back to
+// its queue and comes again after Config.RequeuePause. ctx lasts until the handler returns, unless
+// a stop has waited for it for Config.DrainTimeout.
 type Handler func(ctx context.Context, d Message) error
 
-// Consumers run a handler for each of many queues, which come and go while they run. A slow queue delays no other:
-// each has its own prefetch, and each message its own goroutine.
+// Consumers run a handler for each of many queues, which come and go while they run. A slow queue
+// delays no other: each has its own prefetch, and each message its own goroutine.
 //
-// They are one handler of a Watermill Router, fed by all queues. A handler of the Router for each queue was tried
-// and dropped: it costs four goroutines a queue, looks at all handlers whenever one is added, closes the Router with
-// the last one that is removed, and cannot be told to wait for its messages.
+// They are one handler of a Watermill Router, fed by all queues. A handler of the Router for each
+// queue was tried and dropped: it costs four goroutines a queue, looks at all handlers whenever one
+// is added, closes the Router with the last one that is removed, and cannot be told to wait for its
+// messages.
 type Consumers struct {
 	cfg    Config
 	pool   *pool
@@ -60,7 +61,8 @@ type feed chan *message.Message
 // Subscribe implements message.Subscriber.
 func (f feed) Subscribe(context.Context, string) (<-chan *message.Message, error) { return f, nil }
 
-// Close implements message.Subscriber. The feed is closed by Consumers.Run, once the last message is settled.
+// Close implements message.Subscriber. The feed is closed by Consumers.Run, once the last message
+// is settled.
 func (f feed) Close() error { return nil }
 
 // NewConsumers makes consumers without queues. It does not need the broker to be up.
@@ -146,8 +148,8 @@ func (c *Consumers) startLocked(e *entry) error {
 	return nil
 }
 
-// Add begins to consume a queue, with up to prefetch messages in flight, now or when Run is called. A queue that is
-// not there is waited for.
+// Add begins to consume a queue, with up to prefetch messages in flight, now or when Run is called.
+// A queue that is not there is waited for.
 func (c *Consumers) Add(queue string, prefetch int, h Handler) error {
 	if prefetch < 1 || prefetch > maxPrefetch {
 		return fmt.Errorf("consume queue %s: prefetch %d is not between 1 and %d", queue, prefetch, maxPrefetch)
@@ -170,8 +172,9 @@ func (c *Consumers) Add(queue string, prefetch int, h Handler) error {
 	return nil
 }
 
-// Remove stops consuming a queue and waits until its messages are drained, or until ctx ends; the stop goes on then,
-// and until it is finished the queue cannot be added again. A queue that was never added is no error.
+// Remove stops consuming a queue and waits until its messages are drained, or until ctx ends; the
+// stop goes on then, and until it is finished the queue cannot be added again. A queue that was
+// never added is no error.
 func (c *Consumers) Remove(ctx context.Context, queue string) error {
 	c.mu.Lock()
 	e := c.entries[queue]
@@ -199,7 +202,8 @@ func (c *Consumers) Remove(ctx context.Context, queue string) error {
 	}
 }
 
-// Ready reports why queues are not consumed: an error with ErrUnavailable. Without queues there is no reason.
+// Ready reports why queues are not consumed: an error with ErrUnavailable. Without queues there is
+// no reason.
 func (c *Consumers) Ready() error {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()

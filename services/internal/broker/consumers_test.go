@@ -290,7 +290,8 @@ func TestTenThousandQueuesAreAddedCheaply(t *testing.T) {
 	}
 	took := time.Since(start)
 	t.Logf("%d queues added in %s", n, took)
-	// They all look for their queue meanwhile. On an idle machine it is 0.2 s, with the race detector 1.3 s.
+	// They all look for their queue meanwhile. On an idle machine it is 0.2 s, with the race
+	// detector 1.3 s.
 	if took > 20*time.Second {
 		t.Errorf("adding %d queues took %s", n, took)
 	}

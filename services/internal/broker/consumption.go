@@ -11,8 +11,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A queue that is missing, or cannot be consumed, is left alone for a time between these. Looking for it costs the
-// broker a channel, and after a loss of its data thousands may be missing at once.
+// A queue that is missing, or cannot be consumed, is left alone for a time between these. Looking
+// for it costs the broker a channel, and after a loss of its data thousands may be missing at once.
 const (
 	minQueueBackoff = 500 * time.Millisecond
 	maxQueueBackoff = 15 * time.Second
@@ -38,14 +38,15 @@ type source struct {
 	out      chan<- *message.Message
 	// closeOut says that out belongs to this consumption alone.
 	closeOut bool
-	// prepare is called before consuming if the queue is missing; nil to wait until somebody declares it.
+	// prepare is called before consuming if the queue is missing; nil to wait until somebody
+	// declares it.
 	prepare func(context.Context) error
 	// handler is what Consumers run for the queue's messages.
 	handler Handler
 }
 
-// consumption keeps a consumer on one queue alive until it is told to stop, whatever happens to the queue, the
-// channel and the connection.
+// consumption keeps a consumer on one queue alive until it is told to stop, whatever happens to the
+// queue, the channel and the connection.
 type consumption struct {
 	source
 	pool *pool
@@ -61,7 +62,8 @@ type consumption struct {
 	inFlight tally
 }
 
-// start begins a consumption. When ctx ends it stops in two phases; done is closed after the second.
+// start begins a consumption. When ctx ends it stops in two phases; done is closed after the
+// second.
 func (p *pool) start(ctx context.Context, src source) (*consumption, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -158,8 +160,8 @@ func (c *consumption) run() {
 	c.finish()
 }
 
-// serve passes messages on until the consumer ends, or until stop; then it cancels the consumer and gives back what
-// nobody has taken yet.
+// serve passes messages on until the consumer ends, or until stop; then it cancels the consumer and
+// gives back what nobody has taken yet.
 func (c *consumption) serve(k *consumer) {
 	defer k.release()
 	for {
@@ -171,8 +173,8 @@ func (c *consumption) serve(k *consumer) {
 			}
 			if c.stop.Err() == nil {
 				c.log.InfoContext(c.stop, "consumer has ended, starting it again")
-				// What the handlers still hold will be delivered again. Let them finish first, so that the same
-				// message is not worked on twice at once.
+				// What the handlers still hold will be delivered again. Let them finish first, so
+				// that the same message is not worked on twice at once.
 				c.settle(c.stop)
 			}
 			return
@@ -240,7 +242,8 @@ func (c *consumption) pass(k *consumer, d *amqp.Delivery) {
 	}
 }
 
-// settle waits for the handlers, until ctx ends or they have had their time. It reports whether all have finished.
+// settle waits for the handlers, until ctx ends or they have had their time. It reports whether all
+// have finished.
 func (c *consumption) settle(ctx context.Context) bool {
 	late := time.NewTimer(c.pool.cfg.DrainTimeout)
 	defer late.Stop()
@@ -253,7 +256,8 @@ func (c *consumption) settle(ctx context.Context) bool {
 	return false
 }
 
-// finish waits for the handlers; those that take too long see their context end, and their messages go back.
+// finish waits for the handlers; those that take too long see their context end, and their messages
+// go back.
 func (c *consumption) finish() {
 	if c.settle(c.drain) {
 		return
@@ -263,7 +267,8 @@ func (c *consumption) finish() {
 	<-c.inFlight.none()
 }
 
-// tally counts messages in flight. A sync.WaitGroup must not be waited for while it is counted up again from zero.
+// tally counts messages in flight. A sync.WaitGroup must not be waited for while it is counted up
+// again from zero.
 type tally struct {
 	mu   sync.Mutex
 	n    int

@@ -1,8 +1,9 @@
-// Package broker is Posthorn's only door to RabbitMQ, and the only package that knows Watermill and AMQP.
+// Package broker is Posthorn's only door to RabbitMQ, and the only package that knows Watermill and
+// AMQP.
 //
-// It is for four things: a [Publisher] that confirms every message, a [Subscriber] that speaks Watermill's interface,
-// [Consumers] that run a handler for each of thousands of queues, and a [Topology] that declares and repairs the
-// exchanges and queues.
+// It is for four things: a [Publisher] that confirms every message, a [Subscriber] that speaks
+// Watermill's interface, [Consumers] that run a handler for each of thousands of queues, and a
+// [Topology] that declares and repairs the exchanges and queues.
 //
 // It promises that
 //   - a message counts as published only once the broker has confirmed it, and where a queue must exist, that it
@@ -13,11 +14,13 @@
 //     for ever;
 //   - the trouble of one queue stays its own.
 //
-// It fails with errors that say what to do: [ErrUnavailable] and [ErrBlocked] pass with time, [ErrNotFound] asks for
-// a declaration, [ErrForeign] for a person, [ErrInvalid] for another message. An [Outcome] of [Unknown] means that
-// the broker may have the message: publish it again and let the receiver recognise it.
+// It fails with errors that say what to do: [ErrUnavailable] and [ErrBlocked] pass with time,
+// [ErrNotFound] asks for a declaration, [ErrForeign] for a person, [ErrInvalid] for another
+// message. An [Outcome] of [Unknown] means that the broker may have the message: publish it again
+// and let the receiver recognise it.
 //
-// The wire format is that of watermill-amqp's default marshaler (header _watermill_message_uuid, metadata as string
-// headers, the payload as the body), so any Watermill program can read the exchange. The stock publisher and
-// subscriber themselves are not used; the tests of this package name each reason.
+// The wire format is that of watermill-amqp's default marshaler (header _watermill_message_uuid,
+// metadata as string headers, the payload as the body), so any Watermill program can read the
+// exchange. The stock publisher and subscriber themselves are not used; the tests of this package
+// name each reason.
 package broker

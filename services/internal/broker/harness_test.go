@@ -18,7 +18,8 @@ import (
 	"posthorn/services/internal/line"
 )
 
-// patience is how long a test waits for what must come. It is long because a busy machine is no failure.
+// patience is how long a test waits for what must come. It is long because a busy machine is no
+// failure.
 const patience = 30 * time.Second
 
 func brokerURL(tb testing.TB) string {

@@ -12,8 +12,9 @@ import (
 // Inspection is what a broker says of itself.
 type Inspection struct{ Product, Version, Cluster string }
 
-// Inspect connects once, looks whether queues may be declared, used and deleted, and says what the broker is. Unlike
-// the rest of this package it does not try again; Describe says what an error means.
+// Inspect connects once, looks whether queues may be declared, used and deleted, and says what the
+// broker is. Unlike the rest of this package it does not try again; Describe says what an error
+// means.
 func Inspect(ctx context.Context, cfg Config) (Inspection, error) {
 	cfg, err := cfg.filled()
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A connection carries many consumers on few channels. A channel of its own for each consumer would run into the
-// broker's limit of 2,047 channels, beyond which the stock subscriber's die silently.
+// A connection carries many consumers on few channels. A channel of its own for each consumer would
+// run into the broker's limit of 2,047 channels, beyond which the stock subscriber's die silently.
 const (
 	consumersPerChannel = 64
 	channelsPerLane     = 32
@@ -49,18 +49,20 @@ type consumeChannel struct {
 	tags    atomic.Uint64
 	acks    *acks
 
-	// calls is held around each request to the broker that has an answer: the library cannot tell the answers of two
-	// requests on a channel apart.
+	// calls is held around each request to the broker that has an answer: the library cannot tell
+	// the answers of two requests on a channel apart.
 	calls sync.Mutex
 }
 
-// consume starts a consumer on a queue, waiting for the connection. It returns ErrNotFound if there is no such queue.
+// consume starts a consumer on a queue, waiting for the connection. It returns ErrNotFound if there
+// is no such queue.
 func (l *lane) consume(ctx context.Context, queue string, prefetch int) (*consumer, error) {
 	s, err := l.link.session(ctx)
 	if err != nil {
 		return nil, err
 	}
-	// Consuming from a missing queue closes the channel, and with it ends every other consumer there.
+	// Consuming from a missing queue closes the channel, and with it ends every other consumer
+	// there.
 	if err := l.find(ctx, s, queue); err != nil {
 		return nil, err
 	}
@@ -163,7 +165,8 @@ type consumer struct {
 	deliveries <-chan amqp.Delivery
 }
 
-// cancel asks the broker for no more messages. deliveries is closed once those that it had sent have been read.
+// cancel asks the broker for no more messages. deliveries is closed once those that it had sent
+// have been read.
 func (c *consumer) cancel() error {
 	c.channel.calls.Lock()
 	defer c.channel.calls.Unlock()

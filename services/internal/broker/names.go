@@ -9,8 +9,8 @@ import (
 // maxName is the length that AMQP gives to names and routing keys, in bytes.
 const maxName = 255
 
-// Names are the names of exchanges and queues. The namespace stands before each, so that installations and tests
-// can share a broker.
+// Names are the names of exchanges and queues. The namespace stands before each, so that
+// installations and tests can share a broker.
 type Names struct{ Namespace string }
 
 // OwnExchange reports whether an account's events go to an exchange of its own,
@@ -27,7 +27,8 @@ func (n Names) Events(account string) string {
 	return n.Namespace + "events." + account
 }
 
-// Deliver is the direct exchange that leads to each subscription's queue; the routing key is the subscription's id.
+// Deliver is the direct exchange that leads to each subscription's queue; the routing key is the
+// subscription's id.
 func (n Names) Deliver() string { return n.Namespace + "deliver" }
 
 // DeliverQueue is the queue of deliveries of a subscription.
@@ -36,8 +37,8 @@ func (n Names) DeliverQueue(sub string) string { return n.Namespace + "deliver."
 // DeadQueue is the queue of dead letters of a subscription, reached through the default exchange.
 func (n Names) DeadQueue(sub string) string { return n.Namespace + "dead." + sub }
 
-// Retry is both the fanout exchange and the queue of a rung: what is published there with a subscription's id as the
-// routing key comes back to the subscription's queue after the delay.
+// Retry is both the fanout exchange and the queue of a rung: what is published there with a
+// subscription's id as the routing key comes back to the subscription's queue after the delay.
 func (n Names) Retry(rung time.Duration) string { return n.Namespace + "retry." + formatDelay(rung) }
 
 // listenQueue is the queue that Subscriber.Subscribe makes for a topic and a group of consumers.

@@ -19,7 +19,8 @@ import (
 	"posthorn/services/internal/privateserver"
 )
 
-// TestOnPrivateNode is about what strikes a whole node, so it has one of its own. Its parts follow one another.
+// TestOnPrivateNode is about what strikes a whole node, so it has one of its own. Its parts follow
+// one another.
 //
 //nolint:paralleltest // each part strikes the node
 func TestOnPrivateNode(t *testing.T) {
@@ -106,9 +107,9 @@ func testAlarm(t *testing.T, node *privateserver.RabbitMQ) {
 	receive(t, in).Ack()
 }
 
-// testCrash publishes and consumes while the node is killed and started again, and asks that both go on by themselves.
-// The suite of Watermill has such a test too, TestReconnect; it passes, but not under the race detector, since the
-// test itself has a race.
+// testCrash publishes and consumes while the node is killed and started again, and asks that both
+// go on by themselves. The suite of Watermill has such a test too, TestReconnect; it passes, but
+// not under the race detector, since the test itself has a race.
 func testCrash(t *testing.T, node *privateserver.RabbitMQ) {
 	t.Helper()
 	s := newSiteOn(t, node.URL())
@@ -172,8 +173,9 @@ func testCrash(t *testing.T, node *privateserver.RabbitMQ) {
 	if err := node.Restart(ctx); err != nil {
 		t.Fatal(err)
 	}
-	// RabbitMQ syncs no declaration to the disk, so a killed node may have forgotten the youngest, or some of them: a
-	// queue without its binding. Whoever declares has to do so again; the relay does in its rounds.
+	// RabbitMQ syncs no declaration to the disk, so a killed node may have forgotten the youngest,
+	// or some of them: a queue without its binding. Whoever declares has to do so again; the relay
+	// does in its rounds.
 	s.topology(t)
 	if err := sub.SubscribeInitialize("photo.*"); err != nil {
 		t.Fatal(err)
@@ -197,7 +199,8 @@ func testCrash(t *testing.T, node *privateserver.RabbitMQ) {
 			n, s.depthAfresh(t, node.URL(), s.Namespace+"listen.default.photo.*"))
 	}
 	if n := len(fromBefore); n > 0 {
-		// What a killed node makes of its promises is its own matter; a sweeper publishes again what is overdue.
+		// What a killed node makes of its promises is its own matter; a sweeper publishes again
+		// what is overdue.
 		t.Logf("the node has lost %d messages that it had confirmed before the crash", n)
 	}
 	// The node goes away with all that is on it, and the site's plain connection is dead.

@@ -20,7 +20,8 @@ type Outcome int
 const (
 	// Unknown means that the broker may or may not have the message.
 	Unknown Outcome = iota
-	// Acked means that the broker has it, and for a mandatory message that a queue has it. Nothing else is success.
+	// Acked means that the broker has it, and for a mandatory message that a queue has it. Nothing
+	// else is success.
 	Acked
 	// Nacked means that the broker, or AMQP itself, refused the message.
 	Nacked
@@ -44,17 +45,18 @@ func (o Outcome) String() string {
 }
 
 const (
-	// After connection.blocked, confirms of messages that the broker took before the alarm may still come in.
+	// After connection.blocked, confirms of messages that the broker took before the alarm may
+	// still come in.
 	blockedGrace = 250 * time.Millisecond
-	// A confirm takes longer by so much for each queue that a message goes to. RabbitMQ 3.10 was seen to take 25 s for
-	// 10,000 queues that had been idle.
+	// A confirm takes longer by so much for each queue that a message goes to. RabbitMQ 3.10 was
+	// seen to take 25 s for 10,000 queues that had been idle.
 	perQueue = 10 * time.Millisecond
 )
 
-// Publisher publishes with confirms over one connection and one channel, which it renews for ever. All callers share
-// the channel and their confirms are in flight together, so that many small calls are as fast as a large one, while
-// the messages of a caller that makes one call after another stay in order. It implements Watermill's
-// message.Publisher.
+// Publisher publishes with confirms over one connection and one channel, which it renews for ever.
+// All callers share the channel and their confirms are in flight together, so that many small calls
+// are as fast as a large one, while the messages of a caller that makes one call after another stay
+// in order. It implements Watermill's message.Publisher.
 type Publisher struct {
 	cfg  Config
 	link *link
@@ -78,11 +80,12 @@ func NewPublisher(cfg Config) (*Publisher, error) {
 	}, nil
 }
 
-// PublishAll publishes a batch: all of it is written, then all confirms are awaited. There is one outcome for each
-// message; the error is nil only if all are Acked. It ends with ctx, after Config.PublishTimeout without a single
-// confirm (longer for a message to many queues), or soon after the broker has raised an alarm. A broker that is slow
-// but at it is not given up: the same batch would be as slow again. After an error the batch may still be read for a
-// while, so it must not be changed.
+// PublishAll publishes a batch: all of it is written, then all confirms are awaited. There is one
+// outcome for each message; the error is nil only if all are Acked. It ends with ctx, after
+// Config.PublishTimeout without a single confirm (longer for a message to many queues), or soon
+// after the broker has raised an alarm. A broker that is slow but at it is not given up: the same
+// batch would be as slow again. After an error the batch may still be read for a while, so it must
+// not be changed.
 func (p *Publisher) PublishAll(ctx context.Context, batch []Publishing) ([]Outcome, error) {
 	outcomes := make([]Outcome, len(batch))
 	if len(batch) == 0 {
@@ -125,7 +128,8 @@ func (p *Publisher) PublishAll(ctx context.Context, batch []Publishing) ([]Outco
 		switch {
 		case wait.late:
 			if !s.killIfSilent(ctx, time.Now().Add(-limit)) {
-				// The broker is there, and this channel's process is busy. What is published next must not wait for it.
+				// The broker is there, and this channel's process is busy. What is published next
+				// must not wait for it.
 				err = fmt.Errorf("%w: %w", ErrNoConfirm, err)
 				c.abandon()
 			}
@@ -137,8 +141,8 @@ func (p *Publisher) PublishAll(ctx context.Context, batch []Publishing) ([]Outco
 	return outcomes, nil
 }
 
-// Publish publishes messages to the events exchange of the default account, the topic being the routing key. It
-// implements Watermill's message.Publisher.
+// Publish publishes messages to the events exchange of the default account, the topic being the
+// routing key. It implements Watermill's message.Publisher.
 func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	if len(messages) == 0 {
 		return nil
@@ -149,13 +153,14 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 			Exchange: p.cfg.Names().Events(""), Key: topic, ID: m.UUID, Headers: m.Metadata, Body: m.Payload,
 		}
 	}
-	// A message that a handler passes on has the context of the one that it got, which ends with the acknowledgement.
+	// A message that a handler passes on has the context of the one that it got, which ends with
+	// the acknowledgement.
 	_, err := p.PublishAll(context.WithoutCancel(messages[0].Context()), batch)
 	return err
 }
 
-// Ready reports why there is no connection to publish on: an error with ErrUnavailable, or ErrBlocked where the broker
-// refuses messages.
+// Ready reports why there is no connection to publish on: an error with ErrUnavailable, or
+// ErrBlocked where the broker refuses messages.
 func (p *Publisher) Ready() error {
 	if err := p.link.ready(); err != nil {
 		return err
@@ -186,7 +191,8 @@ func (p *Publisher) enter() bool {
 	return true
 }
 
-// publishCall is one PublishAll under way. Its flights and error belong to the writer until written is closed.
+// publishCall is one PublishAll under way. Its flights and error belong to the writer until written
+// is closed.
 type publishCall struct {
 	batch    []Publishing
 	stop     atomic.Bool
@@ -204,8 +210,8 @@ type flight struct {
 	invalid  error
 }
 
-// write sends the batch. It runs beside the caller, who may have to leave while a write still hangs; the wire's
-// deadline ends that.
+// write sends the batch. It runs beside the caller, who may have to leave while a write still
+// hangs; the wire's deadline ends that.
 func (p *Publisher) write(ctx context.Context, s *session, c *publishCall) error {
 	select {
 	case p.writing <- struct{}{}:
@@ -307,7 +313,8 @@ func (c *publishCall) await(w *patience, outcomes []Outcome) error {
 	return errors.Join(invalid, returned, nacked, unknown)
 }
 
-// patience waits for one thing after another, for each as long as the limit; once that was too long it only looks.
+// patience waits for one thing after another, for each as long as the limit; once that was too long
+// it only looks.
 type patience struct {
 	ctx      context.Context //nolint:containedctx // of the one call that this serves
 	limit    time.Duration
@@ -386,8 +393,9 @@ func openPublishChannel(s *session) (*publishChannel, error) {
 		return nil, fmt.Errorf("open channel: %w", err)
 	}
 	c := &publishChannel{session: s, ch: ch, closed: make(chan struct{}), returns: map[string]*returnFlag{}}
-	// Both listeners get every return, one after the other, and the library reads nothing more before the second has
-	// taken it. So a return is noted before the confirm of the same message, which follows it, can be seen.
+	// Both listeners get every return, one after the other, and the library reads nothing more
+	// before the second has taken it. So a return is noted before the confirm of the same message,
+	// which follows it, can be seen.
 	first, second := ch.NotifyReturn(make(chan amqp.Return)), ch.NotifyReturn(make(chan amqp.Return))
 	go c.watch(first, second, ch.NotifyClose(make(chan *amqp.Error, 1)))
 	if err := ch.Confirm(false); err != nil {
@@ -420,8 +428,8 @@ func (c *publishChannel) reason() error {
 	return translate(c.err)
 }
 
-// expectReturn makes an id by which a returned message is known. The message's own id would not do: the same event
-// may be under way more than once.
+// expectReturn makes an id by which a returned message is known. The message's own id would not do:
+// the same event may be under way more than once.
 func (c *publishChannel) expectReturn() *returnFlag {
 	c.mu.Lock()
 	defer c.mu.Unlock()

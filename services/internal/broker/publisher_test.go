@@ -127,7 +127,8 @@ func TestPublishingSurvivesLostConnection(t *testing.T) {
 	p := s.publisher(t)
 	fill(t, p, q, 10)
 
-	// Many publish while the line is cut, again and again. None hangs, and what is said to be acked is there.
+	// Many publish while the line is cut, again and again. None hangs, and what is said to be acked
+	// is there.
 	stop := make(chan struct{})
 	var mu sync.Mutex
 	acked := map[string]bool{}

@@ -200,7 +200,8 @@ func TestMissingQueueLeavesOthersOnItsChannelAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Consumers that come after it on the same channel do work, so the missing one has been tried by then.
+	// Consumers that come after it on the same channel do work, so the missing one has been tried
+	// by then.
 	for i := range 5 {
 		name := s.queue(t, fmt.Sprint("more", i))
 		more, err := sub.SubscribeQueue(t.Context(), name, 1)
@@ -320,7 +321,8 @@ func TestStopDrainsAndRedeliversNothingThatWasAcked(t *testing.T) {
 				held = append(held, receive(t, in))
 			}
 			stop(sub, cancel)
-			// Prefetched messages that nobody took go back, and the channel stays open for those in hand.
+			// Prefetched messages that nobody took go back, and the channel stays open for those in
+			// hand.
 			eventually(t, "untaken messages are back", func() bool { return s.depth(t, q) == 40 })
 			for _, m := range held {
 				if m.Context().Err() != nil {

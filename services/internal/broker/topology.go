@@ -10,15 +10,17 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// RabbitMQ 4 drops a message from a quorum queue after 20 returns unless told otherwise, and 3.10 takes no negative
-// number for "never".
+// RabbitMQ 4 drops a message from a quorum queue after 20 returns unless told otherwise, and 3.10
+// takes no negative number for "never".
 const deliveryLimit = int64(1_000_000_000)
 
-// parallelDeclarations is how many channels Topology uses at most; so many callers can work at once.
+// parallelDeclarations is how many channels Topology uses at most; so many callers can work at
+// once.
 const parallelDeclarations = 8
 
-// Topology declares exchanges, queues and bindings, and removes them. All of it can be repeated. It is safe for
-// concurrent use. Errors tell apart ErrUnavailable (wait), ErrForeign (something else has the name) and ErrNotFound.
+// Topology declares exchanges, queues and bindings, and removes them. All of it can be repeated. It
+// is safe for concurrent use. Errors tell apart ErrUnavailable (wait), ErrForeign (something else
+// has the name) and ErrNotFound.
 type Topology struct {
 	cfg      Config
 	names    Names
@@ -57,8 +59,8 @@ func (t *Topology) Close() error {
 	return nil
 }
 
-// DeclareShared declares what all subscriptions share: the accounts' exchanges, the exchange deliver, and the retry
-// queues with their exchanges.
+// DeclareShared declares what all subscriptions share: the accounts' exchanges, the exchange
+// deliver, and the retry queues with their exchanges.
 func (t *Topology) DeclareShared(ctx context.Context, accounts []string) error {
 	for _, account := range append([]string{""}, accounts...) {
 		if err := t.declareExchange(ctx, t.names.Events(account), amqp.ExchangeTopic); err != nil {
@@ -88,8 +90,9 @@ func (t *Topology) DeclareShared(ctx context.Context, accounts []string) error {
 	return nil
 }
 
-// DeclareSubscription declares the queues of a subscription and binds them: to the exchange deliver, and to its
-// account's events with each pattern. It takes two round trips where the exchanges are there already.
+// DeclareSubscription declares the queues of a subscription and binds them: to the exchange
+// deliver, and to its account's events with each pattern. It takes two round trips where the
+// exchanges are there already.
 func (t *Topology) DeclareSubscription(ctx context.Context, sub, account string, patterns []string) error {
 	err := t.declareBound(ctx, sub, account, patterns)
 	if !errors.Is(err, ErrNotFound) {
@@ -110,8 +113,9 @@ type Declaration struct {
 	Patterns              []string
 }
 
-// DeclareSubscriptions does what DeclareSubscription does for many, with one answer for all of them. Where all is
-// there already that costs the broker a third, and does not wake the queues. There is one error for each.
+// DeclareSubscriptions does what DeclareSubscription does for many, with one answer for all of
+// them. Where all is there already that costs the broker a third, and does not wake the queues.
+// There is one error for each.
 func (t *Topology) DeclareSubscriptions(ctx context.Context, subs []Declaration) []error {
 	errs := make([]error, len(subs))
 	if len(subs) == 0 {
@@ -177,8 +181,8 @@ func (t *Topology) declareBound(ctx context.Context, sub, account string, patter
 	return bindings.Wait()
 }
 
-// Bind adds patterns of event types to a subscription's queue. It returns ErrNotFound if the queue or the account's
-// exchange is missing.
+// Bind adds patterns of event types to a subscription's queue. It returns ErrNotFound if the queue
+// or the account's exchange is missing.
 func (t *Topology) Bind(ctx context.Context, sub, account string, patterns []string) error {
 	for _, pattern := range patterns {
 		if err := t.bind(ctx, t.names.DeliverQueue(sub), t.names.Events(account), pattern); err != nil {
@@ -234,7 +238,8 @@ func (t *Topology) Purge(ctx context.Context, queue string) error {
 	return nil
 }
 
-// Depth tells how many messages wait in a queue (not counting those in flight), and how many consumers it has.
+// Depth tells how many messages wait in a queue (not counting those in flight), and how many
+// consumers it has.
 func (t *Topology) Depth(ctx context.Context, queue string) (messages, consumers int, exists bool, err error) {
 	err = t.do(ctx, func(ch *amqp.Channel) error {
 		q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
@@ -326,8 +331,8 @@ func (t *Topology) do(ctx context.Context, request func(*amqp.Channel) error) er
 	}
 }
 
-// try makes one request on an idle channel. The library's requests know no deadline, so each runs beside the caller;
-// one that hangs keeps its channel until the connection ends.
+// try makes one request on an idle channel. The library's requests know no deadline, so each runs
+// beside the caller; one that hangs keeps its channel until the connection ends.
 func (t *Topology) try(ctx context.Context, s *session, request func(*amqp.Channel) error) error {
 	start := time.Now()
 	var c *topologyChannel

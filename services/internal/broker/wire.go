@@ -16,7 +16,8 @@ const idHeader = "_watermill_message_uuid"
 const (
 	// The properties of a message travel in one frame, and RabbitMQ offers 128 KiB for it.
 	maxHeaderBytes = 120 << 10
-	// RabbitMQ 4 accepts bodies of up to 16 MiB unless told otherwise, and closes the channel at a larger one.
+	// RabbitMQ 4 accepts bodies of up to 16 MiB unless told otherwise, and closes the channel at a
+	// larger one.
 	maxBodyBytes = 16 << 20
 	// The prefetch is 16 bits wide, and 0 would mean no limit.
 	maxPrefetch = math.MaxUint16
@@ -28,8 +29,8 @@ type Publishing struct {
 	Exchange, Key string
 	// Mandatory makes a message that reaches no queue an error.
 	Mandatory bool
-	// Queues is how many queues are known to get it. The broker confirms a message once it is safe in all of them, so
-	// for thousands it is given more time.
+	// Queues is how many queues are known to get it. The broker confirms a message once it is safe
+	// in all of them, so for thousands it is given more time.
 	Queues int
 	ID     string
 	// Headers whose names belong to the broker (see [ReservedHeader]) are left out.
@@ -49,9 +50,9 @@ type Message struct {
 	ContentType string
 }
 
-// ReservedHeader reports whether the broker gives a header its own meaning. Sending such a header back as a string
-// would at best be ignored (x-death), and at worst close the channel (CC) or make the broker see a cycle of dead
-// letters and drop the message.
+// ReservedHeader reports whether the broker gives a header its own meaning. Sending such a header
+// back as a string would at best be ignored (x-death), and at worst close the channel (CC) or make
+// the broker see a cycle of dead letters and drop the message.
 func ReservedHeader(name string) bool {
 	switch name {
 	case "CC", "BCC", "x-death", "x-delivery-count", "x-acquired-count", "x-opt-deaths",
@@ -62,8 +63,8 @@ func ReservedHeader(name string) bool {
 	return false
 }
 
-// validate refuses what the library or the broker would answer by closing the channel or the connection, and so at
-// the cost of other messages.
+// validate refuses what the library or the broker would answer by closing the channel or the
+// connection, and so at the cost of other messages.
 func (p *Publishing) validate() error {
 	for what, s := range map[string]string{
 		"exchange": p.Exchange, "routing key": p.Key, "id": p.ID, "content type": p.ContentType,
@@ -147,7 +148,8 @@ func headerString(v any) string {
 	return fmt.Sprint(v)
 }
 
-// plain makes a value of tables and lists that JSON can always write, and in which byte strings stay readable.
+// plain makes a value of tables and lists that JSON can always write, and in which byte strings
+// stay readable.
 func plain(v any) any {
 	switch v := v.(type) {
 	case amqp.Table:

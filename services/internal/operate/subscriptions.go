@@ -35,9 +35,9 @@ func (o *Operations) Subscriptions(ctx context.Context, by account.Actor, f subs
 	return subscription.List(ctx, o.db, f)
 }
 
-// Subscribe creates a subscription of the actor's account, with its secret
-// sealed. With a place it also gets past events: a replay of the events that it matches from there up to its
-// own record, where the live stream begins.
+// Subscribe creates a subscription of the actor's account, with its secret sealed. With a place it
+// also gets past events: a replay of the events that it matches from there up to its own record,
+// where the live stream begins.
 func (o *Operations) Subscribe(ctx context.Context, by account.Actor, s subscription.Subscription, from eventlog.Place) (created subscription.Subscription, err error) {
 	s.ID, s.Account = subscription.NewID(), by.Account
 	s.Seal(o.keys) // which binds it to the id

@@ -34,7 +34,8 @@ type Load struct {
 
 // Outcome is what came of a load.
 type Outcome struct {
-	// Begun is when the first request was made, FirstAnswer when the first was answered, Ended when the last was.
+	// Begun is when the first request was made, FirstAnswer when the first was answered, Ended when
+	// the last was.
 	Begun, FirstAnswer, Ended time.Time
 	// Latency runs from when a request was meant to begin to its answer.
 	Latency Histogram
