@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"posthorn/services/internal/broker"
-	"posthorn/services/internal/line"
+	"posthorn/services/internal/proxy"
 	"posthorn/services/internal/privateserver"
 	"posthorn/services/internal/retry"
 )
@@ -33,7 +33,7 @@ func TestASubscriptionMadeWhileTheBrokerIsAwayIsServedWhenItIsBack(t *testing.T)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := line.New(t.Context(), u.Host)
+	l, err := proxy.New(t.Context(), u.Host)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -308,7 +308,7 @@ func TestTenThousandQueuesAreAddedCheaply(t *testing.T) {
 func TestNothingIsLeftRunningAfterLostConnectionsAndClose(t *testing.T) {
 	s := newSite(t)
 	q := s.queue(t, "q")
-	l, through := newLine(t, s.cfg.URL)
+	l, through := newProxy(t, s.cfg.URL)
 	s.cfg.URL = through
 	p, c, sub := s.publisher(t), s.consumers(t), s.subscriber(t)
 	got := make(chan string, 100)

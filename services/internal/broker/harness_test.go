@@ -15,7 +15,7 @@ import (
 
 	"posthorn/events"
 	"posthorn/services/internal/broker"
-	"posthorn/services/internal/line"
+	"posthorn/services/internal/proxy"
 )
 
 // patience is how long a test waits for what must come. It is long because a busy machine is no
@@ -240,13 +240,13 @@ func eventually(tb testing.TB, what string, condition func() bool) {
 }
 
 // newLine returns a line to a broker, and the broker's URL by it.
-func newLine(tb testing.TB, brokerURL string) (*line.Line, string) {
+func newProxy(tb testing.TB, brokerURL string) (*proxy.Proxy, string) {
 	tb.Helper()
 	u, err := url.Parse(brokerURL)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	l, err := line.New(tb.Context(), u.Host)
+	l, err := proxy.New(tb.Context(), u.Host)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -255,7 +255,7 @@ func newLine(tb testing.TB, brokerURL string) (*line.Line, string) {
 	return l, u.String()
 }
 
-func mend(tb testing.TB, l *line.Line) {
+func mend(tb testing.TB, l *proxy.Proxy) {
 	tb.Helper()
 	if err := l.Mend(tb.Context()); err != nil {
 		tb.Fatal(err)

@@ -122,7 +122,7 @@ func TestPublishingSurvivesLostConnection(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
-	l, through := newLine(t, s.cfg.URL)
+	l, through := newProxy(t, s.cfg.URL)
 	s.cfg.URL = through
 	p := s.publisher(t)
 	fill(t, p, q, 10)
@@ -189,7 +189,7 @@ func TestPublisherClosesAfterLostConnection(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
-	l, through := newLine(t, s.cfg.URL)
+	l, through := newProxy(t, s.cfg.URL)
 	s.cfg.URL = through
 	p := s.publisher(t)
 	fill(t, p, q, 1)
@@ -208,7 +208,7 @@ func TestPublisherNeedsNoBrokerToStart(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
-	l, through := newLine(t, s.cfg.URL)
+	l, through := newProxy(t, s.cfg.URL)
 	l.Cut()
 	s.cfg.URL = through
 	p := s.publisher(t)
@@ -226,7 +226,7 @@ func TestPublishAllEndsInTimeOnSilentLine(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
-	l, through := newLine(t, s.cfg.URL)
+	l, through := newProxy(t, s.cfg.URL)
 	s.cfg.URL = through
 	s.cfg.PublishTimeout = 1500 * time.Millisecond
 	p := s.publisher(t)
@@ -259,7 +259,7 @@ func TestABatchIsNotGivenUpWhileConfirmsCome(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
-	l, through := newLine(t, brokerURL(t))
+	l, through := newProxy(t, brokerURL(t))
 	s.cfg.URL, s.cfg.PublishTimeout = through, time.Second
 	p := s.publisher(t)
 	fill(t, p, q, 1)
@@ -282,7 +282,7 @@ func TestAMessageToManyQueuesIsGivenMoreTime(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
-	l, through := newLine(t, brokerURL(t))
+	l, through := newProxy(t, brokerURL(t))
 	s.cfg.URL, s.cfg.PublishTimeout = through, time.Second
 	p := s.publisher(t)
 	fill(t, p, q, 1)

@@ -70,7 +70,7 @@ func TestSubscriberSurvivesLostConnection(t *testing.T) {
 	s := newSite(t)
 	q := s.queue(t, "q")
 	direct := s.publisher(t)
-	l, through := newLine(t, s.cfg.URL)
+	l, through := newProxy(t, s.cfg.URL)
 	s.cfg.URL = through
 	in, err := s.subscriber(t).SubscribeQueue(t.Context(), q, 4)
 	if err != nil {
@@ -91,7 +91,7 @@ func TestSubscriberNoticesSilentLine(t *testing.T) {
 	s := newSite(t)
 	q := s.queue(t, "q")
 	direct := s.publisher(t)
-	l, through := newLine(t, s.cfg.URL)
+	l, through := newProxy(t, s.cfg.URL)
 	s.cfg.URL = through
 	s.cfg.Heartbeat = time.Second
 	s.cfg.DialTimeout = time.Second
@@ -114,7 +114,7 @@ func TestMessageInHandWhenConnectionIsLostComesAgainAfterItsHandler(t *testing.T
 	s := newSite(t)
 	q := s.queue(t, "q")
 	direct := s.publisher(t)
-	l, through := newLine(t, s.cfg.URL)
+	l, through := newProxy(t, s.cfg.URL)
 	s.cfg.URL = through
 	in, err := s.subscriber(t).SubscribeQueue(t.Context(), q, 4)
 	if err != nil {

@@ -212,7 +212,7 @@ func TestManyDeclarationsMendWhatIsMissingAndNameWhatIsForeign(t *testing.T) {
 func TestTopologyReportsUnavailableBrokerAndComesBack(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	l, through := newLine(t, s.cfg.URL)
+	l, through := newProxy(t, s.cfg.URL)
 	s.cfg.URL = through
 	topology := s.topology(t)
 	l.Cut()

@@ -17,7 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"posthorn/services/internal/line"
+	"posthorn/services/internal/proxy"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/privateserver"
 	"posthorn/services/internal/signing"
@@ -35,7 +35,7 @@ func StartServers(ctx context.Context, dir string) (*site.Servers, error) {
 }
 
 // Cluster is a Posthorn of several processes on a database and a namespace of
-// its own, with lines to both servers that can be cut.
+// its own, connected to both servers through proxies that can fail.
 type Cluster struct {
 	*site.Servers
 	Sink *Sink
@@ -45,13 +45,13 @@ type Cluster struct {
 	Namespace string
 
 	binary, dir string
-	direct      string // address of the database, past the line
+	direct      string // address of the database, past the proxy
 	key         string // that the secrets are encrypted with
 	log         *os.File
 	db          *sql.DB
 	env         []string
-	toPostgres  *line.Line
-	toRabbitMQ  *line.Line
+	toPostgres  *proxy.Proxy
+	toRabbitMQ  *proxy.Proxy
 	parts       map[string]*site.Process
 	ids         map[string]string // of subscriptions, by the subscriber's name
 	expected    []Expectation
@@ -81,7 +81,7 @@ func newCluster(ctx context.Context, servers *site.Servers, binary, dir string, 
 	return c, c.attach(ctx, servers)
 }
 
-// attach makes a database and lines to the servers, for parts that start from
+// attach makes a database and proxies to the servers, for parts that start from
 // now on.
 func (c *Cluster) attach(ctx context.Context, servers *site.Servers) (err error) {
 	c.Servers = servers
@@ -109,9 +109,9 @@ func (c *Cluster) attach(ctx context.Context, servers *site.Servers) (err error)
 	return nil
 }
 
-// through makes a line to a server and has the address lead to it.
-func through(ctx context.Context, address *url.URL) (*line.Line, error) {
-	l, err := line.New(ctx, address.Host)
+// through starts a proxy to a server and has the address lead to it.
+func through(ctx context.Context, address *url.URL) (*proxy.Proxy, error) {
+	l, err := proxy.New(ctx, address.Host)
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +185,7 @@ func (c *Cluster) killAll() error {
 	return errors.Join(errs...)
 }
 
-// detach takes the lines to the servers away.
+// detach closes the proxies to the servers.
 func (c *Cluster) detach() error {
 	c.toPostgres.Close()
 	c.toRabbitMQ.Close()

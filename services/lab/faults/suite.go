@@ -76,7 +76,7 @@ func Suite(random time.Duration) []Scenario {
 		{Name: "dump restored into another Postgres, with an empty RabbitMQ", Inject: restored},
 	}
 	suite = append(suite, clocks()...)
-	return slices.Concat(suite, lines(), mistakes(), records(), changes(), resources(), callers(), []Scenario{randomKills(random)})
+	return slices.Concat(suite, connections(), mistakes(), records(), changes(), resources(), callers(), []Scenario{randomKills(random)})
 }
 
 // forgetful kills RabbitMQ when what the relay has declared is not on its disk:

@@ -1,4 +1,4 @@
-package line_test
+package proxy_test
 
 import (
 	"bufio"
@@ -13,13 +13,13 @@ import (
 
 	"go.uber.org/goleak"
 
-	"posthorn/services/internal/line"
+	"posthorn/services/internal/proxy"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// echo is a line to a server that sends back what it gets.
-func echo(t *testing.T) *line.Line {
+// echo is a proxy to a server that sends back what it gets.
+func echo(t *testing.T) *proxy.Proxy {
 	t.Helper()
 	server, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -38,7 +38,7 @@ func echo(t *testing.T) *line.Line {
 			}()
 		}
 	}()
-	l, err := line.New(t.Context(), server.Addr().String())
+	l, err := proxy.New(t.Context(), server.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +46,7 @@ func echo(t *testing.T) *line.Line {
 	return l
 }
 
-func dial(t *testing.T, l *line.Line) net.Conn {
+func dial(t *testing.T, l *proxy.Proxy) net.Conn {
 	t.Helper()
 	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", l.Addr())
 	if err != nil {
@@ -128,9 +128,9 @@ func TestASilentLineIsOpenAndLetsNothingThrough(t *testing.T) {
 
 func TestASlowLineTakesItsTime(t *testing.T) {
 	t.Parallel()
-	for name, slow := range map[string]func(*line.Line){
-		"delayed": func(l *line.Line) { l.Delay(100 * time.Millisecond) },
-		"narrow":  func(l *line.Line) { l.Limit(60) }, // six bytes a tenth of a second
+	for name, slow := range map[string]func(*proxy.Proxy){
+		"delayed": func(l *proxy.Proxy) { l.Delay(100 * time.Millisecond) },
+		"narrow":  func(l *proxy.Proxy) { l.Limit(60) }, // six bytes a tenth of a second
 	} {
 		l := echo(t)
 		c := dial(t, l)

@@ -7,15 +7,15 @@ import (
 	"syscall"
 	"time"
 
-	"posthorn/services/internal/line"
+	"posthorn/services/internal/proxy"
 	"posthorn/services/lab/site"
 )
 
-// lines are what can happen to the connections to both servers.
-func lines() []Scenario {
-	type choice = func(*Cluster) *line.Line
-	toPostgres := func(c *Cluster) *line.Line { return c.toPostgres }
-	toRabbitMQ := func(c *Cluster) *line.Line { return c.toRabbitMQ }
+// connections are the faults of the connections to both servers.
+func connections() []Scenario {
+	type choice = func(*Cluster) *proxy.Proxy
+	toPostgres := func(c *Cluster) *proxy.Proxy { return c.toPostgres }
+	toRabbitMQ := func(c *Cluster) *proxy.Proxy { return c.toRabbitMQ }
 	cuts := func(l choice) func(context.Context, *Cluster) error {
 		return func(ctx context.Context, c *Cluster) error {
 			return repeat(5, func() error {
@@ -25,8 +25,8 @@ func lines() []Scenario {
 			})
 		}
 	}
-	// broken has a line misbehave, in both directions, for a while.
-	broken := func(l choice, how func(*line.Line), d time.Duration) func(context.Context, *Cluster) error {
+	// broken has a connection misbehave, in both directions, for a while.
+	broken := func(l choice, how func(*proxy.Proxy), d time.Duration) func(context.Context, *Cluster) error {
 		return func(ctx context.Context, c *Cluster) error {
 			how(l(c))
 			site.Pause(ctx, d)
@@ -34,16 +34,16 @@ func lines() []Scenario {
 			return nil
 		}
 	}
-	slower := func(l *line.Line) { l.Delay(500 * time.Millisecond) }
-	narrow := func(l *line.Line) { l.Limit(10_000) }
+	slower := func(l *proxy.Proxy) { l.Delay(500 * time.Millisecond) }
+	narrow := func(l *proxy.Proxy) { l.Limit(10_000) }
 	return []Scenario{
 		{Name: "connections to RabbitMQ cut 5 times", Bound: 5 * inFlight, Quick: true, Inject: cuts(toRabbitMQ)},
 		{Name: "RabbitMQ unreachable for 10 s", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
 			return cut(ctx, c.toRabbitMQ, 10*time.Second)
 		}},
-		{Name: "line to RabbitMQ dead for 15 s", Bound: inFlight, Inject: broken(toRabbitMQ, (*line.Line).Silence, 15*time.Second)},
-		{Name: "line to RabbitMQ slower by 500 ms", Inject: broken(toRabbitMQ, slower, 10*time.Second)},
-		{Name: "line to RabbitMQ of 10 KB/s", Bound: inFlight, Inject: broken(toRabbitMQ, narrow, 10*time.Second)},
+		{Name: "connection to RabbitMQ dead for 15 s", Bound: inFlight, Inject: broken(toRabbitMQ, (*proxy.Proxy).Silence, 15*time.Second)},
+		{Name: "connection to RabbitMQ slower by 500 ms", Inject: broken(toRabbitMQ, slower, 10*time.Second)},
+		{Name: "connection to RabbitMQ of 10 KB/s", Bound: inFlight, Inject: broken(toRabbitMQ, narrow, 10*time.Second)},
 		{Name: "RabbitMQ stopped (SIGSTOP) for 20 s", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
 			err := syscall.Kill(c.RabbitMQ.PID(), syscall.SIGSTOP)
 			site.Pause(ctx, 20*time.Second)
@@ -51,14 +51,14 @@ func lines() []Scenario {
 		}},
 		{Name: "all connections closed by RabbitMQ 100 times", Bound: 100 * inFlight, Inject: closed},
 		{Name: "connections to Postgres cut 5 times", Bound: 5 * inFlight, Inject: cuts(toPostgres)},
-		{Name: "line to Postgres dead for 10 s", Bound: inFlight, Inject: broken(toPostgres, (*line.Line).Silence, 10*time.Second)},
-		{Name: "line to Postgres slower by 500 ms", Inject: broken(toPostgres, slower, 10*time.Second)},
-		{Name: "line to Postgres of 10 KB/s", Bound: inFlight, Inject: broken(toPostgres, narrow, 10*time.Second)},
+		{Name: "connection to Postgres dead for 10 s", Bound: inFlight, Inject: broken(toPostgres, (*proxy.Proxy).Silence, 10*time.Second)},
+		{Name: "connection to Postgres slower by 500 ms", Inject: broken(toPostgres, slower, 10*time.Second)},
+		{Name: "connection to Postgres of 10 KB/s", Bound: inFlight, Inject: broken(toPostgres, narrow, 10*time.Second)},
 	}
 }
 
-// cut breaks all connections of a line and refuses new ones for a while.
-func cut(ctx context.Context, l *line.Line, d time.Duration) error {
+// cut breaks all connections of a proxy and refuses new ones for a while.
+func cut(ctx context.Context, l *proxy.Proxy, d time.Duration) error {
 	l.Cut()
 	site.Pause(ctx, d)
 	return l.Mend(ctx)

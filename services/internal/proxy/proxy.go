@@ -1,11 +1,11 @@
-// Package line is a TCP connection to a server, for tests, that can be broken:
-// cut, dead, slow or narrow.
+// Package proxy is a TCP proxy for tests whose connections can fail: cut, silent,
+// slow or narrow.
 //
-// A Line listens on an address of its own and passes on whatever comes there, in
-// both directions and byte for byte, until it is told to do otherwise; that
-// holds for the connections that are open as well as for new ones. It promises
+// A Proxy listens on an address of its own and passes on what arrives there, in
+// both directions and byte for byte, until it is told to do otherwise, which
+// applies to open connections as well as to new ones. It promises
 // that after Close nothing of it is left. It fails only where it cannot listen.
-package line
+package proxy
 
 import (
 	"context"
@@ -16,13 +16,13 @@ import (
 	"time"
 )
 
-// Line is safe for concurrent use.
-type Line struct {
+// Proxy is safe for concurrent use.
+type Proxy struct {
 	target, addr string
 	wg           sync.WaitGroup
 
 	mu       sync.Mutex
-	listener net.Listener // nil while the line is cut
+	listener net.Listener // nil while it is cut
 	conns    map[net.Conn]struct{}
 	fault    fault
 	changed  chan struct{} // closed when fault changes
@@ -35,130 +35,130 @@ type fault struct {
 	rate  int // bytes a second; 0 is no limit
 }
 
-// New returns a line to a server's host and port.
-func New(ctx context.Context, target string) (*Line, error) {
-	l := &Line{target: target, addr: "127.0.0.1:0", conns: map[net.Conn]struct{}{}, changed: make(chan struct{})}
-	return l, l.Mend(ctx)
+// New returns a proxy to a server's host and port.
+func New(ctx context.Context, target string) (*Proxy, error) {
+	p := &Proxy{target: target, addr: "127.0.0.1:0", conns: map[net.Conn]struct{}{}, changed: make(chan struct{})}
+	return p, p.Mend(ctx)
 }
 
 // Addr is the host and port to connect to. It stays the same.
-func (l *Line) Addr() string { return l.addr }
+func (p *Proxy) Addr() string { return p.addr }
 
 // Cut closes all connections, and refuses new ones until Mend.
-func (l *Line) Cut() {
-	l.mu.Lock()
-	if l.listener != nil {
-		_ = l.listener.Close() // it is given up
-		l.listener = nil
+func (p *Proxy) Cut() {
+	p.mu.Lock()
+	if p.listener != nil {
+		_ = p.listener.Close() // it is given up
+		p.listener = nil
 	}
-	l.disconnect()
-	l.mu.Unlock()
-	l.wg.Wait()
+	p.disconnect()
+	p.mu.Unlock()
+	p.wg.Wait()
 }
 
 // disconnect closes all connections. The lock is held.
-func (l *Line) disconnect() {
-	for c := range l.conns {
+func (p *Proxy) disconnect() {
+	for c := range p.conns {
 		_ = c.Close() // whoever copies from it takes it away
 	}
-	clear(l.conns)
+	clear(p.conns)
 }
 
 // Mend lets connections through again.
-func (l *Line) Mend(ctx context.Context) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.listener != nil {
+func (p *Proxy) Mend(ctx context.Context) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.listener != nil {
 		return nil
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", l.addr)
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", p.addr)
 	if err != nil {
-		return fmt.Errorf("open line: %w", err)
+		return fmt.Errorf("open proxy: %w", err)
 	}
-	l.listener, l.addr = listener, listener.Addr().String()
-	l.wg.Go(func() { l.accept(listener) }) //nolint:contextcheck // until Cut
+	p.listener, p.addr = listener, listener.Addr().String()
+	p.wg.Go(func() { p.accept(listener) }) //nolint:contextcheck // until Cut
 	return nil
 }
 
-// Close cuts the line for good.
-func (l *Line) Close() { l.Cut() }
+// Close cuts it for good.
+func (p *Proxy) Close() { p.Cut() }
 
 // Silence swallows all data while the connections stay open. Heal ends that, and
 // them: what was swallowed is missing.
-func (l *Line) Silence() { l.set(fault{dead: true}) }
+func (p *Proxy) Silence() { p.set(fault{dead: true}) }
 
 // Delay has data take longer, each way.
-func (l *Line) Delay(d time.Duration) { l.set(fault{delay: d}) }
+func (p *Proxy) Delay(d time.Duration) { p.set(fault{delay: d}) }
 
 // Limit lets through so many bytes a second, each way and connection.
-func (l *Line) Limit(bytesPerSecond int) { l.set(fault{rate: bytesPerSecond}) }
+func (p *Proxy) Limit(bytesPerSecond int) { p.set(fault{rate: bytesPerSecond}) }
 
 // Heal ends Silence, Delay and Limit.
-func (l *Line) Heal() {
-	if l.now().dead {
-		l.mu.Lock()
-		l.disconnect()
-		l.mu.Unlock()
+func (p *Proxy) Heal() {
+	if p.now().dead {
+		p.mu.Lock()
+		p.disconnect()
+		p.mu.Unlock()
 	}
-	l.set(fault{})
+	p.set(fault{})
 }
 
-func (l *Line) set(f fault) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.fault = f
-	close(l.changed)
-	l.changed = make(chan struct{})
+func (p *Proxy) set(f fault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fault = f
+	close(p.changed)
+	p.changed = make(chan struct{})
 }
 
-func (l *Line) now() fault {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.fault
+func (p *Proxy) now() fault {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.fault
 }
 
-func (l *Line) accept(listener net.Listener) {
+func (p *Proxy) accept(listener net.Listener) {
 	for {
 		client, err := listener.Accept()
 		if err != nil {
 			return // closed
 		}
-		l.wg.Go(func() { l.connect(client) })
+		p.wg.Go(func() { p.connect(client) })
 	}
 }
 
 // connect joins a client with the server until one of them ends.
-func (l *Line) connect(client net.Conn) {
+func (p *Proxy) connect(client net.Conn) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	server, err := new(net.Dialer).DialContext(ctx, "tcp", l.target)
+	server, err := new(net.Dialer).DialContext(ctx, "tcp", p.target)
 	if err != nil {
 		_ = client.Close() // it is told so
 		return
 	}
 	both := []net.Conn{client, server}
-	l.mu.Lock()
-	through := l.listener != nil
+	p.mu.Lock()
+	through := p.listener != nil
 	if through {
 		for _, c := range both {
-			l.conns[c] = struct{}{}
+			p.conns[c] = struct{}{}
 		}
 	}
-	l.mu.Unlock()
+	p.mu.Unlock()
 	defer func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
+		p.mu.Lock()
+		defer p.mu.Unlock()
 		for _, c := range both {
 			_ = c.Close() // to end the other direction too
-			delete(l.conns, c)
+			delete(p.conns, c)
 		}
 	}()
 	if !through {
 		return
 	}
 	var pair sync.WaitGroup
-	pair.Go(func() { l.pass(ctx, cancel, server, client) })
-	pair.Go(func() { l.pass(ctx, cancel, client, server) })
+	pair.Go(func() { p.pass(ctx, cancel, server, client) })
+	pair.Go(func() { p.pass(ctx, cancel, client, server) })
 	<-ctx.Done()
 	for _, c := range both {
 		_ = c.Close()
@@ -173,8 +173,8 @@ type chunk struct {
 }
 
 // pass passes on one direction and calls end when that has ended. Data that are
-// delayed wait in a channel, so that a delay does not narrow the line.
-func (l *Line) pass(ctx context.Context, end func(), to io.Writer, from io.Reader) {
+// delayed wait in a channel, so that a delay does not limit the rate.
+func (p *Proxy) pass(ctx context.Context, end func(), to io.Writer, from io.Reader) {
 	const (
 		chunkBytes = 16 << 10
 		underway   = 1024 // chunks
@@ -201,7 +201,7 @@ func (l *Line) pass(ctx context.Context, end func(), to io.Writer, from io.Reade
 		}
 	})
 	for c := range way {
-		if !l.hold(ctx, c) {
+		if !p.hold(ctx, c) {
 			continue
 		}
 		if _, err := to.Write(c.data); err != nil {
@@ -211,12 +211,12 @@ func (l *Line) pass(ctx context.Context, end func(), to io.Writer, from io.Reade
 }
 
 // hold waits until a chunk may go on, and reports whether it does.
-func (l *Line) hold(ctx context.Context, c chunk) bool {
+func (p *Proxy) hold(ctx context.Context, c chunk) bool {
 	started := time.Now()
 	for {
-		l.mu.Lock()
-		f, changed := l.fault, l.changed
-		l.mu.Unlock()
+		p.mu.Lock()
+		f, changed := p.fault, p.changed
+		p.mu.Unlock()
 		if f.dead {
 			return false
 		}
