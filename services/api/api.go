@@ -1,19 +1,20 @@
-// Package api is Posthorn's HTTP API: it takes events in, manages
-// subscriptions, and shows what became of both.
+// Package api is Posthorn's HTTP API: it accepts events, manages subscriptions,
+// and shows the status of both.
 //
 // It promises that a 2xx for an event means that the event is committed, that
-// nothing but Postgres is needed for that, and that whatever is sent to it is
-// answered: bad input with a problem (RFC 9457) that names the field and with
-// nothing stored, Postgres being away with 503 and Retry-After. Where a commit
-// may or may not have happened, the answer is a 503 that says so; sending the
-// same request with the same id again is then safe.
+// this depends on nothing but Postgres, and that every request gets a response.
+// Invalid input gets a problem (RFC 9457) that names the field, and nothing is
+// stored. If Postgres is unreachable the response is 503 with Retry-After. If a
+// commit may or may not have happened, the response is a 503 that says so; it
+// is then safe to repeat the request with the same id.
 //
-// Other requests that change something are done once for an Idempotency-Key,
-// and answers take a bounded amount of memory, whether they are read or not.
+// Other requests that change something are carried out once per
+// Idempotency-Key. Responses take a bounded amount of memory, even if clients
+// do not read them.
 //
-// Requests that only append, which are nearly all, share commits: what arrives while one is under
-// way goes into the next. They are plain handlers, since huma costs them more than it gives them;
-// every other route is declared through huma, and all of them are in one OpenAPI document.
+// Requests that only append, which are nearly all, share commits: requests that arrive during one
+// commit go into the next. Their routes are plain handlers, since huma would cost them more than it
+// offers. Every other route is declared through huma, and one OpenAPI document describes them all.
 package api
 
 import (
@@ -47,39 +48,40 @@ const maxBodyBytes = 256 << 10
 
 // Config of an API.
 type Config struct {
-	// Operations need a keyring, and two connections at least.
+	// Operations need a keyring, and at least two connections.
 	Operations *operate.Operations
-	// Products are mounted beside the API's own routes.
+	// Products are mounted alongside the API's own routes.
 	Products []Product
-	// Addr is the address that the API will be served on. Validate refuses one
-	// that others can reach without an AdminKey, unless Open allows it.
+	// Addr is the address that the API will be served on. Without an AdminKey,
+	// Validate refuses one that other machines can reach, unless Open allows
+	// it.
 	Addr     string
 	AdminKey string
 	Open     bool
-	// Hosts are the names that are answered where no key is needed, beside IP
-	// addresses and localhost.
+	// Hosts are the names, besides IP addresses and localhost, that requests
+	// may use if no key is needed.
 	Hosts   web.Hosts
 	Logger  *slog.Logger
 	Version string
-	// Metrics is where the API's metrics are registered and what /metrics
-	// shows; nil makes a registry of its own.
+	// Metrics is the registry for the API's metrics, which /metrics shows; nil
+	// means a new one.
 	Metrics *prometheus.Registry
-	// Readiness is what /readyz answers with; the API adds itself. nil makes one
-	// that has the API alone.
+	// Readiness is the state that /readyz reports; the API adds itself. nil
+	// means the API alone.
 	Readiness *readiness.Parts
 	// CommitTimeout is how long a request waits for its commit. Default 10 s.
 	CommitTimeout time.Duration
-	// GroupWait holds an event back for others to share its commit, on top of
-	// those that arrive while the commit before is under way. Default 0.
+	// GroupWait is how long an event waits for others to share its commit, in
+	// addition to those that arrive during the previous commit. Default 0.
 	GroupWait time.Duration
-	// WriteTimeout is how long a client may take to read the next 64 KiB of an
-	// answer before it is cut off. Default 10 s.
+	// WriteTimeout is how long a client may take to read the next 64 KiB of a
+	// response before it is disconnected. Default 10 s.
 	WriteTimeout time.Duration
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
 
-// Validate reports the first thing that an API cannot start with.
+// Validate reports the first setting that keeps an API from starting.
 func (c Config) Validate() error {
 	switch {
 	case c.Operations == nil:
@@ -87,8 +89,8 @@ func (c Config) Validate() error {
 	case c.AdminKey != "" && web.CheckKey(c.AdminKey) != nil:
 		return fmt.Errorf("api: POSTHORN_ADMIN_KEY: %w", web.CheckKey(c.AdminKey))
 	case c.AdminKey == "" && !c.Open && c.Addr != "" && !loopback(c.Addr):
-		return fmt.Errorf("api: refusing to serve without a key on %s, which others can reach: "+
-			"set POSTHORN_ADMIN_KEY, or POSTHORN_OPEN=true if whoever reaches it may do everything", c.Addr)
+		return fmt.Errorf("api: refusing to serve without a key on %s, which other machines can reach: "+
+			"set POSTHORN_ADMIN_KEY, or POSTHORN_OPEN=true if every client may do everything", c.Addr)
 	}
 	return nil
 }
@@ -105,8 +107,8 @@ func loopback(addr string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// API is an http.Handler. Requests that append are answered only while Run
-// runs.
+// API is an http.Handler. It answers requests that append only while Run is
+// running.
 type API struct {
 	cfg      Config
 	router   *chi.Mux
@@ -116,8 +118,8 @@ type API struct {
 	guesses  *web.Guesses
 	document []byte
 
-	// Events with an id that a client chose wait for whoever else is using
-	// that id, so they do not share commits with the rest.
+	// Events with a client's own id may wait for another transaction that uses
+	// the id, so they do not share commits with the rest.
 	plain, keyed *Group[events.Event]
 
 	room          *semaphore.Weighted
@@ -151,8 +153,8 @@ func New(cfg Config) (*API, error) {
 	return a, nil
 }
 
-// Run commits what requests append until ctx ends, then what is left. End it
-// after the HTTP server has been shut down.
+// Run commits appended events until ctx ends, then those that are left. End it
+// after the HTTP server has shut down.
 func (a *API) Run(ctx context.Context) error {
 	var g errgroup.Group
 	g.Go(func() error { return a.plain.Run(ctx) })
@@ -167,13 +169,13 @@ func (a *API) Run(ctx context.Context) error {
 	return nil
 }
 
-// actor is who a request acts for.
+// actor is the actor of a request.
 func actor(context.Context) account.Actor { return account.Operator() }
 
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.router.ServeHTTP(w, r) }
 
-// Routes are the method and path of every route, for example
-// "GET /events/{id}".
+// Routes returns the method and path of every route, for example "GET
+// /events/{id}".
 func (a *API) Routes() ([]string, error) {
 	var routes []string
 	err := chi.Walk(a.router, func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
@@ -189,10 +191,10 @@ func (a *API) Routes() ([]string, error) {
 func (a *API) route() error {
 	r := chi.NewRouter()
 	a.router = r
-	// HEAD is possible wherever GET is.
+	// HEAD works wherever GET does.
 	r.Use(a.observe, a.guard, middleware.GetHead)
 	r.NotFound(func(w http.ResponseWriter, req *http.Request) {
-		problem(http.StatusNotFound, "There is nothing at "+shorten(req.URL.Path)+"; /docs lists what there is.").write(w)
+		problem(http.StatusNotFound, "No route matches "+shorten(req.URL.Path)+"; /docs lists all routes.").write(w)
 	})
 	r.MethodNotAllowed(a.methodNotAllowed)
 
@@ -209,14 +211,14 @@ func (a *API) route() error {
 	return a.finishDocument()
 }
 
-// methodNotAllowed says which methods there are; chi leaves that out as soon
-// as the answer is not its own.
+// methodNotAllowed sets the Allow header, which chi leaves out of a custom
+// response.
 func (a *API) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.Path
 	if r.URL.RawPath != "" {
 		path = r.URL.RawPath
 	}
-	p := problem(http.StatusMethodNotAllowed, r.Method+" is not possible here.")
+	p := problem(http.StatusMethodNotAllowed, r.Method+" is not allowed here.")
 	var allowed []string
 	for _, method := range []string{"GET", "POST", "PUT", "PATCH", "DELETE"} {
 		if !a.router.Match(chi.NewRouteContext(), method, path) {

@@ -20,7 +20,7 @@ import (
 	"posthorn/services/photos"
 )
 
-// server is an API on a database of its own.
+// server is an API with its own database.
 type server struct {
 	t    testing.TB
 	db   *sql.DB
@@ -49,7 +49,7 @@ func newServerOn(t testing.TB, url string, change ...func(*api.Config)) *server 
 	return newServerWith(t, db, keys, change...)
 }
 
-// newServerWith returns an API on a database that may have another one.
+// newServerWith returns an API on a database that another API may use too.
 func newServerWith(t testing.TB, db *sql.DB, keys *signing.Keyring, change ...func(*api.Config)) *server {
 	t.Helper()
 	cfg := api.Config{
@@ -63,7 +63,7 @@ func newServerWith(t testing.TB, db *sql.DB, keys *signing.Keyring, change ...fu
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background()) //nolint:usetesting // outlives the test's context, to drain
+	ctx, stop := context.WithCancel(context.Background()) //nolint:usetesting // outlives the test's context in order to drain
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
 	s := httptest.NewServer(a)
@@ -127,7 +127,7 @@ func (s *server) do(method, path, body string, headers ...string) reply {
 	return reply{t: s.t, Status: res.StatusCode, Header: res.Header, Body: b}
 }
 
-// want fails the test unless the reply has the status; problems must be whole.
+// want fails the test unless the reply has the status; problems must be complete.
 func (r reply) want(status int) reply {
 	r.t.Helper()
 	if r.Status != status {
@@ -151,7 +151,7 @@ func (r reply) names(field string) {
 	var p problemBody
 	r.decode(&p)
 	if p.Type == "" || p.Title == "" || p.Status != r.Status {
-		r.t.Errorf("problem is not whole: %s", r.Body)
+		r.t.Errorf("problem is incomplete: %s", r.Body)
 	}
 	for _, e := range p.Errors {
 		if e.Field == field && e.Message != "" {

@@ -18,14 +18,14 @@ import (
 	"posthorn/services/internal/eventlog"
 )
 
-// maxBatch is how many events one request may bring.
+// maxBatch limits the events of one request.
 const maxBatch = 1000
 
-// routeHot routes what only appends. It is a plain handler: declared through
-// huma, the API's own part took a fifth longer (see BenchmarkHandler).
+// routeHot adds the route that only appends. It is a plain handler: declared
+// through huma, the API's own part took a fifth longer (see BenchmarkHandler).
 func (a *API) routeHot(r chi.Router) { r.Post("/events", a.postEvents) }
 
-// appendAccepted appends an event as the API answers it.
+// appendAccepted appends the JSON of an accepted event.
 func appendAccepted(dst []byte, r outbox.Result) []byte {
 	dst = append(dst, `{"id":`...)
 	dst = appendJSONString(dst, r.ID)
@@ -73,11 +73,11 @@ func (a *API) writeAccepted(w http.ResponseWriter, results ...outbox.Result) {
 	h["Content-Type"] = []string{"application/json"}
 	h["Location"] = []string{"/events/" + url.PathEscape(results[0].ID)}
 	w.WriteHeader(http.StatusAccepted)
-	_, _ = w.Write(append(appendAccepted(make([]byte, 0, 320), results[0]), '\n')) //nolint:gosec // JSON, said to be JSON, with nosniff; and nobody is left to tell
+	_, _ = w.Write(append(appendAccepted(make([]byte, 0, 320), results[0]), '\n')) //nolint:gosec // JSON, declared as JSON, with nosniff; an error means that the client is gone
 }
 
-// fail answers with the problem of an error, and logs what is nobody's fault
-// but ours.
+// fail responds with the problem for an error, and logs errors that are not the
+// client's fault.
 func (a *API) fail(w http.ResponseWriter, r *http.Request, err error) {
 	p := translate(err)
 	a.logFailure(r.Context(), p, err)
@@ -173,8 +173,8 @@ func (a *API) postBatch(w http.ResponseWriter, r *http.Request, key string, batc
 	_, _ = w.Write(append(out, "]}\n"...)) //nolint:gosec // as above
 }
 
-// idempotencyKey is the header's, with or without the quotes of the IETF
-// draft. It becomes an event's id, so it is held to that grammar.
+// idempotencyKey returns the header's value, with or without the quotes of the
+// IETF draft. It becomes an event's id, so it must match that grammar.
 func idempotencyKey(r *http.Request) (string, *Problem) {
 	values := r.Header.Values("Idempotency-Key")
 	if len(values) == 0 {
@@ -193,7 +193,7 @@ func idempotencyKey(r *http.Request) (string, *Problem) {
 	if key == "" {
 		return "", issue("is empty")
 	}
-	// Room for what a batch adds to it.
+	// A batch appends a suffix to the key.
 	if len(key) > events.MaxIDBytes-8 {
 		return "", issue("is longer than " + strconv.Itoa(events.MaxIDBytes-8) + " bytes")
 	}

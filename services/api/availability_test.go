@@ -17,7 +17,7 @@ import (
 	"posthorn/services/api"
 )
 
-// proxy stands between the API and Postgres and can cut the line.
+// proxy sits between the API and Postgres and can cut the connection.
 type proxy struct {
 	t        *testing.T
 	listener net.Listener
@@ -26,8 +26,8 @@ type proxy struct {
 	mu    sync.Mutex
 	down  bool
 	conns map[net.Conn]struct{}
-	// lose: drop what Postgres answers to a statement with this text, and the
-	// line with it.
+	// lose: drop the response of Postgres to a statement with this text, and
+	// cut the connection.
 	lose string
 }
 
@@ -177,11 +177,11 @@ func TestWithoutPostgresTheAPISays503AndComesBack(t *testing.T) {
 			t.Errorf("readyz: %d %s", r.Status, r.Body)
 		}
 		s.do("GET", "/healthz", "").want(200)
-		// Bad input is bad input all the same.
+		// Invalid input is still refused as such.
 		s.do("POST", "/events", `{"type":""}`).want(422)
 		p.set(false)
-		// Readiness has two seconds for a new connection, which a busy machine may
-		// not keep: then it says so, rightly, and is asked again.
+		// Readiness allows two seconds for a new connection. A busy machine may need longer, and
+		// then readiness rightly fails, so the test asks again.
 		waitUntil(t, func() bool { return s.do("GET", "/readyz", "").Status == 200 })
 		s.do("POST", "/events", `{"type":"A"}`).want(202)
 		s.do("GET", "/subscription/"+sub.ID, "").want(200)
@@ -211,11 +211,11 @@ func TestALostAnswerToACommitIs503AndTheSameIDSettlesIt(t *testing.T) {
 		}
 		lose("")
 		if n := s.events(); n != int64(i+1) {
-			t.Fatalf("%d events after the lost answer, want %d", n, i+1)
+			t.Fatalf("%d events after the lost response, want %d", n, i+1)
 		}
 		s.do(c.method, c.path, c.body).want(202)
 		if n := s.events(); n != int64(i+1) {
-			t.Errorf("%d events after trying again, want %d", n, i+1)
+			t.Errorf("%d events after the repeated request, want %d", n, i+1)
 		}
 	}
 }
@@ -223,11 +223,11 @@ func TestALostAnswerToACommitIs503AndTheSameIDSettlesIt(t *testing.T) {
 func TestALostAnswerToAnAppendDoesNotAppendTwice(t *testing.T) {
 	t.Parallel()
 	s, p := throughProxy(t)
-	s.do("POST", "/events", `{"type":"A"}`).want(202) // the pool has a connection, and would try another
+	s.do("POST", "/events", `{"type":"A"}`).want(202) // the pool has a connection, and would retry on another
 	p.mu.Lock()
 	p.lose = "append_events"
 	p.mu.Unlock()
-	// Its id is generated, so nothing but the API itself keeps it from being there twice.
+	// The id is generated, so only the API itself prevents a duplicate.
 	s.do("POST", "/events", `{"type":"A"}`).want(503)
 	p.mu.Lock()
 	p.lose = ""
@@ -269,7 +269,7 @@ func TestNoEventWithA2xxIsLostWhenTheLineIsCut(t *testing.T) {
 	wg.Wait()
 	for _, id := range accepted {
 		if n := s.count(`SELECT count(*) FROM posthorn.outbox WHERE id = $1`, id); n != 1 {
-			t.Errorf("event %s was answered with 2xx and is there %d times", id, n)
+			t.Errorf("event %s got a 2xx and is in the log %d times", id, n)
 		}
 	}
 	if len(accepted) == 0 {
@@ -306,14 +306,14 @@ func TestAClientThatGoesAwayLosesNothingForOthers(t *testing.T) {
 	})
 	cancel()
 	if err := <-gone; err == nil {
-		t.Error("the client that went away got an answer")
+		t.Error("the client that disconnected got a response")
 	}
 	if err := tx.Rollback(); err != nil {
 		t.Fatal(err)
 	}
 	s.do("POST", "/like/stayed", "").want(202)
 	if got := s.likes("gone"); got != 1 {
-		t.Errorf("%d likes of the one that went away", got)
+		t.Errorf("%d likes of the client that disconnected", got)
 	}
 }
 

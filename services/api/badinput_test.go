@@ -206,7 +206,7 @@ func TestALongBodyIsRefusedBeforeItIsRead(t *testing.T) {
 		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 			t.Fatal(err)
 		}
-		// The body is announced and never sent.
+		// The body is declared and never sent.
 		_, err = fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, 256<<10+1)
 		if err != nil {
 			t.Fatal(err)

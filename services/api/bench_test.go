@@ -16,8 +16,8 @@ import (
 	"posthorn/services/internal/signing"
 )
 
-// appending has the same route twice: as a plain handler, and declared through
-// huma.
+// appending mounts the same route twice: as a plain handler, and declared
+// through huma.
 type appending struct{}
 
 func (appending) Run(context.Context) error { return nil }
@@ -51,7 +51,7 @@ func (appending) Mount(h *Host) {
 		})
 }
 
-// BenchmarkHandler is the API's own part of a request that appends, with
+// BenchmarkHandler measures the API's own part of a request that appends, with
 // nothing to commit.
 func BenchmarkHandler(b *testing.B) {
 	keys, err := signing.ParseKeyring(signing.GenerateKey())

@@ -15,16 +15,16 @@ import (
 	"posthorn/services/internal/web"
 )
 
-// readBody reads at most maxBodyBytes and undoes the body's coding. A body that
-// says to be longer is not read at all; one that does not say stops being read
-// at the limit.
+// readBody reads at most maxBodyBytes and decodes the body. A body that
+// declares a greater length is not read at all; one that declares none is read
+// up to the limit.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *Problem) {
 	encoding, p := contentEncoding(r)
 	if p != nil {
 		return nil, p
 	}
 	if r.ContentLength > maxBodyBytes {
-		// Otherwise the server would read on to keep the connection.
+		// Otherwise the server would read the rest to keep the connection.
 		return nil, tooLarge().with("Connection", "close")
 	}
 	if r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody {
@@ -63,7 +63,7 @@ func tooLarge() *Problem {
 }
 
 // mediaType is the type of the body, without its parameters, in lower case. A
-// charset other than UTF-8 is refused: nothing here would decode it.
+// charset other than UTF-8 is refused, as nothing here would decode it.
 func mediaType(r *http.Request, accepted ...string) (string, *Problem) {
 	header := r.Header.Get("Content-Type")
 	if header == "application/json" { // nearly always
@@ -79,7 +79,7 @@ func mediaType(r *http.Request, accepted ...string) (string, *Problem) {
 	default:
 		return "", problem(http.StatusUnsupportedMediaType,
 			"The body has the charset "+strconv.QuoteToASCII(shorten(charset))+"; want utf-8.",
-			FieldIssue{Location: "header", Field: "Content-Type", Message: "has another charset than utf-8"})
+			FieldIssue{Location: "header", Field: "Content-Type", Message: "has a charset other than utf-8"})
 	}
 }
 
@@ -96,9 +96,9 @@ func unsupported(given string, accepted ...string) *Problem {
 		with("Accept", strings.Join(accepted, ", "))
 }
 
-// check looks at query and body before huma does, which would answer a body
-// that breaks off with 500, and let pass what JSON leaves open and text that
-// the database cannot hold.
+// check validates query and body before huma, which would answer a truncated
+// body with 500, and accept ambiguous JSON and text that the database cannot
+// hold.
 func (a *API) check(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if p := checkQuery(r.URL.RawQuery); p != nil {

@@ -9,11 +9,11 @@ import (
 	"posthorn/events/strictjson"
 )
 
-// cloudEvent is a CloudEvent (1.0.2) on its way to an event.
+// cloudEvent builds an event from a CloudEvent (1.0.2).
 //
-// The codec is our own: the SDK's lets names be given twice, takes data that
-// is not JSON apart, and keeps neither the bytes of data nor which field was
-// wrong.
+// The codec is our own: the SDK's accepts duplicate names, parses data that is
+// not JSON, and keeps neither the bytes of the data nor the name of an invalid
+// field.
 type cloudEvent struct {
 	fields
 	event events.Event
@@ -27,7 +27,7 @@ const (
 	seenVersion
 )
 
-// attribute takes a context attribute whose value is text.
+// attribute sets a context attribute whose value is text.
 func (c *cloudEvent) attribute(name, value string) {
 	switch name {
 	case "specversion":
@@ -75,7 +75,7 @@ func (c *cloudEvent) attribute(name, value string) {
 	}
 }
 
-// try names the attribute that an event is refused for.
+// try validates one attribute of an event and reports it by its name.
 func (c *cloudEvent) try(name string, e events.Event) {
 	e.Type = "any"
 	if err := e.Validate(); err != nil {
@@ -92,7 +92,7 @@ func (c *cloudEvent) extension(name string, value any) {
 	c.event.Extensions[name] = value
 }
 
-// finish checks what has come together.
+// finish checks the event as a whole.
 func (c *cloudEvent) finish() (events.Event, *Problem) {
 	for i, name := range []string{"id", "source", "type", "specversion"} {
 		if c.seen&(1<<i) == 0 {
@@ -119,7 +119,7 @@ func decodeCloudEvent(raw []byte, prefix string) (events.Event, *Problem) {
 		case m.Raw[0] == '"':
 			c.attribute(m.Name, strictjson.Text(m.Raw))
 		case string(m.Raw) == "null":
-			// An attribute that is null is an attribute that is not there.
+			// A null attribute counts as absent.
 		case m.Raw[0] == '{' || m.Raw[0] == '[':
 			c.add(m.Name, "must not be an object or array")
 		case wellKnown(m.Name):
@@ -135,7 +135,7 @@ func decodeCloudEvent(raw []byte, prefix string) (events.Event, *Problem) {
 			c.extension(m.Name, n)
 		}
 	}
-	// What the data is depends on an attribute that may come after it.
+	// The type of the data depends on an attribute that may come after it.
 	switch {
 	case data != nil && encoded != nil:
 		c.add("data", "data and data_base64 exclude each other")
@@ -147,7 +147,7 @@ func decodeCloudEvent(raw []byte, prefix string) (events.Event, *Problem) {
 	return c.finish()
 }
 
-// data takes the member data: JSON, or a string that holds text of another type.
+// data reads the member data: JSON, or a string that holds text of another type.
 func (c *cloudEvent) data(m strictjson.Member) {
 	switch {
 	case c.event.JSON():
@@ -155,7 +155,7 @@ func (c *cloudEvent) data(m strictjson.Member) {
 	case m.Raw[0] == '"':
 		c.event.Data = []byte(strictjson.Text(m.Raw))
 	case string(m.Raw) != "null":
-		c.add("data", "must be a string where datacontenttype is not JSON; other bytes go into data_base64")
+		c.add("data", "must be a string if datacontenttype is not JSON; other bytes go into data_base64")
 	}
 }
 
@@ -168,7 +168,7 @@ func (c *cloudEvent) encodedData(m strictjson.Member) {
 		c.add("data_base64", "is not base64")
 	} else if c.event.JSON() {
 		if bad := strictjson.Check(data, 1); bad != nil {
-			c.add("data_base64", bad.Error()+"; a datacontenttype such as application/octet-stream says what it is")
+			c.add("data_base64", bad.Error()+"; for other data set datacontenttype, such as application/octet-stream")
 		}
 	}
 	c.event.Data = data

@@ -23,7 +23,7 @@ func TestCloudEventsAreToldApartBySourceAndID(t *testing.T) {
 		for _, id := range []string{"1", "plain", "a.b c", "é", strings.Repeat("x", 1024)} {
 			e := post(cloudEvent(source, id, ""))
 			if e.Duplicate {
-				t.Errorf("%s %.10s is taken for another", source, id)
+				t.Errorf("%s %.10s is mistaken for another event", source, id)
 			}
 			if own := source == "/one" && id == "1"; own != (e.ID == id) {
 				t.Errorf("%s %.10s has the id %s", source, id, e.ID)
@@ -45,7 +45,7 @@ func TestCloudEventsAreToldApartBySourceAndID(t *testing.T) {
 			}
 		}
 	}
-	// In one batch as well.
+	// Also in one batch.
 	var batch struct{ Events []acceptedEvent }
 	s.do("POST", "/events", "["+strings.Join([]string{
 		cloudEvent("/four", "7", ""), cloudEvent("/five", "7", ""), cloudEvent("/four", "7", ""), cloudEvent("/one", "1", ""),

@@ -11,14 +11,14 @@ import (
 	"posthorn/services/internal/postgres"
 )
 
-// A cursor is where the next page of a list begins. It is opaque to clients,
-// and one that was made up or belongs to another list is refused.
+// A cursor marks where the next page of a list begins. It is opaque to clients;
+// an invented cursor or one of another list is refused.
 func cursor(list, place string) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(list + ":" + place))
 }
 
-// showPage is a page as it is answered, and the cursor of the next one where
-// there is one.
+// showPage converts a page for a response, and returns the cursor of the next
+// page if there is one.
 func showPage[T, V any](page postgres.Page[T], list string, show func(T) V, place func(T) string) (items []V, next string) {
 	items = make([]V, len(page.Items))
 	for i, item := range page.Items {
@@ -78,7 +78,7 @@ func attemptCursor(given string) (*ledger.AttemptKey, error) {
 			return nil, badCursor()
 		}
 	}
-	// Bounds that Postgres has too: the year 9999, and an integer.
+	// The bounds of Postgres: the year 9999, and an integer.
 	if numbers[0] > 253_402_300_799_000_000 || numbers[2] > 1<<31-1 {
 		return nil, badCursor()
 	}

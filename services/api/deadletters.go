@@ -19,7 +19,7 @@ type DeliveryList struct {
 	NextCursor string             `json:"nextCursor,omitempty" doc:"Pass as cursor to get the next page; absent on the last page"`
 }
 
-// DeliveryDetail is a delivery with all that is known of it.
+// DeliveryDetail is a delivery with its attempts and its request.
 type DeliveryDetail struct {
 	operate.Delivery
 	AttemptsMade []operate.Attempt    `json:"attemptsMade" nullable:"false" doc:"Attempts of all runs, oldest first"`
@@ -34,10 +34,10 @@ func (a *API) routeDeadLetters() {
 	register(a, op("list-dead-letters", http.MethodGet, "/dead-letters", "Dead letters", "List dead letters, latest events first"), a.listDeadLetters)
 	register(a, op("get-dead-letter", http.MethodGet, "/dead-letters/{id}", "Dead letters", "Show a dead letter with its attempts and its request"), a.getDelivery(true))
 	redrive := op("redrive-dead-letters", http.MethodPost, "/dead-letters/redrive", "Dead letters", "Redrive dead letters and deliveries that are waiting for a retry")
-	redrive.Description = "Either those that are named, or those of a subscription. Each subscription's are a replay, which can be watched, paused and cancelled."
+	redrive.Description = "Redrives the given deliveries, or those of a subscription. Each subscription gets a replay, which can be watched, paused and cancelled."
 	redrive.DefaultStatus = http.StatusAccepted
 	register(a, redrive, a.redriveDeadLetters)
-	register(a, op("purge-dead-letters", http.MethodDelete, "/dead-letters", "Dead letters", "Cancel dead letters; their number has to be confirmed"), a.purgeDeadLetters)
+	register(a, op("purge-dead-letters", http.MethodDelete, "/dead-letters", "Dead letters", "Cancel dead letters; the request has to confirm their number"), a.purgeDeadLetters)
 	register(a, op("get-delivery", http.MethodGet, "/deliveries/{id}", "Deliveries", "Show a delivery with its attempts and its request"), a.getDelivery(false))
 	retry := op("retry-delivery", http.MethodPost, "/deliveries/{id}/retry", "Deliveries", "Retry a delivery now, whatever its status, except for a pending one")
 	retry.DefaultStatus = http.StatusAccepted
@@ -78,7 +78,7 @@ func (a *API) listDeadLetters(ctx context.Context, in *struct {
 	out := &struct{ Body DeliveryList }{Body: DeliveryList{Items: []operate.Delivery{}}}
 	if in.Subscription != "" {
 		if filter.Subscription, err = subscription.ParseID(in.Subscription); err != nil {
-			return out, nil //nolint:nilerr // nothing has a subscription with such an id
+			return out, nil //nolint:nilerr // no dead letter has such a subscription
 		}
 	}
 	if in.Cursor != "" {
@@ -144,10 +144,10 @@ func (a *API) retryDelivery(ctx context.Context, in *DeliveryParam) (*replayOutp
 	return out, nil
 }
 
-// Redrive says which deliveries to put back to work: dead ones, and those that
-// wait for a retry.
+// Redrive selects the deliveries to redrive: dead ones, and those that wait for
+// a retry.
 type Redrive struct {
-	IDs          []string  `json:"ids,omitempty" maxItems:"1000" doc:"These"`
+	IDs          []string  `json:"ids,omitempty" maxItems:"1000" doc:"Redrive these deliveries"`
 	Subscription string    `json:"subscription,omitempty" doc:"Redrive the dead letters and waiting retries of this subscription, all or filtered by the fields below"`
 	ErrorClass   string    `json:"errorClass,omitempty" maxLength:"32" doc:"Only those whose last attempt failed with this class"`
 	Status       int       `json:"status,omitempty" minimum:"100" maximum:"999" doc:"Only those whose last attempt got this HTTP status"`
@@ -156,7 +156,7 @@ type Redrive struct {
 	Rate         int       `json:"rate,omitempty" minimum:"1" maximum:"100000" doc:"Maximum number sent per second; no limit if omitted"`
 }
 
-// Redriven are the replays that do it.
+// Redriven lists the replays that carry out a redrive.
 type Redriven struct {
 	Replays []Replay `json:"replays" nullable:"false"`
 }
@@ -181,7 +181,7 @@ func (a *API) redriveDeadLetters(ctx context.Context, in *struct{ Body Redrive }
 	return out, nil
 }
 
-// Purged says how many dead deliveries were given up.
+// Purged is the number of dead deliveries that were given up.
 type Purged struct {
 	Purged int64 `json:"purged"`
 }

@@ -21,8 +21,8 @@ const (
 	mediaCloudEventsBatch = "application/cloudevents-batch+json"
 )
 
-// decodeEvents reads the events of a request. many says that they came as a
-// batch, which is answered as one.
+// decodeEvents reads the events of a request. many reports whether they came as
+// a batch, whose response is a batch too.
 func decodeEvents(r *http.Request, body []byte) (batch []events.Event, many bool, p *Problem) {
 	media, p := mediaType(r, mediaJSON, mediaCloudEvent, mediaCloudEventsBatch)
 	binary := r.Header.Get("Ce-Specversion") != ""
@@ -84,11 +84,11 @@ func firstByte(body []byte) byte {
 	return 0
 }
 
-// fields gathers what is wrong with the fields of one event.
+// fields collects the invalid fields of one event.
 type fields struct {
 	// location is "header" for fields that are headers; empty means "body".
 	location string
-	// prefix stands before the names: "ce-" or the place in a batch.
+	// prefix precedes the names: "ce-" or the place in a batch.
 	prefix string
 	issues []FieldIssue
 }
@@ -125,11 +125,11 @@ func (f *fields) time(name, text string) time.Time {
 	return at
 }
 
-// check returns the event if nothing is wrong with it.
+// check returns the event if it is valid.
 func (f *fields) check(e events.Event) (events.Event, *Problem) {
 	if len(f.issues) == 0 {
-		// Everything that was parsed is valid JSON already, so the data is left
-		// out here: the outbox looks at it once more.
+		// Parsed data is valid JSON already, so it is left out here; the outbox
+		// checks it again.
 		check := e
 		check.Data = nil
 		if err := check.Validate(); err != nil {
@@ -144,8 +144,8 @@ func (f *fields) check(e events.Event) (events.Event, *Problem) {
 }
 
 // decodeEvent reads an event in our own form:
-// {"id","type","subject","data","occurredAt"}, where timestamp, as in the body
-// that subscribers get, is another name for occurredAt.
+// {"id","type","subject","data","occurredAt"}. timestamp, the name in the body
+// that subscribers get, is an alias of occurredAt.
 func decodeEvent(raw []byte, prefix string) (events.Event, *Problem) {
 	members, err := strictjson.Object(raw)
 	if err != nil {
@@ -168,7 +168,7 @@ func decodeEvent(raw []byte, prefix string) (events.Event, *Problem) {
 			e.Data = m.Raw
 		case "occurredAt", "timestamp":
 			if !e.OccurredAt.IsZero() {
-				f.add(m.Name, "occurredAt and timestamp are the same thing; give one")
+				f.add(m.Name, "occurredAt and timestamp are aliases; give one")
 				continue
 			}
 			if text := f.text(m); m.Raw[0] == '"' {

@@ -8,7 +8,7 @@ import (
 )
 
 // docs is the page that shows the OpenAPI document. It is our own because the
-// usual ones come from somebody else's server, or weigh megabytes.
+// usual ones load from a third-party server, or weigh megabytes.
 //
 //go:embed docs
 var docs embed.FS
@@ -29,7 +29,7 @@ func (a *API) routeDocs(r chi.Router) {
 			h.Set("Content-Type", file.media)
 			h.Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "+
 				"base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
-			_, _ = w.Write(content) // nobody is left to tell
+			_, _ = w.Write(content) // an error means that the client is gone
 		})
 	}
 }

@@ -15,8 +15,8 @@ import (
 // acceptedEncodings are the codings that a body may have.
 const acceptedEncodings = "gzip, identity"
 
-// contentEncoding is "gzip" or, for a body that is sent as it is, "". Any other
-// is refused, and so are several: each would have to be undone with a limit.
+// contentEncoding is "gzip" or, for a plain body, "". Other codings are
+// refused, and so are several: each would have to be decoded with a limit.
 func contentEncoding(r *http.Request) (string, *Problem) {
 	values := r.Header["Content-Encoding"]
 	if len(values) == 0 { // nearly always
@@ -45,8 +45,8 @@ func contentEncoding(r *http.Request) (string, *Problem) {
 		with("Accept-Encoding", acceptedEncodings)
 }
 
-// decoded is a body without its coding, which may not be longer than any other
-// body, and without a byte order mark.
+// decoded returns the decoded body without a byte order mark. It must not
+// exceed the limit of other bodies.
 func decoded(r *http.Request, encoding string, body []byte) ([]byte, *Problem) {
 	if encoding == "gzip" && len(body) > 0 {
 		var p *Problem
@@ -64,7 +64,7 @@ func gunzip(body []byte) ([]byte, *Problem) {
 		var plain []byte
 		plain, err = io.ReadAll(io.LimitReader(z, maxBodyBytes+1))
 		if len(plain) > maxBodyBytes {
-			return nil, problem(http.StatusRequestEntityTooLarge, "The body is longer than "+strconv.Itoa(maxBodyBytes)+" bytes once it is decompressed.")
+			return nil, problem(http.StatusRequestEntityTooLarge, "The body is longer than "+strconv.Itoa(maxBodyBytes)+" bytes once decompressed.")
 		}
 		if err == nil {
 			return plain, nil
@@ -72,15 +72,14 @@ func gunzip(body []byte) ([]byte, *Problem) {
 	}
 	said := "is not gzip"
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-		said = "is gzip that breaks off"
+		said = "is truncated gzip"
 	}
 	return nil, problem(http.StatusBadRequest, "The body "+said+", although its Content-Encoding is gzip.",
 		FieldIssue{Location: "header", Field: "Content-Encoding", Message: "says gzip, but the body " + said})
 }
 
-// withoutMark takes the byte order mark of UTF-8 away from a body of JSON,
-// where it means nothing (RFC 8259, section 8.1), and says of UTF-16 and UTF-32
-// what they are.
+// withoutMark removes a UTF-8 byte order mark from a JSON body, where it means
+// nothing (RFC 8259, section 8.1), and reports UTF-16 and UTF-32 by name.
 func withoutMark(r *http.Request, body []byte) ([]byte, *Problem) {
 	if len(body) < 2 || body[0] > 0 && body[0] < 0x80 && body[1] != 0 || !strings.Contains(strings.ToLower(r.Header.Get("Content-Type")), "json") {
 		return body, nil

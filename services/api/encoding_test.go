@@ -11,7 +11,7 @@ import (
 func zipped(t *testing.T, parts ...string) string {
 	t.Helper()
 	var b bytes.Buffer
-	for _, part := range parts { // each a member of its own
+	for _, part := range parts { // each a separate gzip member
 		z := gzip.NewWriter(&b)
 		if _, err := z.Write([]byte(part)); err != nil {
 			t.Fatal(err)
@@ -23,7 +23,7 @@ func zipped(t *testing.T, parts ...string) string {
 	return b.String()
 }
 
-// bodies are the routes that take a body, each with one that is accepted.
+// bodies are the routes that take a body, each with a valid one.
 func bodies(s *server) map[[2]string]string {
 	sub := "/subscription/" + s.subscribe(hook).ID
 	return map[[2]string]string{
@@ -58,12 +58,12 @@ func TestACompressedBodyIsTakenOnEveryRoute(t *testing.T) {
 	s.do("POST", "/events", zipped(t, `{"type":`, `"A","id":"two-members"}`), "Content-Encoding", "gzip").want(202)
 	s.do("POST", "/events", zipped(t, `{"type":"A","id":"two-members"}`), "Content-Encoding", "gzip").want(202)
 	s.do("GET", "/events", "", "Content-Encoding", "br").want(200)
-	// What is stored is what was compressed.
+	// The stored bytes are those that were compressed.
 	s.do("POST", "/events", zipped(t, `{"type":"A","id":"bytes","data":{"a" : 1}}`), "Content-Encoding", "gzip").want(202)
 	if n := s.count(`SELECT count(*) FROM posthorn.outbox WHERE id = 'bytes' AND data = '{"a" : 1}'`); n != 1 {
 		t.Error("the bytes of the data changed")
 	}
-	// A key is of the request, however it was sent.
+	// A key belongs to the request, with or without compression.
 	s.do("POST", "/subscription", hook, "Idempotency-Key", "k").want(201)
 	s.do("POST", "/subscription", zipped(t, hook), "Idempotency-Key", "k", "Content-Encoding", "gzip").want(201)
 }
@@ -139,10 +139,10 @@ func TestAByteOrderMark(t *testing.T) {
 	}
 	for route, body := range bodies(s) {
 		if r := s.do(route[0], route[1], "\xef\xbb\xbf"+body); r.Status >= 300 {
-			t.Errorf("%s with a mark of UTF-8: %d %s", route, r.Status, r.Body)
+			t.Errorf("%s with a UTF-8 byte order mark: %d %s", route, r.Status, r.Body)
 		}
 		if r := s.do(route[0], route[1], zipped(t, "\xef\xbb\xbf"+body), "Content-Encoding", "gzip"); r.Status >= 300 {
-			t.Errorf("%s with a mark of UTF-8, compressed: %d %s", route, r.Status, r.Body)
+			t.Errorf("%s with a UTF-8 byte order mark, compressed: %d %s", route, r.Status, r.Body)
 		}
 		for _, wide := range []string{
 			"\xff\xfe" + utf16Of(body, 0, 8), "\xfe\xff" + utf16Of(body, 8, 0), utf16Of(body, 0, 8), utf16Of(body, 8, 0),

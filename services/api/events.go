@@ -17,10 +17,10 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// Event is an event as the log has it.
+// Event is an event of the log.
 type Event struct {
-	Position   int64             `json:"position" doc:"Its place in the log"`
-	ID         string            `json:"id" doc:"Its id, which is the webhook-id of its deliveries"`
+	Position   int64             `json:"position" doc:"Position in the log"`
+	ID         string            `json:"id" doc:"Id of the event, which is the webhook-id of its deliveries"`
 	Type       string            `json:"type"`
 	Subject    string            `json:"subject,omitempty"`
 	Source     string            `json:"source,omitempty" doc:"Source of a CloudEvent"`
@@ -52,7 +52,7 @@ func showEvent(r eventlog.Record) Event {
 	case r.JSON() && json.Valid(r.Data):
 		e.Data = r.Data
 	case r.JSON() || r.Text():
-		// What claims to be JSON and is none is older than the check for it.
+		// Invalid JSON is older than the check for it.
 		quoted, err := json.Marshal(string(r.Data))
 		if err != nil {
 			quoted = []byte("null") // a string always encodes
@@ -70,7 +70,7 @@ func (a *API) routeEvents() {
 		OperationID: "list-events", Method: http.MethodGet, Path: "/events", Tags: tags,
 		Summary: "List events, latest first",
 		Description: "With order=asc the oldest come first, and only settled events are returned: a reader that continues with after set to " +
-			"the last position that it has seen misses nothing, whatever commits late.",
+			"the last position that it has seen misses nothing, even if transactions commit late.",
 	}, a.listEvents)
 	register(a, huma.Operation{
 		OperationID: "get-event", Method: http.MethodGet, Path: "/events/{id}", Tags: tags, Summary: "Show an event",
@@ -152,12 +152,12 @@ func (a *API) getEvent(ctx context.Context, in *EventParam) (*struct{ Body Event
 	return &struct{ Body Event }{Body: showEvent(r)}, nil
 }
 
-// EventDelivery says what became of an event for one subscription.
+// EventDelivery is the status of an event for one subscription.
 type EventDelivery struct {
 	DeliveryID     string     `json:"deliveryId,omitempty" doc:"Id of the delivery, if there is one"`
 	SubscriptionID string     `json:"subscriptionId"`
 	Matched        bool       `json:"matched" doc:"Whether the subscription is owed the event"`
-	Reason         string     `json:"reason,omitempty" enum:"type,disabled,deleted,createdLater,test,notRelayedYet,quarantined,dropped,unreadable,missing" doc:"Why there is no delivery: none of its event types matched (type); it was disabled or deleted; it was created later; the event is a test for another one; it is on its way (notRelayedYet); the event cannot be forwarded and waits for an operator (quarantined), who may have given it up (dropped); the record of what the subscription was cannot be read (unreadable); or there should be one (missing), which is a fault"`
+	Reason         string     `json:"reason,omitempty" enum:"type,disabled,deleted,createdLater,test,notRelayedYet,quarantined,dropped,unreadable,missing" doc:"Why there is no delivery: none of its event types matched (type); it was disabled or deleted; it was created later; the event is a test for another one; it is on its way (notRelayedYet); the event cannot be forwarded and waits for an operator (quarantined), who may have given it up (dropped); the subscription's record at that time cannot be read (unreadable); or there should be one (missing), which is a fault"`
 	Status         string     `json:"status,omitempty" enum:"pending,retrying,delivered,dead,cancelled"`
 	Cause          string     `json:"cause,omitempty" doc:"Cause of the delivery: live, retry, replay, redrive or test"`
 	Attempts       int        `json:"attempts" doc:"Attempts made"`

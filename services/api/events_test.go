@@ -138,7 +138,7 @@ func TestABatchUnderAKeyIsTakenOnce(t *testing.T) {
 func TestConcurrentEventsShareCommits(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	// A commit under way is held up, by a lock on the table that it writes to.
+	// A lock on its table holds up a commit.
 	tx, err := s.db.BeginTx(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -166,7 +166,7 @@ func TestConcurrentEventsShareCommits(t *testing.T) {
 	}
 }
 
-// waitUntil looks again and again, at most for ten seconds.
+// waitUntil polls, for at most ten seconds.
 func waitUntil(t *testing.T, done func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)

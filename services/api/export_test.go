@@ -2,7 +2,7 @@ package api
 
 import "context"
 
-// TakeRoom takes all the room that large answers have, until it is given back.
+// TakeRoom reserves all the memory for large responses until it is released.
 func TakeRoom(a *API) (release func()) {
 	if err := a.room.Acquire(context.Background(), responseRoom); err != nil {
 		panic(err)

@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// Whatever is sent is answered, and never with a 500; a 2xx has stored it.
+// Every input gets a response, and never a 500; after a 2xx the event is stored.
 func FuzzPostEvents(f *testing.F) {
 	for _, seed := range []string{
 		`{"type":"A"}`, `{"type":"A","id":"x","subject":"s","data":{"a":[1,2,{"b":null}]},"occurredAt":"2026-01-01T00:00:00Z"}`,

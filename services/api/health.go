@@ -28,12 +28,12 @@ func (a *API) routeHealth(r chi.Router) {
 	}))
 	r.Get("/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(a.document) // nobody is left to tell
+		_, _ = w.Write(a.document) // an error means that the client is gone
 	})
 	a.routeDocs(r)
 }
 
-// ready reports what keeps the API from taking events in.
+// ready reports any failure that keeps the API from accepting events.
 func (a *API) ready(ctx context.Context) readiness.Report {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
@@ -53,5 +53,5 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n')) // nobody is left to tell
+	_, _ = w.Write(append(body, '\n')) // an error means that the client is gone
 }

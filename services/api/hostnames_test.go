@@ -30,7 +30,7 @@ func TestAnInternationalHostHasOneName(t *testing.T) {
 			t.Errorf("%q is shown as %q", spelling, shown(path))
 		}
 	}
-	// As it may have been stored without a look at its host.
+	// As an older version may have stored it, without normalising its host.
 	if _, err := s.db.ExecContext(t.Context(), `UPDATE posthorn.subscriptions SET url = $1`, "http://BÜCHER.test/hook?Q=Ü"); err != nil {
 		t.Fatal(err)
 	}

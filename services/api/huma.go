@@ -13,7 +13,7 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// humaOnce makes huma's two package-wide settings ours, once.
+// humaOnce sets huma's two package-wide settings once.
 var humaOnce sync.Once //nolint:gochecknoglobals // huma has no other way to set them
 
 func newHuma(r chi.Router, version string) huma.API {
@@ -30,12 +30,12 @@ func newHuma(r chi.Router, version string) huma.API {
 				Version: version,
 				Description: "Accepts events and delivers them to subscribers. A 2xx for an event means that it is committed. " +
 					"Errors are problems (RFC 9457) that name the field. Bodies are JSON in UTF-8, and may be compressed with gzip. " +
-					"A page of a list ends at limit items or at about a megabyte: go by nextCursor. Every path under /subscription is under /subscriptions too.",
+					"A page of a list ends at limit items or at about a megabyte: follow nextCursor. Every path under /subscription exists under /subscriptions too.",
 			},
 			Components: &huma.Components{
 				Schemas: registry,
 				SecuritySchemes: map[string]*huma.SecurityScheme{
-					"adminKey": {Type: "http", Scheme: "bearer", Description: "The admin key; not asked for in open mode."},
+					"adminKey": {Type: "http", Scheme: "bearer", Description: "The admin key; not needed in open mode."},
 				},
 			},
 			Security: []map[string][]string{{"adminKey": {}}, {}},
@@ -52,7 +52,7 @@ func newHuma(r chi.Router, version string) huma.API {
 				},
 				Unmarshal: json.Unmarshal,
 			},
-			// What a Problem says that it is; see Problem.ContentType.
+			// The media type of a Problem; see Problem.ContentType.
 			"application/problem+json": {Marshal: func(w io.Writer, v any) error {
 				if err := json.NewEncoder(w).Encode(v); err != nil {
 					return fmt.Errorf("encode problem: %w", err)
@@ -65,8 +65,8 @@ func newHuma(r chi.Router, version string) huma.API {
 	})
 }
 
-// register declares an operation and, where its path is under /subscription,
-// the same one under /subscriptions. Errors of the handler become problems.
+// register declares an operation and, if its path is under /subscription, the
+// same one under /subscriptions. Errors of the handler become problems.
 func register[I, O any](a *API, op huma.Operation, handler func(context.Context, *I) (*O, error)) {
 	wrapped := func(ctx context.Context, in *I) (*O, error) {
 		out, err := handler(ctx, in)
@@ -77,7 +77,7 @@ func register[I, O any](a *API, op huma.Operation, handler func(context.Context,
 		}
 		return out, nil
 	}
-	op.MaxBodyBytes = maxBodyBytes + 2 // the body is limited before, and huma counts the limit itself as too much
+	op.MaxBodyBytes = maxBodyBytes + 2 // the body was limited before, and huma refuses the limit itself
 	op.BodyReadTimeout = -1            // and has been read
 	describe := func() {
 		if changes(op.Method) {

@@ -26,13 +26,13 @@ const (
 	forgetEvery    = 15 * time.Minute
 )
 
-// keyParam describes the header for the routes of huma. Those that only append
-// have a meaning of their own for it: there it is the event's id.
+// keyParam describes the header for the routes of huma. For the routes that
+// only append it is the event's id.
 func keyParam() *huma.Param {
 	return &huma.Param{
 		Name: keyHeader, In: "header", Schema: &huma.Schema{Type: huma.TypeString},
-		Description: "A key of your own. For a day, the same request with the same key gets the answer of the first one, marked " +
-			replayedHeader + ": true, and changes nothing; another request with it is a 422, one while the first is in flight a 409. " +
+		Description: "A key of your own. For a day, repeating the request with the same key returns the first response, marked " +
+			replayedHeader + ": true, and changes nothing; another request with it is a 422, and one while the first is in flight a 409. " +
 			"A request that fails leaves the key free.",
 	}
 }
@@ -41,17 +41,18 @@ func changes(method string) bool {
 	return method != http.MethodGet && method != http.MethodHead && method != http.MethodOptions
 }
 
-// errFailed undoes a request whose answer says that it failed.
+// errFailed rolls back a request whose response is an error.
 var errFailed = errors.New("the request failed")
 
-// answerKept is an answer as it is kept.
+// answerKept is the stored form of a response.
 type answerKept struct {
 	Header http.Header `json:"header"`
 	Body   []byte      `json:"body"`
 }
 
-// idempotent does an unsafe request with an Idempotency-Key once. It stands
-// inside spooled, whose answer it keeps in the transaction of the request.
+// idempotent carries out an unsafe request with an Idempotency-Key once. It
+// runs inside spooled, whose response it stores in the transaction of the
+// request.
 func (a *API) idempotent(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		answer, spooled := w.(*spool)
@@ -73,8 +74,8 @@ func (a *API) once(answer *spool, r *http.Request, next http.Handler) error {
 	if p != nil {
 		return p
 	}
-	// The request holds a connection and its handler may take another: were
-	// there no bound, requests that hold one could wait for one another.
+	// The request holds a connection and its handler may take another: without
+	// a bound, requests that hold one could wait for each other.
 	if err := a.keyedRequests.Acquire(r.Context(), 1); err != nil {
 		return fmt.Errorf("wait for a connection: %w", err)
 	}
@@ -102,9 +103,9 @@ func (a *API) once(answer *spool, r *http.Request, next http.Handler) error {
 	case errors.Is(err, errFailed):
 		return nil
 	case err != nil && replayed:
-		a.cfg.Logger.WarnContext(r.Context(), "answer of idempotent request cannot be read", slog.Any("error", err))
-		return problem(http.StatusConflict, "This request was carried out before, but its answer cannot be read with the present "+
-			"POSTHORN_SECRET_KEY. Look at what it changed instead of sending it again.")
+		a.cfg.Logger.WarnContext(r.Context(), "response of idempotent request cannot be read", slog.Any("error", err))
+		return problem(http.StatusConflict, "This request was carried out before, but its response cannot be read with the current "+
+			"POSTHORN_SECRET_KEY. Check its effect instead of repeating it.")
 	case err != nil || !replayed:
 		return keyProblem(err)
 	}
@@ -121,14 +122,14 @@ func keyProblem(err error) error {
 		return problem(http.StatusConflict, "A request with this Idempotency-Key is in flight. Send it again when it is done.",
 			FieldIssue{Location: "header", Field: keyHeader, Message: "is in use by a request in flight"}).with("Retry-After", retryAfter)
 	case errors.Is(err, idempotency.ErrKeyReused):
-		return invalid(FieldIssue{Location: "header", Field: keyHeader, Message: "was used with another request in the last 24 hours; want a new key"})
+		return invalid(FieldIssue{Location: "header", Field: keyHeader, Message: "was used with another request in the last 24 hours; use a new key"})
 	default:
 		return err
 	}
 }
 
-// fingerprint tells the request from any other. Both spellings of the path of
-// subscriptions are one.
+// fingerprint identifies the request. Both spellings of the path of
+// subscriptions give the same one.
 func fingerprint(r *http.Request) ([]byte, error) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -146,7 +147,7 @@ func fingerprint(r *http.Request) ([]byte, error) {
 	return hash.Sum(nil), nil
 }
 
-// clientKey is the header's key, with or without the quotes of the IETF
+// clientKey returns the header's key, with or without the quotes of the IETF
 // draft: visible ASCII.
 func clientKey(r *http.Request) (string, *Problem) {
 	issue := func(message string) (string, *Problem) {
@@ -171,7 +172,7 @@ func clientKey(r *http.Request) (string, *Problem) {
 	return key, nil
 }
 
-// forgetRequests forgets old keys now and then until ctx ends. Any number of
+// forgetRequests periodically deletes old keys until ctx ends. Any number of
 // processes may do so.
 func (a *API) forgetRequests(ctx context.Context) error {
 	ticker := time.NewTicker(forgetEvery)

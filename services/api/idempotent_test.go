@@ -26,7 +26,7 @@ func (s *server) waiting() bool {
 	return s.count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) > 0
 }
 
-// state is all that a request may change.
+// state is everything that a request may change.
 func (s *server) state() string {
 	s.t.Helper()
 	var state string
@@ -55,7 +55,7 @@ func TestARequestWithAKeyIsDoneOnceOnEveryRouteThatChangesSomething(t *testing.T
 		sub = s.subscribe(hook).ID
 		return sub, s.dead(sub, fmt.Sprintf("dead-%d", n))
 	}
-	// What to send: a path and a body.
+	// Each returns the path and the body to send.
 	requests := map[string]func() (path, body string){
 		"POST /subscription":                    func() (string, string) { return "/subscription", hook },
 		"PUT /subscription/{id}":                func() (string, string) { return sub(), hook },
@@ -134,7 +134,7 @@ func TestAKeyIsForOneRequest(t *testing.T) {
 	}
 	first := with("POST", "/subscription", hook, "k").want(201)
 	if again := with("POST", "/subscriptions", hook, "k").want(201); string(again.Body) != string(first.Body) {
-		t.Error("the other spelling of the path is another request")
+		t.Error("the other spelling of the path counts as another request")
 	}
 	other := strings.Replace(hook, "LIKED_PHOTO", "OTHER", 1)
 	with("POST", "/subscription", other, "k").want(422).names("Idempotency-Key")
@@ -147,7 +147,7 @@ func TestAKeyIsForOneRequest(t *testing.T) {
 	if n := s.count(`SELECT count(*) FROM posthorn.subscriptions`); n != 1 {
 		t.Errorf("%d subscriptions, want 1", n)
 	}
-	// A request without a key, and one that only looks, are what they were.
+	// Requests without a key, and requests that only read, are unaffected.
 	s.do("POST", "/subscription", hook).want(201)
 	with("GET", "/subscription", "", "k").want(200)
 }
@@ -162,7 +162,7 @@ func TestAKeyOfARequestThatFailedIsFree(t *testing.T) {
 	}
 	s.do("PATCH", "/subscription/sub_019a0000-0000-7000-8000-000000000000", `{}`, "Idempotency-Key", "k").want(404)
 	if r := s.do("POST", "/subscription", hook, "Idempotency-Key", "k").want(201); r.Header.Get("Idempotency-Replayed") != "" {
-		t.Error("the first answer is marked as replayed")
+		t.Error("the first response is marked as replayed")
 	}
 }
 
@@ -216,7 +216,7 @@ func TestARequestWhoseTwinIsInFlightIsRefusedForNow(t *testing.T) {
 	}
 	(<-first).want(200)
 	if r := patch().want(200); r.Header.Get("Idempotency-Replayed") != "true" {
-		t.Error("the answer is not replayed")
+		t.Error("the response is not replayed")
 	}
 }
 
@@ -242,7 +242,7 @@ func TestManyRequestsWithTheSameKeyMakeOneSubscription(t *testing.T) {
 	}
 	wg.Wait()
 	if n := s.count(`SELECT count(*) FROM posthorn.subscriptions`); n != 4 {
-		t.Errorf("%d subscriptions of 4 keys", n)
+		t.Errorf("%d subscriptions for 4 keys", n)
 	}
 }
 
@@ -275,9 +275,9 @@ func TestAKeptAnswerShowsNoSecret(t *testing.T) {
 	bare := strings.TrimPrefix(sub.Secret, "whsec_")
 	if n := s.count(`SELECT count(*) FROM posthorn.idempotent_requests r WHERE position(convert_to($1, 'UTF8') IN answer) > 0
 		OR position(decode($2, 'base64') IN answer) > 0 OR r::text LIKE '%whsec%'`, bare, bare); bare == "" || n != 0 {
-		t.Errorf("the secret %q lies in the database in clear", sub.Secret)
+		t.Errorf("the secret %q is in the database in the clear", sub.Secret)
 	}
-	// With another key for secrets the answer is lost, and says so.
+	// With another secret key the response is lost, and the API says so.
 	keys, err := signing.ParseKeyring(signing.GenerateKey())
 	if err != nil {
 		t.Fatal(err)

@@ -17,11 +17,11 @@ type metrics struct {
 	latency   *prometheus.HistogramVec
 	accepted  *prometheus.CounterVec
 	groupSize *prometheus.HistogramVec
-	// unauthorized are requests that came without the right key.
+	// unauthorized counts requests without the right key.
 	unauthorized *prometheus.CounterVec
 
-	// Looking a series up by its labels costs more than counting; the few
-	// that there are are kept.
+	// Looking a series up by its labels costs more than counting, so the few
+	// series are cached.
 	known sync.Map // requestKey -> requestSeries
 }
 

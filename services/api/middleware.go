@@ -17,7 +17,7 @@ import (
 	"posthorn/services/internal/web"
 )
 
-// recorder remembers what was answered. It is not wrapped further, so that the
+// recorder records the response. It is not wrapped further, so that the
 // ResponseController still finds the connection through Unwrap.
 type recorder struct {
 	http.ResponseWriter
@@ -56,7 +56,7 @@ func (a *API) observe(next http.Handler) http.Handler {
 		rec := &recorder{ResponseWriter: w}
 		defer func() { //nolint:contextcheck // the request's context is the one that is passed
 			if p := recover(); p != nil {
-				if p == http.ErrAbortHandler { //nolint:errorlint // it is panicked with as it is
+				if p == http.ErrAbortHandler { //nolint:errorlint // it is never wrapped
 					panic(p)
 				}
 				a.cfg.Logger.ErrorContext(r.Context(), "request panicked", slog.String("request_id", id),
@@ -84,13 +84,13 @@ func (a *API) finish(r *http.Request, status int, id string, took time.Duration)
 	}
 	a.metrics.request(r.Method, route, status, took)
 	if a.cfg.Logger.Enabled(r.Context(), slog.LevelDebug) {
-		// The path and the query are left out: both may hold what is private.
+		// The path and the query are left out: both may be private.
 		a.cfg.Logger.DebugContext(r.Context(), "request served", slog.String("request_id", id), slog.String("method", r.Method),
 			slog.String("route", route), slog.Int("status", status), slog.Duration("duration", took))
 	}
 }
 
-// requestID is the client's, where it is harmless to log, or a new one.
+// requestID is the client's id, if it is safe to log, or a new one.
 func requestID(r *http.Request) string {
 	id := r.Header.Get("X-Request-Id")
 	if id == "" || len(id) > 64 || strings.ContainsFunc(id, func(c rune) bool { return c <= ' ' || c > '~' }) {
@@ -101,8 +101,8 @@ func requestID(r *http.Request) string {
 	return id
 }
 
-// guard lets in who has the key and turns away what a foreign web page makes
-// a browser send.
+// guard admits requests with the key and refuses requests that a web page of
+// another origin made a browser send.
 func (a *API) guard(next http.Handler) http.Handler {
 	checked := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead && r.Method != http.MethodOptions {
@@ -125,15 +125,15 @@ func (a *API) guard(next http.Handler) http.Handler {
 	})
 }
 
-// checkOrigin refuses what a page of another origin made a browser send.
+// checkOrigin refuses requests that a page of another origin made a browser send.
 func checkOrigin(r *http.Request) *Problem {
 	if web.CheckOrigin(r) == nil {
 		return nil
 	}
-	return problem(http.StatusForbidden, "Cross-origin requests from web pages are not allowed to change anything.")
+	return problem(http.StatusForbidden, "Cross-origin requests from web pages must not change anything.")
 }
 
-// refuseKey answers a request without the right key.
+// refuseKey responds to a request without the right key.
 func (a *API) refuseKey(w http.ResponseWriter, r *http.Request) {
 	reason := "missing"
 	if r.Header.Get("Authorization") != "" {
@@ -155,7 +155,7 @@ func (a *API) authorized(r *http.Request) bool {
 	if !ok || !strings.EqualFold(scheme, "Bearer") {
 		return false
 	}
-	// Hashes have one length, so the time tells nothing of the key's.
+	// Hashes have one length, so the timing does not reveal the key's.
 	given := sha256.Sum256([]byte(strings.TrimSpace(key)))
 	return subtle.ConstantTimeCompare(given[:], a.keyHash[:]) == 1
 }

@@ -11,35 +11,35 @@ import (
 	"posthorn/services/internal/readiness"
 )
 
-// NewEvent is what POST /events takes.
+// NewEvent is the body of POST /events.
 type NewEvent struct {
 	ID         string          `json:"id,omitempty" maxLength:"128" doc:"Optional id, which makes the request safe to repeat: visible ASCII without dots. Generated if omitted" example:"order-7-paid"`
 	Type       string          `json:"type" maxLength:"128" doc:"Words of letters, digits, _ and -, joined by dots" example:"ORDER_PAID"`
 	Subject    string          `json:"subject,omitempty" maxLength:"512" doc:"Subject of the event; events of one subject are published in order" example:"order/7"`
-	Data       json.RawMessage `json:"data,omitempty" doc:"Any JSON value; its bytes are kept as they are"`
+	Data       json.RawMessage `json:"data,omitempty" doc:"Any JSON value; its bytes are kept unchanged"`
 	OccurredAt string          `json:"occurredAt,omitempty" format:"date-time" doc:"When the event happened; now if omitted. timestamp is an alias"`
 }
 
 // CloudEvent is the structured form of CloudEvents 1.0.
 type CloudEvent struct {
 	SpecVersion     string          `json:"specversion" enum:"1.0"`
-	ID              string          `json:"id" maxLength:"1024" doc:"Any text; source and id together tell events apart"`
+	ID              string          `json:"id" maxLength:"1024" doc:"Any text; source and id together identify the event"`
 	Source          string          `json:"source" format:"uri-reference" maxLength:"1024"`
 	Type            string          `json:"type" maxLength:"128" doc:"At most 16 words of letters, digits, _ and -, joined by dots"`
 	Subject         string          `json:"subject,omitempty"`
 	Time            string          `json:"time,omitempty" format:"date-time"`
 	DataContentType string          `json:"datacontenttype,omitempty" maxLength:"256" doc:"Media type of the data; JSON if omitted"`
 	DataSchema      string          `json:"dataschema,omitempty" format:"uri"`
-	Data            json.RawMessage `json:"data,omitempty" doc:"Any JSON value; a string where datacontenttype is text of another type"`
+	Data            json.RawMessage `json:"data,omitempty" doc:"Any JSON value; a string if datacontenttype is a text type other than JSON"`
 	DataBase64      string          `json:"data_base64,omitempty" doc:"Data of any type, in place of data"`
 }
 
-// AcceptedBatch answers a batch.
+// AcceptedBatch is the response to a batch.
 type AcceptedBatch struct {
 	Events []AcceptedEvent `json:"events" nullable:"false"`
 }
 
-// Health is what /healthz answers.
+// Health is the response of /healthz.
 type Health struct {
 	Status  string `json:"status"`
 	Version string `json:"version"`
@@ -71,11 +71,11 @@ func answer(description, media string, schema *huma.Schema) *huma.Response {
 	return r
 }
 
-// eventKeyParam describes the header where it becomes the id of an event.
+// eventKeyParam describes the header on routes where it becomes the id of an event.
 func eventKeyParam() *huma.Param {
 	return &huma.Param{
 		Name: "Idempotency-Key", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
-		Description: "An id of your own: the same request with the same key again has no further effect, another one is a 409.",
+		Description: "An id of your own: repeating the request with the same key has no further effect; another request with it is a 409.",
 	}
 }
 
@@ -91,9 +91,9 @@ func (a *API) plainOperations() []*huma.Operation {
 	ops := []*huma.Operation{{
 		OperationID: "post-events", Method: http.MethodPost, Path: "/events", Tags: []string{"Events"},
 		Summary: "Append one event, or a batch of up to 1,000 atomically",
-		Description: "Answered once it is committed. CloudEvents are accepted in all three content modes; in the binary one the " +
+		Description: "Responds once the events are committed. CloudEvents are accepted in all three content modes; in the binary one the " +
 			"attributes are ce- headers and the body is the data, of any media type. Events of two sources with the same id are two events: " +
-			"the id in the answer is the CloudEvent's own if it can be a webhook-id and is not taken, and otherwise one derived from source and id.",
+			"the id in the response is the CloudEvent's own if it can be a webhook-id and is not taken, and otherwise one derived from source and id.",
 		Parameters: []*huma.Param{eventKeyParam()},
 		RequestBody: &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
 			mediaJSON:             {Schema: &huma.Schema{OneOf: []*huma.Schema{one, list(one)}}},
@@ -110,8 +110,8 @@ func (a *API) plainOperations() []*huma.Operation {
 		schema                   *huma.Schema
 		security                 []map[string][]string
 	}{
-		{"healthz", "/healthz", "Say that the process is up", mediaJSON, schemaOf[Health](a), open},
-		{"readyz", "/readyz", "Say which parts of the process can do their work, and what keeps the others from it", mediaJSON, schemaOf[readiness.State](a), open},
+		{"healthz", "/healthz", "Report that the process is up", mediaJSON, schemaOf[Health](a), open},
+		{"readyz", "/readyz", "Report which parts of the process are ready, and why the others are not", mediaJSON, schemaOf[readiness.State](a), open},
 		{"metrics", "/metrics", "Metrics for Prometheus", "text/plain", text, nil},
 		{"openapi", "/openapi.json", "This document", mediaJSON, &huma.Schema{Type: huma.TypeObject}, nil},
 		{"docs", "/docs", "This document as a page", "text/html", text, nil},

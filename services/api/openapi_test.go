@@ -67,7 +67,7 @@ func TestTheDocumentHasEveryRouteAndNoOther(t *testing.T) {
 	for ref := range strings.SplitSeq(string(r.Body), `"$ref":"#/components/schemas/`) {
 		name, _, _ := strings.Cut(ref, `"`)
 		if _, ok := document.Components.Schemas[name]; !ok && !strings.HasPrefix(ref, "{") {
-			t.Errorf("%q is referred to and not there", name)
+			t.Errorf("%q is referenced but missing", name)
 		}
 	}
 	if !json.Valid(r.Body) {
@@ -96,7 +96,7 @@ func TestThePageOfTheDocumentLoadsNothingFromElsewhere(t *testing.T) {
 
 func TestWithAKeyEverythingButHealthNeedsIt(t *testing.T) {
 	t.Parallel()
-	// So much passes between two requests that none is one too many.
+	// Enough time passes between two requests that none is one too many.
 	var passed atomic.Int64
 	s := newServer(t, func(c *api.Config) {
 		c.AdminKey = "0123456789abcdef"
@@ -189,7 +189,7 @@ func TestMetricsCountRequestsByRoute(t *testing.T) {
 		}
 	}
 	if strings.Contains(text, "17") && strings.Contains(text, "/nothing") {
-		t.Error("metrics have paths in them, which clients choose")
+		t.Error("metrics contain paths, which clients choose")
 	}
 }
 

@@ -17,11 +17,11 @@ import (
 	"posthorn/services/internal/postgres"
 )
 
-// pageRoom is what a page may take on the wire: what it holds, one item that
-// it has all the same, and the form around it.
+// pageRoom limits a page on the wire: its content, the one item that may exceed
+// it, and the JSON around them.
 const pageRoom = postgres.PageBytes + 400<<10
 
-// fill adds events of 250 KB, as many as asked for.
+// fill adds the given number of events of 250 KB.
 func (s *server) fill(events int) {
 	s.t.Helper()
 	s.exec(`INSERT INTO posthorn.outbox (id, type, subject, data)
@@ -35,8 +35,8 @@ func (s *server) exec(query string, args ...any) {
 	}
 }
 
-// pages follows a list to its end and returns the number of pages and items.
-// No page may be empty or larger than a page is, and no item come twice.
+// pages follows a list to its end and returns the number of pages and items. No
+// page may be empty or too large, and no item may come twice.
 func (s *server) pages(path string, key func(map[string]any) string) (pages, items int) {
 	s.t.Helper()
 	seen := map[string]bool{}
@@ -55,7 +55,7 @@ func (s *server) pages(path string, key func(map[string]any) string) (pages, ite
 		}
 		for _, item := range page.Items {
 			if seen[key(item)] {
-				s.t.Fatalf("GET %s: %s is there twice", path, key(item))
+				s.t.Fatalf("GET %s: %s appears twice", path, key(item))
 			}
 			seen[key(item)] = true
 		}
@@ -153,8 +153,8 @@ func TestPagesEndByTheirNumberToo(t *testing.T) {
 	}
 }
 
-// neverReading opens connections that ask and do not read, through a server
-// whose sockets hold next to nothing.
+// neverReading opens connections that send a request and do not read, through a
+// server whose sockets buffer almost nothing.
 func neverReading(t *testing.T, s *server, n int, path string) (open *atomic.Int64) {
 	t.Helper()
 	open = new(atomic.Int64)
@@ -204,13 +204,13 @@ func TestListsThatAreNotReadTakeLittleMemoryAndAreCutOff(t *testing.T) {
 		open := neverReading(t, s, 8, path)
 		waitUntil(t, func() bool { return open.Load() == 8 })
 		most := int64(0)
-		waitUntil(t, func() bool { // what does not read is cut off
+		waitUntil(t, func() bool { // a client that does not read is disconnected
 			most = max(most, heap()-before)
 			return open.Load() == 0
 		})
 		t.Logf("GET %s: the heap grew by %d KiB", path, most>>10)
 		if most > 64<<20 {
-			t.Errorf("GET %s by eight that do not read took %d MiB", path, most>>20)
+			t.Errorf("GET %s by eight clients that do not read took %d MiB", path, most>>20)
 		}
 	}
 }
@@ -224,14 +224,14 @@ func TestARequestForALargeAnswerIsAskedToComeBackWhenThereIsNoRoom(t *testing.T)
 	if r.Header.Get("Retry-After") == "" {
 		t.Error("a 503 without Retry-After")
 	}
-	// What is small is answered all the same.
+	// Small responses are still sent.
 	s.do("GET", "/photos/1", "").want(200)
 	s.subscribe(hook)
 	release()
 	s.do("GET", "/events", "").want(200)
 }
 
-// watched is a listener that remembers the last deadline for writing of its
+// watched is a listener that records the last write deadline of its
 // connections.
 type watched struct {
 	net.Listener
@@ -284,9 +284,9 @@ func TestTheDeadlineOfAnAnswerIsNotTheNextOnes(t *testing.T) {
 		if err != nil || res.StatusCode >= 500 || path == "/events" && res.ContentLength != n {
 			t.Fatalf("GET %s: %d with %d bytes, %v", path, res.StatusCode, n, err)
 		}
-		// That a like is answered means that the answer before it is done with.
+		// A response to a like means that the previous response is finished.
 		if at := l.deadline.Load(); strings.HasPrefix(path, "/like") && (at == nil || !at.IsZero()) {
-			t.Fatalf("GET %s has the deadline of the answer before, %v", path, at)
+			t.Fatalf("GET %s has the deadline of the previous response, %v", path, at)
 		}
 	}
 }

@@ -48,8 +48,8 @@ func merge(target, patch any) any {
 	return object
 }
 
-// decodeSettings holds a document to the schema of the settings, as huma does
-// with a body.
+// decodeSettings validates a document against the schema of the settings, as
+// huma does with a body.
 func (a *API) decodeSettings(raw []byte) (SubscriptionSettings, error) {
 	var (
 		document any
@@ -66,7 +66,7 @@ func (a *API) decodeSettings(raw []byte) (SubscriptionSettings, error) {
 		return settings, humaProblem(http.StatusUnprocessableEntity, "", result.Errors...)
 	}
 	if err := json.Unmarshal(raw, &settings); err != nil {
-		return settings, invalid(inBody("", "does not have the form of a subscription's settings"))
+		return settings, invalid(inBody("", "is not a valid settings object"))
 	}
 	return settings, nil
 }

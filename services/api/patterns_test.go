@@ -42,8 +42,8 @@ func TestASubscriptionMayNameHundredsOfExactTypes(t *testing.T) {
 	}
 }
 
-// A subscription that is older than the limits can be looked at, paused and
-// mended, and nobody else can be given its patterns.
+// A subscription that is older than the limits can be read, paused and
+// repaired, and no other can be given its patterns.
 func TestPatternsFromBeforeTheLimitsDoNoHarm(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
@@ -54,7 +54,7 @@ func TestPatternsFromBeforeTheLimitsDoNoHarm(t *testing.T) {
 	}
 	old := `UPDATE posthorn.subscriptions SET event_types = '{#.#,#.a.#.a.#.a.#.z}'`
 	if err := exec(old); err == nil || !strings.Contains(err.Error(), `"#.a.#.a.#.a.#.z"`) && !strings.Contains(err.Error(), `'#.a.#.a.#.a.#.z'`) {
-		t.Fatalf("the schema takes a pattern of four hashes: %v", err)
+		t.Fatalf("the schema accepts a pattern of four hashes: %v", err)
 	}
 	for _, query := range []string{
 		`ALTER TABLE posthorn.subscriptions DISABLE TRIGGER subscriptions_event_types`, old,

@@ -144,7 +144,7 @@ func TestLikesAndUnlikesOfManyDoNotDeadlock(t *testing.T) {
 	wg.Wait()
 	rows := s.count(`SELECT count(*) FROM posthorn.likes`)
 	if sum := s.likes("0") + s.likes("1") + s.likes("2"); sum != rows {
-		t.Errorf("%d likes are counted, %d are there", sum, rows)
+		t.Errorf("%d likes are counted, %d are stored", sum, rows)
 	}
 }
 
@@ -162,9 +162,8 @@ func TestALikeWithAKeyCountsOnce(t *testing.T) {
 	}
 }
 
-// The count of a photo is right whether the projector has taken in all of the
-// log, some of it or none, and after a rebuild; it never goes below zero on
-// the way.
+// The count of a photo is right whether the projector has read all of the log,
+// some of it or none, and after a rebuild; it never goes below zero in between.
 func TestTheLikeCountIsTheFoldOfTheLog(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)

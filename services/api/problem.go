@@ -22,22 +22,22 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// Problem is what the API answers instead of a result (RFC 9457).
+// Problem is an error response of the API (RFC 9457).
 type Problem struct { //nolint:errname // its name is the schema's in the OpenAPI document
-	Type   string       `json:"type" doc:"A reference to what this kind of problem is" example:"about:blank"`
+	Type   string       `json:"type" doc:"A URI that identifies the kind of problem" example:"about:blank"`
 	Title  string       `json:"title" doc:"The kind of problem"`
 	Status int          `json:"status" doc:"The HTTP status" example:"422"`
-	Detail string       `json:"detail,omitempty" doc:"What is wrong, and what to do about it"`
+	Detail string       `json:"detail,omitempty" doc:"The cause, and how to fix it"`
 	Errors []FieldIssue `json:"errors,omitempty" doc:"Invalid fields, if any"`
 
 	header http.Header
 }
 
-// FieldIssue says what is wrong with one field.
+// FieldIssue describes one invalid field.
 type FieldIssue struct {
 	Location string `json:"location" doc:"Where the field is: body, query, path or header" example:"body"`
-	Field    string `json:"field" doc:"The field, such as eventTypes[1]; empty for the whole" example:"url"`
-	Message  string `json:"message" doc:"What is wrong with it"`
+	Field    string `json:"field" doc:"The field, such as eventTypes[1]; empty for the whole body" example:"url"`
+	Message  string `json:"message" doc:"Why the field is invalid"`
 }
 
 func (p *Problem) Error() string {
@@ -47,13 +47,13 @@ func (p *Problem) Error() string {
 	return p.Title
 }
 
-// GetStatus is the status that huma writes it with.
+// GetStatus returns the status for huma to write.
 func (p *Problem) GetStatus() int { return p.Status }
 
-// GetHeaders are the headers that go with the problem.
+// GetHeaders returns the problem's headers for huma to write.
 func (p *Problem) GetHeaders() http.Header { return p.header }
 
-// ContentType is the one of a problem, whatever the client accepts.
+// ContentType returns the media type of a problem, whatever the client accepts.
 func (p *Problem) ContentType(string) string { return "application/problem+json" }
 
 func problem(status int, detail string, issues ...FieldIssue) *Problem {
@@ -76,12 +76,12 @@ func (p *Problem) write(w http.ResponseWriter) {
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(append(body, '\n')) // nobody is left to tell
+	_, _ = w.Write(append(body, '\n')) // an error means that the client is gone
 }
 
-// invalid is the problem for fields of the body that are wrong.
+// invalid is the problem for invalid fields.
 func invalid(issues ...FieldIssue) *Problem {
-	detail := "The request has fields that are not valid."
+	detail := "The request has invalid fields."
 	if len(issues) == 1 && issues[0].Field != "" {
 		detail = issues[0].Field + ": " + issues[0].Message
 	} else if len(issues) == 1 {
@@ -94,18 +94,18 @@ func inBody(field, message string) FieldIssue {
 	return FieldIssue{Location: "body", Field: field, Message: message}
 }
 
-// malformed is the problem for a body that is not the JSON that it should be.
+// malformed is the problem for a body that is not the expected JSON.
 func malformed(err *strictjson.Error) *Problem {
 	p := invalid(inBody(err.Path, err.Message))
 	p.Status, p.Title = http.StatusBadRequest, http.StatusText(http.StatusBadRequest)
 	return p
 }
 
-// retryAfter is what a client is asked to wait while the database is away.
+// retryAfter is the Retry-After header, in seconds, while the database is unavailable.
 const retryAfter = "1"
 
-// translate is the one place where errors become problems. What it does not
-// know is a 500 that says nothing; logging it is the caller's part.
+// translate is the one place where errors become problems. An unknown error
+// becomes a 500 without details; the caller logs it.
 func translate(err error) *Problem {
 	var (
 		p       *Problem
@@ -139,7 +139,7 @@ func translate(err error) *Problem {
 	case errors.As(err, &text):
 		return malformed(text)
 	case errors.Is(err, postgres.ErrNotFound):
-		return problem(http.StatusNotFound, "There is nothing with this id.")
+		return problem(http.StatusNotFound, "Nothing has this id.")
 	case errors.Is(err, postgres.ErrOutcomeUnknown), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return problem(http.StatusServiceUnavailable,
 			"The connection to the database was lost, or it is too slow, and the request may have been accepted. "+
@@ -153,8 +153,8 @@ func translate(err error) *Problem {
 	}
 }
 
-// eventIssue names the field that an events.ErrInvalid is about: its text is
-// "invalid event: <field>: <what>", perhaps with something before it.
+// eventIssue names the field of an events.ErrInvalid: its text is "invalid
+// event: <field>: <reason>", possibly with a prefix.
 func eventIssue(err error) FieldIssue {
 	_, text, _ := strings.Cut(err.Error(), events.ErrInvalid.Error()+": ")
 	field, message, ok := strings.Cut(text, ": ")
@@ -164,8 +164,8 @@ func eventIssue(err error) FieldIssue {
 	return inBody(field, message)
 }
 
-// humaProblem makes what huma reports by itself look like all other problems.
-// The values that huma quotes are left out: they may be secrets.
+// humaProblem gives huma's own errors the form of all other problems. It leaves
+// out the values that huma quotes: they may be secrets.
 func humaProblem(status int, detail string, errs ...error) huma.StatusError {
 	if status >= http.StatusInternalServerError {
 		return translate(errors.Join(errs...))

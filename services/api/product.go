@@ -12,21 +12,22 @@ import (
 	"posthorn/services/internal/groupcommit"
 )
 
-// Product is what an application adds to the API: routes of its own, which stand
-// behind the same checks, appear in the same document and metrics, and append
-// events as the API does.
+// Product adds an application's own routes to the API. They pass the same
+// checks, appear in the same document and metrics, and append events as the API
+// does.
 type Product interface {
 	// Mount adds the routes, once, before the API serves.
 	Mount(h *Host)
-	// Run does what the routes wait for until ctx ends and what is left is done.
+	// Run does the work that the routes wait for, until ctx ends and the remaining work is done.
 	Run(ctx context.Context) error
 }
 
 // Host is the API as a Product sees it.
 type Host struct{ api *API }
 
-// Handle adds a plain route, described by the operation. An error of the handler
-// is answered as a problem; it must not have answered then.
+// Handle adds a plain route, described by the operation. An error of the
+// handler becomes a problem; the handler must not have written a response by
+// then.
 func (h *Host) Handle(op *huma.Operation, handler func(http.ResponseWriter, *http.Request) error) {
 	h.api.huma.OpenAPI().AddOperation(op)
 	h.api.router.Method(op.Method, op.Path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -36,7 +37,7 @@ func (h *Host) Handle(op *huma.Operation, handler func(http.ResponseWriter, *htt
 	}))
 }
 
-// Register adds a route that is declared through huma, as the API's own are.
+// Register adds a route that is declared through huma, like the API's own.
 func Register[I, O any](h *Host, op huma.Operation, handler func(context.Context, *I) (*O, error)) {
 	register(h.api, op, handler)
 }
@@ -48,7 +49,7 @@ func SchemaOf[T any](h *Host) *huma.Schema { return schemaOf[T](h.api) }
 // makes it the event's id.
 func (h *Host) IdempotencyParam() *huma.Param { return eventKeyParam() }
 
-// AcceptedResponses describe the answers of a route that ends with Accept.
+// AcceptedResponses describe the responses of a route that ends with Accept.
 func (h *Host) AcceptedResponses() map[string]*huma.Response {
 	return map[string]*huma.Response{
 		"202":     answer("Committed", mediaJSON, schemaOf[AcceptedEvent](h.api)),
@@ -62,10 +63,10 @@ func (h *Host) Append(ctx context.Context, e events.Event) (outbox.Result, error
 	return h.api.appendOne(ctx, e)
 }
 
-// Accept answers that an event is committed.
+// Accept responds that an event is committed.
 func (h *Host) Accept(w http.ResponseWriter, result outbox.Result) { h.api.writeAccepted(w, result) }
 
-// CommitContext bounds a commit of the handler's own.
+// CommitContext limits the time of a commit that the handler makes itself.
 func (h *Host) CommitContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, h.api.cfg.CommitTimeout)
 }
@@ -85,7 +86,7 @@ func NewGroup[In any](h *Host, name string, flush func(context.Context, []In) ([
 func newGroup[In any](a *API, name string, flush func(context.Context, []In) ([]eventlog.Appended, error)) *Group[In] {
 	sizes := a.metrics.groupSize.WithLabelValues(name)
 	return &Group[In]{api: a, group: groupcommit.New(groupcommit.Config{MaxItems: 500, MaxWait: a.cfg.GroupWait},
-		// Bounded, since its context is nobody's.
+		// Bounded here, since the context belongs to no request.
 		func(ctx context.Context, items []In) ([]eventlog.Appended, error) {
 			ctx, cancel := context.WithTimeout(ctx, a.cfg.CommitTimeout)
 			defer cancel()
@@ -94,14 +95,13 @@ func newGroup[In any](a *API, name string, flush func(context.Context, []In) ([]
 		})}
 }
 
-// Run commits until ctx ends, then what is left.
+// Run commits until ctx ends, then commits the remaining items.
 func (g *Group[In]) Run(ctx context.Context) error {
 	return g.group.Run(ctx) //nolint:wrapcheck // it says what failed
 }
 
 // Commit hands an item to the group and waits for its commit, at most for the
-// CommitTimeout. When the client goes away first, the item is committed all
-// the same.
+// CommitTimeout. If the client disconnects first, the item is still committed.
 func (g *Group[In]) Commit(ctx context.Context, item In) (outbox.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, g.api.cfg.CommitTimeout)
 	defer cancel()
@@ -112,12 +112,12 @@ func (g *Group[In]) Commit(ctx context.Context, item In) (outbox.Result, error) 
 	return got.Result, err
 }
 
-// NewProblem is an answer with a status and what is wrong.
+// NewProblem returns an error response with a status and a detail.
 func NewProblem(status int, detail string, issues ...FieldIssue) *Problem {
 	return problem(status, detail, issues...)
 }
 
-// Invalid is the problem of fields that are wrong.
+// Invalid is the problem for invalid fields.
 func Invalid(issues ...FieldIssue) *Problem { return invalid(issues...) }
 
 // ReadJSON reads a body that is JSON or empty. Its errors are problems.
@@ -139,8 +139,8 @@ func ReadJSON(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
-// IdempotencyKey is the header's, which becomes an event's id, or empty. Its
-// error is a problem.
+// IdempotencyKey returns the header's key, which becomes an event's id, or "".
+// Its error is a problem.
 func IdempotencyKey(r *http.Request) (string, error) {
 	key, p := idempotencyKey(r)
 	if p != nil {
@@ -149,8 +149,8 @@ func IdempotencyKey(r *http.Request) (string, error) {
 	return key, nil
 }
 
-// CheckOrigin returns a problem for what a page of another origin made a browser
-// send. The API's other methods than GET are checked already.
+// CheckOrigin returns a problem for a request that a page of another origin
+// made a browser send. The API checks every method but GET itself.
 func CheckOrigin(r *http.Request) error {
 	if p := checkOrigin(r); p != nil {
 		return p
@@ -158,8 +158,8 @@ func CheckOrigin(r *http.Request) error {
 	return nil
 }
 
-// TraceParent is the request's header (W3C Trace Context), or empty where it is
-// not valid.
+// TraceParent returns the request's header (W3C Trace Context), or "" if it is
+// invalid.
 func TraceParent(r *http.Request) string {
 	if parent := r.Header.Get("Traceparent"); validTraceparent(parent) {
 		return parent

@@ -21,7 +21,7 @@ import (
 // Place is a place in the log: a number or text.
 type Place string
 
-// UnmarshalJSON takes a number for the text that spells it.
+// UnmarshalJSON accepts a number as its text.
 func (p *Place) UnmarshalJSON(b []byte) error {
 	if firstByte(b) != '"' {
 		*p = Place(b)
@@ -35,7 +35,7 @@ func (p *Place) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Schema says that both forms are taken.
+// Schema describes both forms.
 func (Place) Schema(huma.Registry) *huma.Schema {
 	zero, most := 0.0, 64
 	return &huma.Schema{OneOf: []*huma.Schema{{Type: huma.TypeString, MaxLength: &most}, {Type: huma.TypeInteger, Minimum: &zero}}}
@@ -50,28 +50,28 @@ func (p Place) place(field string, wrong *subscription.InvalidError) eventlog.Pl
 	return place
 }
 
-// NewReplay is what POST /replays takes.
+// NewReplay is the body of POST /replays.
 type NewReplay struct {
 	Subscription string   `json:"subscription" doc:"Subscription to deliver the events to" example:"sub_019a0000-0000-7000-8000-000000000000"`
 	From         Place    `json:"from,omitempty" doc:"First event: a position, a time, or beginning (the default)"`
 	To           Place    `json:"to,omitempty" doc:"Last event: a position, an end time (exclusive), or now (the default)"`
-	EventTypes   []string `json:"eventTypes,omitempty" maxItems:"250" doc:"Only those of these types; patterns as in a subscription"`
-	Subjects     []string `json:"subjects,omitempty" maxItems:"1000" doc:"Only those about these subjects"`
+	EventTypes   []string `json:"eventTypes,omitempty" maxItems:"250" doc:"Only events of these types; patterns as in a subscription"`
+	Subjects     []string `json:"subjects,omitempty" maxItems:"1000" doc:"Only events about these subjects"`
 	EventIDs     []string `json:"eventIds,omitempty" maxItems:"1000" doc:"Only these events"`
-	OnlyDead     bool     `json:"onlyDead,omitempty" doc:"Only those whose delivery is dead"`
+	OnlyDead     bool     `json:"onlyDead,omitempty" doc:"Only events whose delivery is dead"`
 	Filter       string   `json:"filter,omitempty" enum:"subscription,none" doc:"subscription (the default): only events that match the subscription's current event types; none: all events"`
 	Rate         int      `json:"rate,omitempty" minimum:"1" maximum:"100000" doc:"Maximum number of events sent per second; no limit if omitted"`
 	DryRun       bool     `json:"dryRun,omitempty" doc:"Count the events and show the first 20, and change nothing"`
 }
 
-// request is what the verb is asked for.
+// request converts the body into a request to operate.
 func (in NewReplay) request(by account.Actor) (operate.ReplayRequest, error) {
 	var wrong subscription.InvalidError
 	r := operate.ReplayRequest{
 		Subscription: in.Subscription, From: in.From.place("from", &wrong), To: in.To.place("to", &wrong), EventTypes: in.EventTypes,
 		Subjects: in.Subjects, EventIDs: in.EventIDs, OnlyDead: in.OnlyDead, IgnoreEventTypes: in.Filter == "none", Rate: in.Rate,
 	}
-	// All that is wrong is told at once.
+	// Report all invalid fields at once.
 	if _, err := r.Selection(by); err != nil {
 		var more subscription.InvalidError
 		if !errors.As(err, &more) {
@@ -85,7 +85,7 @@ func (in NewReplay) request(by account.Actor) (operate.ReplayRequest, error) {
 	return r, nil
 }
 
-// Replay is past events being delivered again to one subscription.
+// Replay delivers past events again to one subscription.
 type Replay struct {
 	operate.Replay
 	First []Event `json:"first,omitempty" doc:"With dryRun, the first 20 events, or fewer if they exceed a megabyte"`
@@ -110,16 +110,16 @@ func (a *API) routeReplays() {
 		return huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{"Replays"}}
 	}
 	create := op("create-replay", http.MethodPost, "/replays", "Deliver past events again, to one subscription")
-	create.Description = "The requests carry the webhook-id that they had. What is being delivered anyhow is skipped. " +
-		"With dryRun it is counted, nothing is changed, and the answer is a 200."
+	create.Description = "The requests keep their original webhook-id. Deliveries that are pending or in flight are skipped. " +
+		"With dryRun the events are counted, nothing is changed, and the response is a 200."
 	create.DefaultStatus = http.StatusCreated
 	register(a, create, a.createReplay)
 	register(a, op("list-replays", http.MethodGet, "/replays", "List replays, latest first"), a.listReplays)
 	register(a, op("get-replay", http.MethodGet, "/replays/{id}", "Show a replay and its progress"), a.getReplay)
-	register(a, op("pause-replay", http.MethodPost, "/replays/{id}/pause", "Send no more for now"), a.setReplay(replay.Paused))
+	register(a, op("pause-replay", http.MethodPost, "/replays/{id}/pause", "Pause a replay"), a.setReplay(replay.Paused))
 	register(a, op("resume-replay", http.MethodPost, "/replays/{id}/resume", "Resume a replay that is paused or has failed"),
 		a.setReplay(replay.Running))
-	register(a, op("cancel-replay", http.MethodPost, "/replays/{id}/cancel", "Send no more; what was sent is delivered"),
+	register(a, op("cancel-replay", http.MethodPost, "/replays/{id}/cancel", "Cancel a replay; deliveries that were sent are still made"),
 		a.setReplay(replay.Cancelled))
 	register(a, op("delete-replay", http.MethodDelete, "/replays/{id}", "Cancel a replay, like POST /replays/{id}/cancel"),
 		a.setReplay(replay.Cancelled))
@@ -157,7 +157,7 @@ func createdReplay(r replay.Replay) *replayOutput {
 	return &replayOutput{Status: http.StatusCreated, Location: "/replays/" + string(r.ID), Body: showReplay(r)}
 }
 
-// replayProblem says which field is wrong about a replay that cannot be made.
+// replayProblem names the invalid field of a replay that cannot be created.
 func replayProblem(err error) error {
 	switch {
 	case errors.Is(err, postgres.ErrNotFound):
@@ -180,7 +180,7 @@ func (a *API) listReplays(ctx context.Context, in *struct {
 	if in.Subscription != "" {
 		id, err := subscription.ParseID(in.Subscription)
 		if err != nil {
-			return out, nil //nolint:nilerr // nothing has a subscription with such an id
+			return out, nil //nolint:nilerr // no replay has such a subscription
 		}
 		filter.Subscription = id
 	}
@@ -229,7 +229,7 @@ func (a *API) setReplay(status replay.Status) func(context.Context, *ReplayParam
 		}
 		r, err := a.cfg.Operations.SetReplayStatus(ctx, actor(ctx), id, status)
 		if errors.Is(err, postgres.ErrState) {
-			return nil, problem(http.StatusConflict, "The replay is "+strconv.Quote(string(r.Status))+"; that cannot be changed any more this way.")
+			return nil, problem(http.StatusConflict, "The replay is "+strconv.Quote(string(r.Status))+" and can no longer be changed this way.")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("change replay: %w", err)

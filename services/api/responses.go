@@ -14,25 +14,25 @@ import (
 	"posthorn/services/internal/postgres"
 )
 
-// Answers that can be large are bounded three times: a page ends by its bytes
-// (postgres.PageBytes), all that are being made or written at a time share
-// responseRoom, and a client that does not read is cut off. So clients that
-// ask and never read cost a fixed amount of memory, and only for a while.
+// Large responses have three bounds: a page ends by its bytes
+// (postgres.PageBytes), all responses that are being built or written share
+// responseRoom, and a client that does not read is disconnected. So clients
+// that never read cost a fixed amount of memory, for a limited time.
 const (
 	responseRoom = 64 << 20
-	// makingRoom is what a page takes while it is made: as rows, as values and
-	// as JSON. Once it is made, it takes its length.
+	// makingRoom is the memory of a page while it is built: as rows, as values
+	// and as JSON. Once built, it takes its length.
 	makingRoom = 8 * postgres.PageBytes
-	// roomPatience is how long a request waits for room.
+	// roomPatience is how long a request waits for memory.
 	roomPatience = 2 * time.Second
-	// Of an answer, so many bytes have to be read in each WriteTimeout, and
-	// all of it in maxWriteTimeouts of them.
+	// A client must read this many bytes of a response in each WriteTimeout,
+	// and all of it in maxWriteTimeouts of them.
 	writeChunk       = 64 << 10
 	maxWriteTimeouts = 6
 )
 
-// spool holds an answer until it is complete, so that it is written with no
-// connection to the database taken and can be kept (see idempotent).
+// spool holds a response until it is complete, so that it can be written
+// without holding a database connection and can be stored (see idempotent).
 type spool struct {
 	w      http.ResponseWriter
 	header http.Header
@@ -57,13 +57,13 @@ func (s *spool) Write(b []byte) (int, error) {
 	return s.body.Write(b)
 }
 
-// reset forgets what was answered.
+// reset discards the response.
 func (s *spool) reset() {
 	s.status, s.header = 0, http.Header{}
 	s.body.Reset()
 }
 
-// spooled answers with what next has written once next has returned.
+// spooled sends the response of next once next has returned.
 func (a *API) spooled(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := &spool{w: w, header: http.Header{}, room: a.room}
@@ -74,8 +74,8 @@ func (a *API) spooled(next http.Handler) http.Handler {
 	})
 }
 
-// reserve waits for the room that it takes to make a page. The answer gives it
-// back.
+// reserve waits for the memory that it takes to build a page. The response
+// releases it.
 func (a *API) reserve(ctx context.Context) error {
 	s, ok := ctx.Value(spoolKey{}).(*spool)
 	if !ok || s.held > 0 {
@@ -84,14 +84,14 @@ func (a *API) reserve(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, roomPatience)
 	defer cancel()
 	if err := s.room.Acquire(ctx, makingRoom); err != nil {
-		return problem(http.StatusServiceUnavailable, "Too many large answers are being read slowly at the moment. Try again.").
+		return problem(http.StatusServiceUnavailable, "Too many large responses are in progress. Try again.").
 			with("Retry-After", retryAfter)
 	}
 	s.held = makingRoom
 	return nil
 }
 
-// hold gives back the room that is held beyond n.
+// hold releases the memory held beyond n.
 func (s *spool) hold(n int64) {
 	if s.held > n {
 		s.room.Release(s.held - n)
@@ -99,8 +99,8 @@ func (s *spool) hold(n int64) {
 	}
 }
 
-// send writes the answer. Every part of it has to be taken in time; after that
-// the deadline is the server's own again.
+// send writes the response. The client must read every part in time; afterwards
+// the server's own deadline applies again.
 func (s *spool) send(timeout time.Duration) {
 	control := http.NewResponseController(s.w)
 	last := time.Now().Add(maxWriteTimeouts * timeout)
@@ -123,7 +123,7 @@ func (s *spool) send(timeout time.Duration) {
 	for part := range slices.Chunk(s.body.Bytes(), writeChunk) {
 		extend()
 		if _, err := s.w.Write(part); err != nil {
-			return // nobody is left to tell
+			return // an error means that the client is gone
 		}
 	}
 	if control.Flush() == nil {

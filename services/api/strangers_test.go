@@ -30,7 +30,7 @@ func TestAPageWhoseNameLeadsHereIsRefused(t *testing.T) {
 	for _, host := range []string{"127.0.0.1:3000", "localhost", "app.localhost:1", "[::1]:3000", "posthorn.example.com"} {
 		s.do("POST", "/like/1", "", "Host", host, "Origin", "http://"+host).want(202)
 	}
-	// Whoever has the key is no page.
+	// A client with the key is not a web page.
 	keyed := newServer(t, func(c *api.Config) { c.AdminKey = "0123456789abcdef" })
 	keyed.do("GET", "/events", "", "Host", "api.example", "Authorization", "Bearer 0123456789abcdef").want(200)
 	keyed.do("GET", "/healthz", "", "Host", "api.example").want(200)
@@ -79,7 +79,7 @@ func TestWrongKeysAreSlowedCountedAndLogged(t *testing.T) {
 		t.Errorf("200 wrong keys are answered %v", statuses)
 	}
 	s.do("GET", "/events", "", "Authorization", key).want(200)
-	s.do("GET", "/events", "").want(401) // no key at all is no guess
+	s.do("GET", "/events", "").want(401) // a missing key does not count as a guess
 	metrics := string(s.do("GET", "/metrics", "", "Authorization", key).want(200).Body)
 	for reason, n := range map[string]int{"wrong": statuses[401], "throttled": statuses[429], "missing": 1} {
 		if line := fmt.Sprintf("posthorn_api_unauthorized_total{reason=%q} %d\n", reason, n); !strings.Contains(metrics, line) {

@@ -22,12 +22,12 @@ import (
 	"posthorn/services/internal/target"
 )
 
-// RetrySettings say when a failed delivery is attempted again.
+// RetrySettings say when a failed delivery is retried.
 type RetrySettings struct {
 	Schedule []string `json:"schedule,omitzero" maxItems:"20" doc:"Delays before the retries, each from 1s to 24h; an empty list means no retries" example:"[\"5s\",\"30s\",\"2m\"]"`
 }
 
-// SubscriptionSettings is what PUT sets.
+// SubscriptionSettings are the settings that PUT replaces.
 type SubscriptionSettings struct {
 	URL         string         `json:"url" maxLength:"2048" doc:"URL that deliveries are posted to: absolute, http or https" example:"https://example.com/hook"`
 	EventTypes  []string       `json:"eventTypes" minItems:"1" maxItems:"250" nullable:"false" doc:"Event types or patterns, at most 50 with wildcards: * matches one word, # any number of words. At most 16 words and two #. Runs of wildcards are stored in their shortest form" example:"[\"LIKED_PHOTO\",\"photo.*\"]"`
@@ -38,14 +38,14 @@ type SubscriptionSettings struct {
 	MaxInFlight int            `json:"maxInFlight,omitempty" minimum:"1" maximum:"256" doc:"Maximum number of deliveries in flight" example:"8"`
 }
 
-// NewSubscription is what POST takes.
+// NewSubscription is the body of POST.
 type NewSubscription struct {
 	SubscriptionSettings
 	StartFrom Place  `json:"startFrom,omitempty" doc:"First event to deliver: now (the default) for events after the creation, or a position, a time or beginning to include past events, without a gap"`
 	Secret    string `json:"secret,omitempty" doc:"Secret that signs the deliveries; generated if omitted" example:"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"`
 }
 
-// Subscription is what the API shows of one.
+// Subscription is a subscription as the API shows it.
 type Subscription struct {
 	ID                  string        `json:"id" example:"sub_019a0000-0000-7000-8000-000000000000"`
 	URL                 string        `json:"url"`
@@ -88,8 +88,8 @@ func show(s subscription.Subscription) Subscription {
 	return v
 }
 
-// normalURL is the URL as it is kept: Validate says what is wrong with one that
-// is none.
+// normalURL returns the stored form of the URL; Validate reports an invalid
+// one.
 func normalURL(raw string) string {
 	if normal, err := target.NormalizeURL(raw); err == nil {
 		return normal
@@ -99,14 +99,14 @@ func normalURL(raw string) string {
 
 func duration(d time.Duration) string { return retry.Schedule{d}.String() }
 
-// apply puts the settings into a subscription; what is left out gets its
-// default. What is wrong with them beyond their form is Validate's to say.
+// apply puts the settings into a subscription; omitted ones get their default.
+// It checks only their form; Validate checks the rest.
 func (in SubscriptionSettings) apply(s *subscription.Subscription) error {
 	var wrong subscription.InvalidError
 	s.URL, s.Description = normalURL(in.URL), in.Description
 	s.EventTypes = make([]events.Pattern, len(in.EventTypes))
 	for i, t := range in.EventTypes {
-		s.EventTypes[i] = events.Pattern(t) // Validate says what is wrong with it
+		s.EventTypes[i] = events.Pattern(t) // Validate checks it
 		if p, err := events.ParsePattern(t); err == nil {
 			s.EventTypes[i] = p
 		}
@@ -186,7 +186,7 @@ type MatchParam struct {
 	IfMatch string `header:"If-Match" doc:"Update only if the ETag still matches"`
 }
 
-// check fails where the client has seen another version than the current one.
+// check fails if the client has seen a version other than the current one.
 func (in MatchParam) check(s subscription.Subscription) error {
 	if in.IfMatch == "" || in.IfMatch == "*" {
 		return nil
@@ -196,7 +196,7 @@ func (in MatchParam) check(s subscription.Subscription) error {
 			return nil
 		}
 	}
-	return problem(http.StatusPreconditionFailed, "The subscription has changed since; its ETag is "+etag(s)+" now.")
+	return problem(http.StatusPreconditionFailed, "The subscription has changed; its ETag is now "+etag(s)+".")
 }
 
 func (a *API) routeSubscriptions() {
@@ -211,8 +211,8 @@ func (a *API) routeSubscriptions() {
 	register(a, op("get-subscription", http.MethodGet, "/subscription/{id}", "Show a subscription"), a.getSubscription)
 	register(a, op("replace-subscription", http.MethodPut, "/subscription/{id}", "Replace a subscription's settings"), a.putSubscription)
 	patch := op("change-subscription", http.MethodPatch, "/subscription/{id}", "Update settings of a subscription")
-	patch.Description = "A JSON merge patch (RFC 7396): what is left out stays, null sets the default."
-	patch.SkipValidateBody = true // it is the outcome that has to be valid
+	patch.Description = "A JSON merge patch (RFC 7396): omitted settings stay, null sets the default."
+	patch.SkipValidateBody = true // the merged settings are validated instead
 	register(a, patch, a.patchSubscription)
 	remove := op("delete-subscription", http.MethodDelete, "/subscription/{id}", "Delete a subscription and cancel its open deliveries")
 	remove.DefaultStatus = http.StatusNoContent
@@ -225,13 +225,13 @@ func (a *API) routeSubscriptions() {
 	test.DefaultStatus = http.StatusAccepted
 	register(a, test, a.testSubscription)
 	register(a, op("rotate-secret", http.MethodPost, "/subscription/{id}/rotate-secret",
-		"Set a new signing secret; the one before signs as well for 24 hours"), a.rotateSecret)
+		"Set a new signing secret; the previous one also signs for 24 hours"), a.rotateSecret)
 	register(a, op("list-attempts", http.MethodGet, "/subscription/{id}/attempts", "List the attempts of a subscription's deliveries, latest first"),
 		a.listAttempts)
 	a.documentPatch()
 }
 
-// documentPatch describes the body of PATCH, which huma takes for bytes.
+// documentPatch describes the body of PATCH, which huma sees as bytes.
 func (a *API) documentPatch() {
 	registry := a.huma.OpenAPI().Components.Schemas
 	settings := *registry.Map()["SubscriptionSettings"]
@@ -257,7 +257,7 @@ func (a *API) createSubscription(ctx context.Context, in *struct{ Body NewSubscr
 	}
 	from := in.Body.StartFrom.place("startFrom", &wrong)
 	if from.Time.After(a.cfg.Now()) {
-		wrong = append(wrong, subscription.FieldError{Field: "startFrom", Message: "lies in the future"})
+		wrong = append(wrong, subscription.FieldError{Field: "startFrom", Message: "is in the future"})
 	}
 	secret, err := newSecret(in.Body.Secret)
 	if err != nil {
@@ -276,7 +276,7 @@ func (a *API) createSubscription(ctx context.Context, in *struct{ Body NewSubscr
 	return out, nil
 }
 
-// newSecret is the one that was given, or a new one.
+// newSecret returns the given secret, or a new one.
 func newSecret(given string) (webhook.Secret, error) {
 	if given == "" {
 		return webhook.NewSecret(), nil
@@ -340,7 +340,7 @@ func (a *API) getSubscription(ctx context.Context, in *SubscriptionParam) (*subs
 	return output(http.StatusOK, s), nil
 }
 
-// change is what PUT, PATCH and the verbs have in common.
+// change is the part that PUT, PATCH and the actions on a subscription share.
 func (a *API) change(ctx context.Context, given SubscriptionParam, match MatchParam, change func(*subscription.Subscription) error) (*subscriptionOutput, error) {
 	id, err := given.parse()
 	if err != nil {

@@ -106,7 +106,7 @@ func TestADeletedSubscriptionIsGone(t *testing.T) {
 		t.Errorf("list %+v", list)
 	}
 	if n := s.count(`SELECT count(*) FROM posthorn.subscriptions WHERE octet_length(secret) = 0 AND deleted_at IS NOT NULL`); n != 1 {
-		t.Error("its secret is kept")
+		t.Error("the deleted subscription's secret is kept")
 	}
 }
 
@@ -304,7 +304,7 @@ func TestAnEventSaysWhatBecameOfIt(t *testing.T) {
 	deleted, changed, delivered := create("A", "active"), create("A", "active"), create("A", "active")
 	s.do("DELETE", "/subscription/"+deleted, "").want(204)
 	e := s.do("POST", "/events", `{"type":"A"}`).want(202).event()
-	// What happens afterwards does not change what was.
+	// Later changes do not alter earlier records.
 	later := create("A", "active")
 	s.do("PATCH", "/subscription/"+changed, `{"eventTypes":["C"]}`).want(200)
 	s.do("PATCH", "/subscription/"+disabled, `{"status":"active"}`).want(200)

@@ -8,8 +8,8 @@ import (
 	"posthorn/events"
 )
 
-// Timestamp is a time in a query or a body, as it was given: huma would hold it
-// to what time.Parse takes for RFC 3339.
+// Timestamp is the text of a time in a query or a body: huma would parse it by
+// time.Parse's idea of RFC 3339.
 type Timestamp string
 
 // Schema describes it as a time. The format is an extension so that huma does
@@ -20,7 +20,7 @@ func (Timestamp) Schema(huma.Registry) *huma.Schema {
 	}
 }
 
-// time reads a parameter or field; one that is left out is the zero time.
+// time parses a parameter or field; an omitted one is the zero time.
 func (t Timestamp) time(location, field string, issues *[]FieldIssue) time.Time {
 	if t == "" {
 		return time.Time{}
