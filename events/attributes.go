@@ -39,9 +39,8 @@ func mediaType(contentType string) string {
 	return strings.ToLower(strings.Trim(media, " \t"))
 }
 
-// Attributes are what the event says beyond the fields of every event, by the
-// names of the CloudEvents specification, as the outbox keeps them. nil if
-// nothing.
+// Attributes returns the event's further attributes, under the names of the
+// CloudEvents specification, as the outbox stores them; nil if there are none.
 func (e Event) Attributes() map[string]any {
 	if e.Source == "" && e.SourceID == "" && e.DataSchema == "" && e.ContentType == "" && len(e.Extensions) == 0 {
 		return nil
@@ -58,8 +57,8 @@ func (e Event) Attributes() map[string]any {
 	return attributes
 }
 
-// ParseAttributes sets the fields that the attributes, an object of JSON, are
-// made of. What is not allowed there is an error, and not set.
+// ParseAttributes sets the event's fields from the attributes, a JSON object.
+// An attribute that is not allowed there is an error, and is not set.
 func (e *Event) ParseAttributes(attributes []byte) error {
 	decoder := json.NewDecoder(bytes.NewReader(attributes))
 	decoder.UseNumber()
@@ -101,8 +100,8 @@ func (e *Event) ParseAttributes(attributes []byte) error {
 	return nil
 }
 
-// parseInteger reads an Integer of CloudEvents, which 1.0 and 1e3 are too: JSON
-// has one sort of numbers, and so has Postgres.
+// parseInteger reads a CloudEvents Integer. 1.0 and 1e3 are integers too: JSON
+// has one kind of number, and so has Postgres.
 func parseInteger(text string) (int32, error) {
 	var n float64
 	if err := json.Unmarshal([]byte(text), &n); err != nil || n != math.Trunc(n) || n < math.MinInt32 || n > math.MaxInt32 {
@@ -168,7 +167,7 @@ func validateExtensionName(name string) error {
 	return nil
 }
 
-// validURI admits what a URI reference is made of.
+// validURI reports whether s has only the characters of a URI reference.
 func validURI(s string) bool {
 	if len(s) > MaxSourceBytes {
 		return false

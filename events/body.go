@@ -18,11 +18,11 @@ import (
 //
 //	{"id":"evt_...","type":"LIKED_PHOTO","timestamp":"2026-01-02T03:04:05.678901Z","subject":"photo/123","data":{...}}
 //
-// timestamp is OccurredAt in UTC (RFC 3339); data is the bytes that were given.
-// What the event does not have is left out: subject, and before data also
-// source, sourceId, dataSchema, dataContentType and extensions. Data that is no
-// JSON is a string where its media type says that it is text and it is UTF-8;
-// all other is dataBase64, in place of data.
+// timestamp is OccurredAt in UTC (RFC 3339); data has the exact bytes of Data.
+// Members that the event does not have are left out: subject, and before data
+// also source, sourceId, dataSchema, dataContentType and extensions. Data that
+// is not JSON is a string if its media type is a text type and it is UTF-8;
+// otherwise it is dataBase64, in place of data.
 func (e Event) AppendBody(dst []byte) []byte {
 	dst = append(dst, `{"id":`...)
 	dst = appendString(dst, e.ID)
@@ -78,15 +78,15 @@ func (e Event) appendOrigin(dst []byte) []byte {
 			dst = strconv.AppendBool(dst, v)
 		case int32:
 			dst = strconv.AppendInt(dst, int64(v), 10)
-		default: // text, or what Validate refuses
+		default: // text, or data that Validate refuses
 			dst = appendString(dst, fmt.Sprint(v))
 		}
 	}
 	return append(dst, '}')
 }
 
-// Text reports whether Data is text, but no JSON: its media type says so, and
-// the bytes agree.
+// Text reports whether Data is text other than JSON: its media type says so,
+// and the bytes agree.
 func (e Event) Text() bool {
 	if e.JSON() || !utf8.Valid(e.Data) || bytes.IndexByte(e.Data, 0) >= 0 {
 		return false
@@ -103,7 +103,7 @@ func (e Event) Text() bool {
 	}
 }
 
-// ParseBody reads what AppendBody wrote. Position, Account, Metadata and
+// ParseBody parses the output of AppendBody. Position, Account, Metadata and
 // RecordedAt are not part of the body.
 func ParseBody(body []byte) (Event, error) {
 	var b struct {
@@ -148,8 +148,8 @@ func ParseBody(body []byte) (Event, error) {
 	return e, check.Validate()
 }
 
-// appendString appends s as a JSON string. Nearly all of ours need no
-// escaping, which is worth a look before encoding/json is asked.
+// appendString appends s as a JSON string. Nearly all of ours need no escaping,
+// so it pays to check before calling encoding/json.
 func appendString(dst []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {

@@ -1,12 +1,10 @@
-// Package events is the contract between the parts of Posthorn and with the
-// programs around it: what an event is, which types and patterns are well
-// formed and match, and the bytes that a subscriber receives.
+// Package events is the contract between the parts of Posthorn and the programs
+// around it: the event and its rules, the grammar and matching of types and
+// patterns, and the bytes that a subscriber receives.
 //
-// It promises that the JSON written by AppendBody carries an event's data, if
-// that is JSON, as the very bytes that were given, and that Pattern.Match agrees with a
-// RabbitMQ topic exchange on every type. What is malformed is refused with an
-// error that names the field; nothing is repaired silently. It depends on the
-// standard library alone.
+// It promises that AppendBody writes an event's JSON data byte for byte, and that Pattern.Match
+// agrees with a RabbitMQ topic exchange on every type. It refuses malformed input with an error
+// that names the field, and repairs nothing silently. It depends on the standard library alone.
 package events
 
 import (
@@ -23,7 +21,7 @@ import (
 	"posthorn/events/strictjson"
 )
 
-// DefaultAccount owns what no account was named for.
+// DefaultAccount owns events that name no account.
 const DefaultAccount = "default"
 
 // Limits, in bytes.
@@ -40,7 +38,7 @@ var ErrInvalid = errors.New("invalid event")
 // Event is a fact: something that happened, at a time, to a subject. It never
 // changes once it is in the outbox.
 type Event struct {
-	// Position is the event's place in the outbox, from 1; 0 while it has none.
+	// Position is the event's place in the log, from 1; 0 before it has one.
 	Position int64
 	// ID is "evt_" and a UUIDv7, or an id that the producer chose so that
 	// appending again is harmless. It is the webhook-id of every delivery. The id
@@ -54,31 +52,31 @@ type Event struct {
 	// one subject are published in the order of the log. May be empty.
 	Subject string
 	// Data is one JSON value, unless ContentType says otherwise. Its bytes are
-	// kept as they are. Empty means null where it is JSON.
+	// kept unchanged. For JSON, empty means null.
 	Data []byte
 	// ContentType is the media type of Data. Empty means JSON.
 	ContentType string
 	// DataSchema is the URI of the schema that Data adheres to. May be empty.
 	DataSchema string
-	// Source is where the event comes from, a URI reference. May be empty. Events
-	// with a source are told apart by Source and ID, as CloudEvents are.
+	// Source is the event's origin, a URI reference. May be empty. Source and ID together identify
+	// an event with a source, as in CloudEvents.
 	Source string
-	// SourceID is the id that the event has at its source, where ID is another:
-	// one that can be a webhook-id and is not taken.
+	// SourceID is the event's id at its source, if ID differs from it because
+	// that id cannot be a webhook-id or is taken.
 	SourceID string
 	// Extensions are further attributes of a CloudEvent. Names are lower-case
 	// letters and digits, values are of type string, bool or int32.
 	Extensions map[string]any
-	// Metadata travels with the event and is not part of what subscribers get
-	// in the body, for example a trace context.
+	// Metadata travels with the event but is not part of the body that
+	// subscribers get, for example a trace context.
 	Metadata map[string]string
 	// OccurredAt is when it happened; zero means when it is recorded.
 	OccurredAt time.Time
-	// RecordedAt is when the outbox took it in.
+	// RecordedAt is when the event was appended to the outbox.
 	RecordedAt time.Time
 }
 
-// Owner is the account that owns the event, which Account may leave out.
+// Owner is the account that owns the event: Account, or DefaultAccount.
 func (e Event) Owner() string { return cmp.Or(e.Account, DefaultAccount) }
 
 // Validate reports the first field that the outbox would refuse.
@@ -126,7 +124,7 @@ func (e Event) validateData() error {
 		return fmt.Errorf("%w: data: longer than %d bytes", ErrInvalid, MaxDataBytes)
 	}
 	if len(e.Data) > 0 && e.JSON() {
-		// It is one level down in the body that subscribers get.
+		// Data is one level down in the body that subscribers get.
 		if err := strictjson.Check(e.Data, 1); err != nil {
 			return fmt.Errorf("%w: data: want one JSON value: %w", ErrInvalid, err)
 		}
@@ -134,7 +132,7 @@ func (e Event) validateData() error {
 	return nil
 }
 
-// validateIdentity checks the id, and the one at the source.
+// validateIdentity checks the id, and the id at the source.
 func (e Event) validateIdentity() error {
 	switch {
 	case e.Source == "" && e.SourceID != "":
@@ -157,7 +155,7 @@ func (e Event) validateIdentity() error {
 
 func validText(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
 
-// validateMetadata measures what Postgres measures: the text of its jsonb.
+// validateMetadata measures the length that Postgres measures: the text of its jsonb.
 func validateMetadata(metadata map[string]string) error {
 	if len(metadata) == 0 {
 		return nil
@@ -175,8 +173,8 @@ func validateMetadata(metadata map[string]string) error {
 	return nil
 }
 
-// ValidateID reports why an id cannot be an event's and its webhook-id. It admits visible ASCII
-// without the dot, which separates the parts of what a webhook signature covers.
+// ValidateID reports why an id cannot be an event's id and webhook-id. It accepts visible ASCII
+// except the dot, which separates the parts of a webhook's signed content.
 func ValidateID(id string) error {
 	if id == "" {
 		return fmt.Errorf("%w: id: empty", ErrInvalid)
@@ -205,8 +203,8 @@ func validAccount(account string) bool {
 	return true
 }
 
-// NewID returns "evt_" and a new UUIDv7 (RFC 9562), which sorts by the time
-// at which it was made.
+// NewID returns "evt_" and a new UUIDv7 (RFC 9562), which sorts by creation
+// time.
 func NewID(now time.Time) string {
 	var u [16]byte
 	_, _ = rand.Read(u[:]) // never fails: see crypto/rand.Read

@@ -15,7 +15,7 @@ import (
 	"posthorn/events"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew") //nolint:gochecknoglobals // a flag of the test binary
+var update = flag.Bool("update", false, "rewrite the golden files") //nolint:gochecknoglobals // a flag of the test binary
 
 func TestBodiesAreWrittenAsTheGoldenFilesSay(t *testing.T) {
 	t.Parallel()

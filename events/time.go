@@ -7,14 +7,14 @@ import (
 
 var errTime = errors.New("want a time such as 2026-01-31T08:00:00Z (RFC 3339)")
 
-// ParseTime reads a time in the form of RFC 3339, all of it and nothing else:
-// t and z may be lower case, a fraction follows a point and may have any number
-// of digits, of which nine count, and a leap second is taken for the second
-// before it. A space in place of the T is refused. The time is in UTC and lies
-// in the years 1 to 9999.
+// ParseTime parses an RFC 3339 time, all of the format and nothing else: t and
+// z may be lower case, a fraction follows a point and may have any number of
+// digits, of which nine count, and a leap second counts as the second before
+// it. A space in place of the T is refused. The result is in UTC and in the
+// years 1 to 9999.
 //
-// time.Parse takes a comma, an hour of one digit and offsets beyond a day for
-// RFC 3339, and lower-case letters and leap seconds for none.
+// time.Parse accepts a comma, an hour of one digit and offsets beyond a day,
+// and refuses lower-case letters and leap seconds.
 func ParseTime(text string) (time.Time, error) {
 	const whole = "2026-01-31T08:00:00Z"
 	if len(text) < len(whole) {

@@ -16,9 +16,9 @@ const (
 	MaxHashes = 2
 )
 
-// ParseType returns the event type, or an error that says what is wrong: a
-// type is at most MaxWords words of letters, digits, "_" and "-", joined by
-// dots, at most MaxTypeBytes long.
+// ParseType returns the event type, or an error with the reason if it is
+// invalid: a type is at most MaxWords words of letters, digits, "_" and "-",
+// joined by dots, at most MaxTypeBytes long.
 func ParseType(s string) (string, error) {
 	if err := checkWords(s, "type", false); err != nil {
 		return "", err
@@ -30,14 +30,15 @@ func ParseType(s string) (string, error) {
 }
 
 // Pattern selects event types the way a RabbitMQ topic binding does: words
-// joined by dots, where "*" stands for exactly one word and "#" for any
-// number of words, none included.
+// joined by dots, where "*" stands for exactly one word and "#" for any number
+// of words, including none.
 type Pattern string
 
-// ParsePattern returns the pattern in its shortest form, or an error that says
-// what is wrong. In a run of wildcards with a "#" only the number of "*"
-// counts, so the run becomes its "*" and one "#": "#.#" is "#", and "#.*.#" is
-// "*.#". A pattern has at most MaxWords words and MaxHashes "#" then.
+// ParsePattern returns the pattern in its shortest form, or an error with the
+// reason if it is invalid. In a run of wildcards with a "#" only the number of
+// "*" counts, so the run becomes its "*" and one "#": "#.#" is "#", and "#.*.#"
+// is "*.#". In this form a pattern has at most MaxWords words and MaxHashes
+// "#".
 func ParsePattern(s string) (Pattern, error) {
 	if err := checkWords(s, "event type", true); err != nil {
 		return "", err
@@ -92,8 +93,8 @@ func (p Pattern) Match(eventType string) bool {
 	return matchWords(strings.Split(string(p), "."), strings.Split(eventType, "."))
 }
 
-// matchWords keeps the last "#" to come back to, so that the work is bounded
-// by the product of the lengths and not by the number of ways to split.
+// matchWords backtracks only to the last "#", so that the work is bounded by
+// the product of the lengths and not by the number of ways to split.
 func matchWords(pattern, words []string) bool {
 	p, w := 0, 0
 	hash, resume := -1, 0

@@ -45,7 +45,7 @@ func TestPatternsMatchAsTopicBindingsDo(t *testing.T) {
 	}
 }
 
-// bySplitting is the definition of the wildcards, written down directly.
+// bySplitting implements the definition of the wildcards directly.
 func bySplitting(pattern, words []string) bool {
 	if len(pattern) == 0 {
 		return len(words) == 0

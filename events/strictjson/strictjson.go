@@ -1,9 +1,10 @@
 // Package strictjson reads JSON texts that mean the same to every reader (RFC
-// 7493) and refuses all others with an error that says what is wrong and where.
+// 7493), and refuses all others with an error that gives the reason and the
+// place.
 //
-// encoding/json lets names that are given twice, lone surrogates, NUL
-// characters and any nesting pass, or repairs them silently. Nothing is
-// decoded here: the parts are the very bytes that were given.
+// encoding/json accepts duplicate names, lone surrogates, NUL characters and
+// any nesting, or repairs them silently. This package decodes nothing: its
+// results are slices of the input.
 package strictjson
 
 import (
@@ -15,10 +16,10 @@ import (
 	"unicode/utf8"
 )
 
-// MaxDepth is how many objects and arrays may be inside one another.
+// MaxDepth limits how deeply objects and arrays may nest.
 const MaxDepth = 64
 
-// Error says what is wrong with a JSON text, and where.
+// Error says why a JSON text is refused, and where.
 type Error struct {
 	Path    string // such as data.tags[2]; empty for the text itself
 	Message string
@@ -31,7 +32,7 @@ func (e *Error) Error() string {
 	return e.Path + ": " + e.Message
 }
 
-// Under puts the place of the value that the error is in before its path.
+// Under prefixes the error's path with the place of the value that contains it.
 func (e *Error) Under(prefix string) *Error {
 	if e != nil && prefix != "" {
 		switch {
@@ -52,10 +53,10 @@ type Member struct {
 	Raw  []byte
 }
 
-// Check accepts one JSON value in UTF-8 with no name twice in one object, no
-// lone surrogates, no number beyond a double, and further no NUL character,
-// which many stores cannot hold, and no more than MaxDepth levels, those around
-// it included.
+// Check accepts one JSON value in UTF-8 without duplicate names in an object,
+// lone surrogates or numbers beyond a double. It also refuses NUL characters,
+// which many stores cannot hold, and more than MaxDepth levels, including the
+// levels around the value.
 func Check(data []byte, around int) *Error {
 	if !utf8.Valid(data) {
 		return &Error{Message: "is not UTF-8"}
@@ -68,8 +69,8 @@ func Check(data []byte, around int) *Error {
 	return s.end()
 }
 
-// Object checks the text as Check does and returns the members of
-// the object that it must be.
+// Object checks the text like Check, requires an object and returns its
+// members.
 func Object(data []byte) ([]Member, *Error) {
 	if !utf8.Valid(data) {
 		return nil, &Error{Message: "is not UTF-8"}
@@ -89,8 +90,8 @@ func Object(data []byte) ([]Member, *Error) {
 	return members, s.end()
 }
 
-// Array checks the text as Check does and returns the elements of the array that
-// it must be, at most limit of them. The array is no level of theirs.
+// Array checks the text like Check, requires an array of at most limit elements
+// and returns them. The array does not count as one of their levels.
 func Array(data []byte, limit int) ([][]byte, *Error) {
 	if !utf8.Valid(data) {
 		return nil, &Error{Message: "is not UTF-8"}
@@ -260,7 +261,7 @@ func (s *scanner) array(depth int, into *[][]byte) *Error {
 	}
 }
 
-// text passes over a string and returns it with its quotes.
+// text scans a string and returns it with its quotes.
 func (s *scanner) text() ([]byte, *Error) {
 	start := s.pos
 	s.pos++
@@ -365,15 +366,15 @@ func (s *scanner) number() *Error {
 	return nil
 }
 
-// tiny reports an exponent below -9999. Such a number is 0 to most readers,
-// and beyond what Postgres' numeric can hold.
+// tiny reports whether the exponent is below -9999. Such a number is 0 to most
+// readers, and out of range for Postgres' numeric.
 func tiny(number []byte) bool {
 	_, exponent, ok := bytes.Cut(bytes.ToLower(number), []byte("e-"))
 	return ok && len(bytes.TrimLeft(exponent, "0")) > 4
 }
 
-// nameSet tells names that come twice. Nearly all objects are small, where
-// looking through an array is quicker than a map.
+// nameSet detects duplicate names. Nearly all objects are small, and for those
+// an array is faster than a map.
 type nameSet struct {
 	few  [16][]byte
 	n    int
@@ -406,7 +407,7 @@ func (s *nameSet) add(name []byte) bool {
 	return true
 }
 
-// Text is the text of a string that has been checked, given with its quotes.
+// Text is the text of a checked string, which is passed with its quotes.
 func Text(quoted []byte) string {
 	inner := quoted[1 : len(quoted)-1]
 	if bytes.IndexByte(inner, '\\') < 0 {

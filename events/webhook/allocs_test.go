@@ -1,6 +1,6 @@
 //go:build !race
 
-// The race detector makes sync.Pool forget at random, so allocations are counted without it.
+// Under the race detector sync.Pool drops items at random, so allocations are counted without it.
 
 package webhook
 

@@ -6,12 +6,12 @@ import "errors"
 var (
 	// ErrMissingHeader: one of the three headers is absent or empty.
 	ErrMissingHeader = errors.New("webhook header missing")
-	// ErrInvalidHeader: a header is there twice, or is not what the standard allows.
+	// ErrInvalidHeader: a header appears twice, or does not follow the standard.
 	ErrInvalidHeader = errors.New("webhook header invalid")
-	// ErrTooOld: the timestamp lies further in the past than the tolerance; a
-	// replayed request, or a clock that is wrong.
+	// ErrTooOld: the timestamp is further in the past than the tolerance,
+	// because of a replayed request or a wrong clock.
 	ErrTooOld = errors.New("webhook timestamp too old")
-	// ErrTooNew: the timestamp lies further in the future than the tolerance.
+	// ErrTooNew: the timestamp is further in the future than the tolerance.
 	ErrTooNew = errors.New("webhook timestamp too new")
 	// ErrNoMatch: no signature was made with any of the secrets for this id,
 	// timestamp and body.

@@ -30,7 +30,7 @@ func ExampleVerify() {
 			http.Error(w, "signature", http.StatusUnauthorized)
 			return
 		}
-		// The webhook-id is the same on every attempt: remember it, and pass over what is known.
+		// The webhook-id is the same on every attempt: remember it, and skip known ids.
 		slog.Info("received", "id", r.Header.Get(webhook.HeaderID))
 		w.WriteHeader(http.StatusNoContent)
 	})

@@ -27,8 +27,8 @@ const (
 // and verifies nothing. A Secret is safe for concurrent use.
 type Secret struct {
 	// Two pointers deep: fmt cannot call the methods below on an unexported
-	// field of somebody's struct, and follows one pointer when a verb does not
-	// fit ("%s"). Of the second it prints the address.
+	// field of another struct, and follows one pointer when a verb does not fit
+	// ("%s"). It prints the second one's address.
 	hidden *hidden
 }
 
@@ -39,9 +39,9 @@ type key struct {
 	macs sync.Pool // of *mac
 }
 
-// mac is what one signature needs. It is kept, because an HMAC that has been
-// used once starts again from its saved inner state: that saves two of the
-// four blocks that hashing the key costs, and every allocation.
+// mac is the state for one signature. It is pooled, because a used HMAC
+// restarts from its saved inner state: that saves two of the four blocks that
+// hashing the key costs, and every allocation.
 type mac struct {
 	hash    hash.Hash
 	scratch []byte
@@ -55,13 +55,13 @@ func ParseSecret(text string) (Secret, error) {
 	if !ok {
 		return Secret{}, fmt.Errorf("parse secret: no %s in front: %w", secretPrefix, ErrInvalidSecret)
 	}
-	// DecodeString passes over line breaks, which would give one key many texts.
+	// DecodeString ignores line breaks, which would give one key many texts.
 	if strings.ContainsAny(encoded, "\r\n") {
 		return Secret{}, fmt.Errorf("parse secret: not base64: %w", ErrInvalidSecret)
 	}
 	raw, err := base64.StdEncoding.Strict().DecodeString(encoded)
 	if err != nil {
-		// The decoder's own error is left out: it quotes from its input.
+		// The decoder's own error is left out: it quotes its input.
 		return Secret{}, fmt.Errorf("parse secret: not base64: %w", ErrInvalidSecret)
 	}
 	if len(raw) < minSecretLen || len(raw) > maxSecretLen {
@@ -97,7 +97,7 @@ func (s Secret) Equal(other Secret) bool {
 	return subtle.ConstantTimeCompare(s.hidden.key.raw, other.hidden.key.raw) == 1
 }
 
-// Reveal returns the text form, for the one answer that shows the secret to
+// Reveal returns the text form, for the one response that shows the secret to
 // its owner and for sealing it. It is empty for the zero Secret.
 func (s Secret) Reveal() string {
 	if s.IsZero() {
@@ -120,14 +120,14 @@ func (s Secret) GoString() string { return `webhook.Secret("` + s.String() + `")
 // Format prints a placeholder for every verb of package fmt.
 func (s Secret) Format(state fmt.State, _ rune) { _, _ = io.WriteString(state, s.String()) }
 
-// MarshalText returns a placeholder, in JSON as anywhere else. There is no
-// UnmarshalText: what was written cannot be read back.
+// MarshalText returns a placeholder, also in JSON. There is no UnmarshalText: a
+// placeholder cannot be read back.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // LogValue returns a placeholder.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// appendMAC appends the signature's base64 to dst, which should have room.
+// appendMAC appends the signature's base64 to dst, which should have spare capacity.
 func (s Secret) appendMAC(dst []byte, id string, timestamp, body []byte) []byte {
 	m, ok := s.hidden.key.macs.Get().(*mac)
 	if !ok { // cannot happen: the pool holds nothing else

@@ -1,13 +1,13 @@
-// Package webhook signs webhooks and verifies them, following Standard
-// Webhooks v1 (https://www.standardwebhooks.com). It is what a receiver of
-// Posthorn's deliveries imports; Posthorn itself signs with it.
+// Package webhook signs webhooks and verifies them, following Standard Webhooks
+// v1 (https://www.standardwebhooks.com). Receivers of Posthorn's deliveries
+// import it; Posthorn itself signs with it.
 //
 // A signed request carries three headers: webhook-id, the event's id, which is
-// the same on every attempt and is what a receiver deduplicates by;
-// webhook-timestamp, when this attempt was made; and webhook-signature, one
-// signature for each secret that is active, so that a secret can be rotated
-// without a gap. What is signed is "id.timestamp.body", with the body's exact
-// bytes: verify before decoding, and never re-encode.
+// the same on every attempt and lets a receiver deduplicate; webhook-timestamp,
+// when this attempt was made; and webhook-signature, one signature for each
+// active secret, so that a secret can be rotated without a gap. The signed
+// content is "id.timestamp.body", with the body's exact bytes: verify before
+// decoding, and never re-encode.
 //
 // The package promises that signatures are compared in constant time, that a
 // Secret does not end up in a log, and that Verify returns nil only for a
@@ -32,8 +32,8 @@ const (
 	HeaderSignature = "webhook-signature"
 )
 
-// DefaultTolerance is how far a request's timestamp may lie from the
-// receiver's clock, in either direction, when Verify is not told otherwise.
+// DefaultTolerance is how far a request's timestamp may be from the receiver's
+// clock, in either direction, unless the caller of Verify sets another.
 const DefaultTolerance = 5 * time.Minute
 
 const (
@@ -44,8 +44,8 @@ const (
 )
 
 // ValidID reports whether id can be a webhook-id: visible ASCII, at most 256
-// bytes, and without a full stop, which separates it from the timestamp in
-// what is signed.
+// bytes, and without a full stop, which separates it from the timestamp in the
+// signed content.
 func ValidID(id string) bool {
 	if id == "" || len(id) > maxIDLen {
 		return false
@@ -58,7 +58,7 @@ func ValidID(id string) bool {
 	return true
 }
 
-// Timestamp returns what the webhook-timestamp header says for at.
+// Timestamp returns the value of the webhook-timestamp header for at.
 func Timestamp(at time.Time) string {
 	return strconv.FormatInt(at.Unix(), 10)
 }
@@ -71,7 +71,7 @@ func Sign(id string, at time.Time, body []byte, secrets ...Secret) string {
 	var tsBuf [20]byte
 	ts := strconv.AppendInt(tsBuf[:0], at.Unix(), 10)
 
-	// Two signatures fit on the stack: more than that is not a rotation.
+	// Two signatures fit on the stack; a rotation needs no more.
 	var outBuf [2*signatureLen + 1]byte
 	out := outBuf[:0]
 	for _, secret := range secrets {
@@ -87,10 +87,10 @@ func Sign(id string, at time.Time, body []byte, secrets ...Secret) string {
 	return string(out)
 }
 
-// Verify checks that body came with these headers from somebody who holds one
-// of the secrets, and that its timestamp lies within tolerance of now. A
-// tolerance of zero or less means DefaultTolerance: there is no way to switch
-// the check off, since without it a request can be replayed for ever.
+// Verify checks that a holder of one of the secrets sent body with these
+// headers, and that its timestamp is within tolerance of now. A tolerance of
+// zero or less means DefaultTolerance: the check cannot be switched off, since
+// without it a request can be replayed forever.
 //
 // The caller limits the body's size before reading it.
 func Verify(header http.Header, body []byte, tolerance time.Duration, secrets ...Secret) error {
@@ -146,7 +146,7 @@ func verifyAt(now time.Time, header http.Header, body []byte, tolerance time.Dur
 }
 
 // anySignature reports whether one of the space-separated signatures is want.
-// Versions other than v1 are passed over, as the standard asks.
+// Versions other than v1 are ignored, as the standard requires.
 func anySignature(signatures string, want []byte) bool {
 	found := 0
 	for rest := signatures; rest != ""; {
@@ -161,7 +161,7 @@ func anySignature(signatures string, want []byte) bool {
 	return found == 1
 }
 
-// single returns the header's only value. A header that is there twice is
+// single returns the header's only value. A header that appears twice is
 // refused: two readers of the request might disagree on which one counts.
 func single(header http.Header, name string) (string, error) {
 	values := header.Values(name)
@@ -174,8 +174,8 @@ func single(header http.Header, name string) (string, error) {
 	return values[0], nil
 }
 
-// parseTimestamp takes digits only. ParseInt alone would take a sign as well,
-// and with it a second spelling of the same time.
+// parseTimestamp accepts digits only. ParseInt alone would also accept a sign,
+// and so a second spelling of the same time.
 func parseTimestamp(text string) (time.Time, error) {
 	if len(text) > maxTimestampLen {
 		return time.Time{}, ErrInvalidHeader
