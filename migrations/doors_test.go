@@ -14,7 +14,7 @@ import (
 	"posthorn/migrations/pgtest"
 )
 
-// before takes the schema back to a version.
+// before reverts the schema to a version.
 func before(t *testing.T, db *sql.DB, version int64) {
 	t.Helper()
 	store, err := database.NewStore(database.DialectPostgres, "posthorn.goose_db_version")
@@ -54,17 +54,17 @@ func TestALogWithRecordsThatAreRefusedTodayIsMigrated(t *testing.T) {
 	for _, statement := range []string{
 		`INSERT INTO posthorn.outbox (id, type, data, occurred_at) VALUES ('new', 'T', '{}', 'infinity')`,
 		`INSERT INTO posthorn.outbox (id, type, data) VALUES ('new', 'T', '\xff')`,
-		// Partitions to come have the rules as well.
+		// Future partitions have the rules too.
 		`DO $$ BEGIN
 			PERFORM posthorn.ensure_partitions(40000000, 3);
 			INSERT INTO posthorn.outbox (position, id, type, data) VALUES (45000000, 'new', 'T', '\xff');
 		END $$`,
 	} {
 		if _, err := db.ExecContext(t.Context(), statement); err == nil {
-			t.Errorf("%s: nothing was refused", statement)
+			t.Errorf("%s was not refused", statement)
 		}
 	}
-	// What was appended before is found again, a CloudEvent by its source and id.
+	// Events appended before are found again, a CloudEvent by its source and id.
 	execute(t, db,
 		`SELECT posthorn.append_event('T', id => 'kept')`,
 		`SELECT posthorn.append_event('T', id => 'cloud', data => '{}', attributes => '{"source": "/s"}')`)
@@ -106,7 +106,7 @@ func TestWhoCouldAppendBeforeStillCan(t *testing.T) {
 	}
 }
 
-// A function is everybody's unless its migration says otherwise.
+// Postgres grants a function to PUBLIC unless its migration revokes it.
 func TestNoFunctionIsEverybodys(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -122,7 +122,7 @@ func TestNoFunctionIsEverybodys(t *testing.T) {
 		if err := rows.Scan(&name); err != nil {
 			t.Fatal(err)
 		}
-		t.Errorf("%s is: its migration has to REVOKE EXECUTE ON FUNCTION ... FROM PUBLIC", name)
+		t.Errorf("%s is granted to PUBLIC: its migration has to REVOKE EXECUTE ON FUNCTION ... FROM PUBLIC", name)
 	}
 	if err := rows.Err(); err != nil {
 		t.Fatal(err)

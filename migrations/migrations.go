@@ -1,11 +1,11 @@
-// Package migrations holds Posthorn's schema as numbered SQL files and brings
-// a database up to it.
+// Package migrations holds Posthorn's schema as numbered SQL files and migrates
+// a database to it.
 //
-// Up may be called by several starting programs at once: one migrates, the
-// others wait for it and find nothing to do. Each file runs in a transaction
-// of its own with a lock timeout and a statement timeout, so that a migration
-// fails, and can be tried again, rather than queueing behind a long query and
-// stopping everybody else. Everything lives in the schema posthorn.
+// Several starting programs may call Up at once: one migrates, the others wait
+// for it and find nothing to do. Each file runs in its own transaction with a
+// lock timeout and a statement timeout, so that a migration fails, and can be
+// retried, rather than queueing behind a long query and blocking all other
+// queries. Everything is in the schema posthorn.
 package migrations
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/pressly/goose/v3/database"
 )
 
-// FS holds the migrations, so that what they add up to can be fingerprinted.
+// FS holds the migrations, so that the schema can be fingerprinted.
 //
 //go:embed *.sql
 var FS embed.FS
@@ -27,7 +27,7 @@ var FS embed.FS
 // lockKey is the session-level advisory lock that admits one migrator.
 const lockKey = 0x506f7374686f726e // "Posthorn"
 
-// Up applies what is missing, in order. It returns the first error of a
+// Up applies the missing migrations in order. It returns the first error of a
 // migration, with the migrations before it applied.
 func Up(ctx context.Context, db *sql.DB) (err error) {
 	conn, err := db.Conn(ctx)
@@ -36,8 +36,8 @@ func Up(ctx context.Context, db *sql.DB) (err error) {
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 
-	// goose's own lock is taken after it has looked for its table; ours also
-	// covers making the schema that the table is in.
+	// goose takes its own lock after looking for its table; ours also covers
+	// creating the schema of that table.
 	if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock($1)", int64(lockKey)); err != nil {
 		return fmt.Errorf("wait for other migrators: %w", err)
 	}

@@ -57,7 +57,7 @@ func TestPartitionsAreMadeAheadAndOnlyOnce(t *testing.T) {
 	if made := ensure(10_000_000, 3); made != 3 {
 		t.Errorf("%d partitions were made, want one for each of the three tables", made)
 	}
-	// The log goes on in the next partition, with its indexes.
+	// The log continues in the next partition, with its indexes.
 	if _, err := db.ExecContext(t.Context(), `SELECT setval('posthorn.outbox_position', 40000000, true)`); err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 	"posthorn/outbox"
 )
 
-// The change and the event that tells of it are committed together.
+// The change and its event are committed together.
 func ExampleAppend() {
 	pay := func(ctx context.Context, db *sql.DB, order int) error {
 		tx, err := db.BeginTx(ctx, nil)
@@ -26,7 +26,7 @@ func ExampleAppend() {
 			return fmt.Errorf("encode event: %w", err)
 		}
 		_, err = outbox.Append(ctx, tx, events.Event{
-			// An id of one's own makes appending again harmless.
+			// With your own id, appending again is harmless.
 			ID: fmt.Sprintf("order-%d-paid", order), Type: "ORDER_PAID", Subject: fmt.Sprintf("order/%d", order), Data: data,
 		})
 		if err != nil {
@@ -37,7 +37,7 @@ func ExampleAppend() {
 	_ = pay
 }
 
-// AppendEach tells what became of each event of a batch.
+// AppendEach reports the outcome of each event of a batch.
 func ExampleAppendEach() {
 	importAll := func(ctx context.Context, tx *sql.Tx, batch []events.Event) (duplicates, conflicts int, err error) {
 		results, err := outbox.AppendEach(ctx, tx, batch...)

@@ -1,6 +1,6 @@
 // Package outbox appends events to Posthorn's log in the caller's own
-// transaction, so that a change and the event that tells of it are committed
-// together or not at all.
+// transaction, so that a change and its event are committed together or not at
+// all.
 //
 //	tx, err := db.BeginTx(ctx, nil)
 //	...
@@ -8,11 +8,11 @@
 //	_, err = outbox.Append(ctx, tx, events.Event{Type: "ORDER_PAID", Subject: "order/7", Data: data})
 //	err = tx.Commit()
 //
-// Append promises that a committed event is forwarded exactly after those
-// with a lower position, whatever else is open in the database; that an id
-// chosen by the caller appends once; and that nothing is sent anywhere before
-// the commit. It fails, and leaves the transaction to the caller to roll
-// back, where an event is invalid, an id is taken by another event, or
+// Append promises that a committed event is forwarded exactly after those with
+// a lower position, whatever other transactions are open in the database; that
+// an id chosen by the caller appends once; and that nothing is sent anywhere
+// before the commit. It fails, and leaves the transaction for the caller to
+// roll back, if an event is invalid, an id is taken by another event, or
 // Postgres refuses. It works with any database/sql driver for Postgres.
 //
 // From other languages: SELECT posthorn.append_event(type, subject, data).
@@ -35,12 +35,12 @@ import (
 // by an event with other content.
 var ErrConflict = errors.New("event id is taken by an event with other content")
 
-// Tx is what Append needs of a transaction; *sql.Tx and *sql.Conn have it.
+// Tx is the part of a transaction that Append needs; *sql.Tx and *sql.Conn implement it.
 type Tx interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-// Outcome says what became of one event given to Append.
+// Outcome is the outcome of appending one event.
 type Outcome string
 
 // The outcomes of Append.
@@ -58,10 +58,10 @@ type Result struct {
 
 // Append appends the events in the given order and returns them with their id, position and times.
 // An event without an id gets one; an event with an id that is in the log already, with the same
-// content, is not appended again and the one in the log is returned. An event with a source is told
-// from others by source and id; where its id cannot be a webhook-id, or is taken by an event of
-// another source, it comes back with another one and the SourceID set. ErrConflict where the
-// content differs: nothing of this call may be committed then.
+// content, is not appended again and the one in the log is returned. An event with a source is
+// identified by source and id; if its id cannot be a webhook-id, or is taken by an event of another
+// source, it comes back with another id and the SourceID set. If the content differs, the error is
+// ErrConflict, and the caller must not commit anything of this call.
 func Append(ctx context.Context, tx Tx, batch ...events.Event) ([]events.Event, error) {
 	results, err := AppendEach(ctx, tx, batch...)
 	if err != nil {
@@ -123,9 +123,9 @@ func AppendEach(ctx context.Context, tx Tx, batch ...events.Event) (results []Re
 	return results, nil
 }
 
-// encode checks the batch and lays it out as the array literals that
-// append_events takes: the one form that every driver passes on alike. What no
-// event of the batch has is NULL, whole.
+// encode checks the batch and encodes it as the array literals that
+// append_events takes: the one form that every driver passes on unchanged. A
+// field that no event of the batch has is a single NULL.
 func encode(batch []events.Event) ([]any, []Result, error) {
 	results := make([]Result, len(batch))
 	var ids, keyed, accounts, types, subjects, data, metadata, occurred, attributes, bytes array
@@ -142,7 +142,7 @@ func encode(batch []events.Event) ([]any, []Result, error) {
 			return nil, nil, fmt.Errorf("event %d: encode metadata: %w", i, err)
 		}
 		if e.ID == "" {
-			ids.raw("NULL") // it gets one there
+			ids.raw("NULL") // the function generates one
 			keyed.raw("f")
 		} else {
 			ids.text(e.ID)
@@ -187,15 +187,15 @@ func object[V any](m map[string]V) (string, error) {
 	return string(b), err
 }
 
-// array builds the text form of a one-dimensional Postgres array
-// (PostgreSQL manual, 8.15.2: Array Value Input).
+// array builds the text form of a one-dimensional Postgres array (PostgreSQL
+// manual, 8.15.2, "Array Value Input").
 type array struct {
 	b strings.Builder
 	n int // elements
 }
 
-// set appends the element of a place, with NULL for those before it that have
-// none.
+// set appends the element at an index, with NULL for the missing elements
+// before it.
 func (a *array) set(place int, element string) {
 	for a.n < place {
 		a.raw("NULL")

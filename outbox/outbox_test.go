@@ -57,7 +57,7 @@ func TestAnInvalidEventIsNamedAndNothingIsSent(t *testing.T) {
 	for _, bad := range []events.Event{
 		{}, {Type: "a.#"}, {Type: "a", ID: "a b"}, {Type: "a", Data: []byte("{")}, {Type: "a", Subject: strings.Repeat("s", 513)}, {Type: "a", Account: "Acme"},
 	} {
-		// A transaction would be used only after all of them are checked.
+		// The transaction is used only after all events are checked.
 		_, err := Append(t.Context(), nil, events.Event{Type: "good"}, bad)
 		if !errors.Is(err, events.ErrInvalid) || !strings.HasPrefix(err.Error(), "event 1: ") {
 			t.Errorf("%+v: %v", bad, err)

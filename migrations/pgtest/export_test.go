@@ -7,7 +7,7 @@ import (
 	"github.com/lib/pq"
 )
 
-// What the tests reach in from outside.
+// Access for the external tests.
 //
 //nolint:gochecknoglobals // a test's window on unexported functions
 var (

@@ -2,11 +2,10 @@
 // Postgres server that DATABASE_URL names.
 //
 // The first test that runs after a change of the migrations builds a template
-// database; every other one copies it, in a few tens of milliseconds, so tests
-// may run in parallel and never see one another's rows. The copy is dropped
-// when its test ends. Nothing is mocked and nothing is skipped: without a
-// server the test fails. The role in DATABASE_URL has to be allowed to create
-// databases.
+// database; all others copy it, in a few tens of milliseconds, so tests may run
+// in parallel and never see each other's rows. The copy is dropped when its
+// test ends. Nothing is mocked and nothing is skipped: without a server the
+// test fails. The role in DATABASE_URL needs the CREATEDB privilege.
 package pgtest
 
 import (
@@ -32,7 +31,7 @@ import (
 const (
 	// templateLock admits one builder of the template at a time.
 	templateLock = 0x706774657374 // "pgtest"
-	// dropTimeout bounds the clean-up, which the test's own context cannot.
+	// dropTimeout bounds the cleanup, which runs after the test's own context has ended.
 	dropTimeout = time.Minute
 )
 
@@ -52,8 +51,8 @@ func New(t testing.TB) *sql.DB {
 	return db
 }
 
-// URL returns the address of a fresh migrated database, dropped when the test
-// ends, whoever is still connected to it.
+// URL returns the address of a fresh migrated database. It is dropped when the
+// test ends, even if clients are still connected.
 func URL(t testing.TB) string {
 	t.Helper()
 	server := os.Getenv("DATABASE_URL")
@@ -73,7 +72,7 @@ func URL(t testing.TB) string {
 	name := "posthorn_test_" + strings.ToLower(rand.Text())
 	// file_copy took half the time of wal_log, one test at a time (70 ms
 	// against 130) and with twelve in parallel, on a server with fsync off.
-	query := "CREATE DATABASE " + pq.QuoteIdentifier(name) + " TEMPLATE " + pq.QuoteIdentifier(template) + " STRATEGY file_copy" //nolint:gosec // quoted, and nobody's input
+	query := "CREATE DATABASE " + pq.QuoteIdentifier(name) + " TEMPLATE " + pq.QuoteIdentifier(template) + " STRATEGY file_copy" //nolint:gosec // quoted, and no external input
 	if _, err := admin.ExecContext(t.Context(), query); err != nil {                                                             //nolint:gosec // as above
 		t.Fatalf("create test database: %v", err)
 	}
@@ -91,8 +90,8 @@ func URL(t testing.TB) string {
 	return dsn
 }
 
-// ensureTemplate returns the name of a database that holds the migrated
-// schema, building it when this version of the migrations has none yet.
+// ensureTemplate returns the name of a database that holds the migrated schema,
+// and builds it if this version of the migrations has none yet.
 func ensureTemplate(ctx context.Context, admin *sql.DB, server string) (string, error) {
 	sum, err := fingerprint(migrations.FS)
 	if err != nil {
@@ -110,7 +109,7 @@ func ensureTemplateNamed(ctx context.Context, admin *sql.DB, server, name string
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
-	// Closing the connection's pool gives the lock back, whatever happens here.
+	// Closing the connection's pool releases the lock in any case.
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	if _, err := conn.ExecContext(ctx, "SELECT pg_advisory_lock($1)", int64(templateLock)); err != nil {
 		return fmt.Errorf("wait for another builder: %w", err)
@@ -119,7 +118,7 @@ func ensureTemplateNamed(ctx context.Context, admin *sql.DB, server, name string
 		return err
 	}
 	quoted := pq.QuoteIdentifier(name)
-	// What a builder that died left behind is not marked as a template.
+	// A database that a crashed builder left behind is not marked as a template.
 	if _, err := conn.ExecContext(ctx, "DROP DATABASE IF EXISTS "+quoted+" WITH (FORCE)"); err != nil {
 		return fmt.Errorf("drop half-made template: %w", err)
 	}
@@ -129,7 +128,7 @@ func ensureTemplateNamed(ctx context.Context, admin *sql.DB, server, name string
 	if err := migrate(ctx, server, name); err != nil {
 		return err
 	}
-	// A template that nobody can connect to can always be copied.
+	// A template that refuses connections can always be copied.
 	if _, err := conn.ExecContext(ctx, "ALTER DATABASE "+quoted+" ALLOW_CONNECTIONS false IS_TEMPLATE true"); err != nil {
 		return fmt.Errorf("mark template: %w", err)
 	}

@@ -32,7 +32,7 @@ func TestADatabaseIsDroppedWhenItsTestEndsEvenWithAConnectionOpen(t *testing.T) 
 	t.Parallel()
 	var dsn string
 	var leftOpen *sql.DB
-	t.Run("user", func(t *testing.T) { // not parallel: it has to end before its parent goes on
+	t.Run("user", func(t *testing.T) { // not parallel: it has to end before its parent continues
 		dsn = pgtest.URL(t)
 		var err error
 		if leftOpen, err = sql.Open("postgres", dsn); err != nil {
@@ -82,8 +82,8 @@ func TestATemplateThatWasNotFinishedIsBuiltAgain(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = admin.Close() })
 
-	// A database of the template's name that is not marked stands for a
-	// builder that died half-way.
+	// An unmarked database with the template's name stands for a builder that
+	// crashed half-way.
 	name := "posthorn_template_halfmade_" + strings.ToLower(t.Name()[:8])
 	if _, err := admin.ExecContext(t.Context(), `DROP DATABASE IF EXISTS "`+name+`"`); err != nil {
 		t.Fatal(err)
@@ -101,7 +101,7 @@ func TestATemplateThatWasNotFinishedIsBuiltAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !marked {
-		t.Error("the half-made template was taken for a finished one")
+		t.Error("the half-made template was mistaken for a finished one")
 	}
 }
 
