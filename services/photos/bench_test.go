@@ -26,9 +26,9 @@ import (
 	"posthorn/services/photos"
 )
 
-// BenchmarkLike compares, in one run, what /like does with 64 connections: as
-// it is, declared through huma, and with nothing to commit; and beside them
-// the same server's single-row commits with 16 connections.
+// BenchmarkLike compares, in one run, /like with 64 connections: as it is,
+// declared through huma, and with nothing to commit; and the same server's
+// single-row commits with 16 connections.
 //
 //	go test -run '^$' -bench Like -benchtime 3s ./photos
 func BenchmarkLike(b *testing.B) {
@@ -63,7 +63,7 @@ func BenchmarkLike(b *testing.B) {
 	b.Run("like-huma-64-again", func(b *testing.B) { benchRequests(b, s, "/huma/%d", "") })
 }
 
-// humaLike is /like once more, declared through huma.
+// humaLike is /like declared through huma.
 type humaLike struct{}
 
 func (humaLike) Run(context.Context) error { return nil }
@@ -128,8 +128,8 @@ func benchRequests(b *testing.B, s *httptest.Server, path, body string) {
 	})
 }
 
-// readAccepted reads a response as cheaply as can be: the client shares the
-// machine with what is measured.
+// readAccepted reads a response as cheaply as possible: the client shares the
+// machine with the measured server.
 func readAccepted(r *bufio.Reader) error {
 	length := 0
 	for n := 0; ; n++ {

@@ -19,13 +19,13 @@ import (
 	"posthorn/services/internal/web"
 )
 
-// Limits of what a like names, in bytes.
+// Limits of the ids in a like, in bytes.
 const (
 	maxPhotoIDBytes = 256
 	maxUserIDBytes  = 256
 )
 
-// LikeBody is the body of a like, which may be left out.
+// LikeBody is the optional body of a like.
 type LikeBody struct {
 	UserID string `json:"userId,omitempty" maxLength:"256" doc:"User who likes the photo; a second like by the same user has no effect"`
 }
@@ -64,7 +64,7 @@ func (p *Product) Mount(h *api.Host) {
 		body                *huma.RequestBody
 		handler             func(http.ResponseWriter, *http.Request) error
 	}{
-		{"like-photo-by-get", http.MethodGet, "Like a photo, with nothing but curl", nil, p.getLike},
+		{"like-photo-by-get", http.MethodGet, "Like a photo with a GET, for curl", nil, p.getLike},
 		{"like-photo", http.MethodPost, "Like a photo", body, p.postLike},
 		{"unlike-photo", http.MethodDelete, "Take a like back", body, p.deleteLike},
 	} {
@@ -75,8 +75,8 @@ func (p *Product) Mount(h *api.Host) {
 	}
 	h.Handle(&huma.Operation{
 		OperationID: "look-at-like", Method: http.MethodHead, Path: "/like/{photoId}", Tags: []string{"Photos"},
-		Summary: "Check that the photo can be liked, without liking it", Parameters: params[:1],
-		Responses: map[string]*huma.Response{"200": {Description: "Nothing happened"}},
+		Summary: "Check that a photo can be liked, without liking it", Parameters: params[:1],
+		Responses: map[string]*huma.Response{"200": {Description: "The photo can be liked"}},
 	}, func(http.ResponseWriter, *http.Request) error { return nil })
 	api.Register(h, huma.Operation{
 		OperationID: "get-photo", Method: http.MethodGet, Path: "/photos/{photoId}", Tags: []string{"Photos"},
@@ -84,7 +84,7 @@ func (p *Product) Mount(h *api.Host) {
 	}, p.getPhoto)
 }
 
-// Run commits likes until ctx ends, then what is left.
+// Run commits likes until ctx ends, then commits the remaining ones.
 func (p *Product) Run(ctx context.Context) error { return p.likes.Run(ctx) }
 
 func (p *Product) getPhoto(ctx context.Context, in *struct {
@@ -101,9 +101,9 @@ func (p *Product) getPhoto(ctx context.Context, in *struct {
 	return &struct{ Body Photo }{Body: Photo{ID: in.ID, Likes: likes}}, nil
 }
 
-// getLike is what the first experiment's `curl localhost:3000/like/1` does. A
-// browser that a foreign page sends here is turned away, as it is for the
-// other methods.
+// getLike serves the first experiment, `curl localhost:3000/like/1`. It refuses
+// requests that a page of another origin made a browser send, as the other
+// methods do.
 func (p *Product) getLike(w http.ResponseWriter, r *http.Request) error {
 	if err := api.CheckOrigin(r); err != nil {
 		return err
@@ -140,7 +140,7 @@ func (p *Product) like(w http.ResponseWriter, r *http.Request, like Like) error 
 	return nil
 }
 
-// appendLike appends the event of a like or unlike by nobody in particular.
+// appendLike appends the event of an anonymous like or unlike.
 func (p *Product) appendLike(r *http.Request, eventType string, like Like) (outbox.Result, error) {
 	e, err := LikeEvent(eventType, like.PhotoID, "", like.Metadata)
 	if err != nil {
@@ -152,8 +152,8 @@ func (p *Product) appendLike(r *http.Request, eventType string, like Like) (outb
 	return p.host.Append(r.Context(), e)
 }
 
-// deleteLike is not grouped: it is rare beside likes, and groups of both on the
-// same rows would have to agree on an order to take them in.
+// deleteLike is not grouped: unlikes are rare compared to likes, and groups of
+// both would have to lock the same rows in the same order.
 func (p *Product) deleteLike(w http.ResponseWriter, r *http.Request) error {
 	like, err := readLike(w, r)
 	if err != nil {
@@ -187,8 +187,8 @@ func readLike(w http.ResponseWriter, r *http.Request) (Like, error) {
 // decodeLike reads photo and user from path, query and body.
 func decodeLike(r *http.Request, body []byte) (Like, error) {
 	id := chi.URLParam(r, "photoId")
-	// chi matches the path as it was sent where that differs from Go's own
-	// escaping of it, and only then.
+	// chi matches the raw path only if it differs from Go's own escaping of the
+	// path.
 	if r.URL.RawPath != "" {
 		var err error
 		if id, err = url.PathUnescape(id); err != nil {

@@ -15,20 +15,20 @@ import (
 type Config struct {
 	DB     *sql.DB
 	Logger *slog.Logger
-	// Interval between looks at the log. Default 250 ms: whoever reads a count
-	// is told of what has yet to be taken in as well.
+	// Interval between polls of the log. Default 250 ms: reads of a count add
+	// the likes that are not projected yet.
 	Interval time.Duration
-	// Window is how many positions are taken in with one commit. Default 10,000.
+	// Window limits the positions that one commit projects. Default 10,000.
 	Window int
 }
 
-// awaitFor is how long one look for new records lasts.
+// awaitFor is how long one wait for new records lasts.
 const awaitFor = time.Second
 
-// Projector takes likes from the log into the counts.
+// Projector projects likes from the log into the counts.
 type Projector struct{ cfg Config }
 
-// NewProjector returns a Projector, or an error that says what is missing.
+// NewProjector returns a Projector, or an error that names the missing setting.
 func NewProjector(cfg Config) (*Projector, error) {
 	if cfg.DB == nil {
 		return nil, errors.New("photos: DB is missing")
@@ -59,20 +59,20 @@ func (p *Projector) Run(ctx context.Context) error {
 		}
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // we were told to stop
+			return nil //nolint:nilerr // ctx has ended
 		case err != nil && !failing:
 			p.cfg.Logger.WarnContext(ctx, "like counts are falling behind", slog.Any("error", err))
 		case err == nil && failing:
 			p.cfg.Logger.InfoContext(ctx, "like counts are up to date again")
 		}
 		if failing = err != nil; failing {
-			done = -1 // whatever database comes back, it is looked at anew
+			done = -1 // the database that comes back may be another one, so read its position again
 		}
 		if idle && !failing {
 			continue // the server has waited
 		}
-		// Not at once again: under load that would be a transaction for every
-		// few records.
+		// Pause before the next poll: under load there would be a transaction
+		// for every few records.
 		select {
 		case <-ctx.Done():
 			return nil
@@ -81,10 +81,10 @@ func (p *Projector) Run(ctx context.Context) error {
 	}
 }
 
-// Rebuild throws the counts away and makes them again from the log. Reads of
-// a count stay right while it runs. progress, which may be nil, hears how far
-// it is. It fails with ErrLogIncomplete, and nothing is changed,
-// where the beginning of the log has been dropped.
+// Rebuild discards the counts and computes them again from the log. Reads of a
+// count stay correct while it runs. It reports its progress to progress, which
+// may be nil. If the beginning of the log has been dropped, it fails with
+// ErrLogIncomplete and changes nothing.
 func (p *Projector) Rebuild(ctx context.Context, progress func(position, end int64)) error {
 	end, err := eventlog.Horizon(ctx, p.cfg.DB)
 	if err != nil {
@@ -108,7 +108,7 @@ func (p *Projector) Rebuild(ctx context.Context, progress func(position, end int
 		if through >= end {
 			return nil
 		}
-		// Another process is at it; its work counts as well.
+		// Another process is projecting; its work counts too.
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("rebuild like counts: %w", ctx.Err())
@@ -117,8 +117,8 @@ func (p *Projector) Rebuild(ctx context.Context, progress func(position, end int
 	}
 }
 
-// catchUp projects up to the horizon and returns how far the counts are.
-// Where another process leads, that is unknown and -1.
+// catchUp projects up to the horizon and returns the position that the counts
+// have reached, or -1 if another process leads.
 func (p *Projector) catchUp(ctx context.Context, horizon int64, report func(through int64)) (int64, error) {
 	for {
 		through, led, err := ProjectPhotos(ctx, p.cfg.DB, horizon, p.cfg.Window)

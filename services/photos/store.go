@@ -16,7 +16,7 @@ import (
 	"posthorn/services/internal/postgres"
 )
 
-// The events that the like count is made of.
+// The types of the events that the like count is computed from.
 const (
 	LikedPhoto   = "LIKED_PHOTO"
 	UnlikedPhoto = "UNLIKED_PHOTO"
@@ -38,8 +38,7 @@ type likeData struct {
 	UserID  string `json:"userId,omitempty"`
 }
 
-// LikeEvent is the event of the given type for a photo and, where known, the
-// user.
+// LikeEvent is the event of the given type for a photo and, if known, the user.
 func LikeEvent(eventType, photoID, userID string, metadata map[string]string) (events.Event, error) {
 	data, err := json.Marshal(likeData{PhotoID: photoID, UserID: userID})
 	if err != nil {
@@ -48,8 +47,8 @@ func LikeEvent(eventType, photoID, userID string, metadata map[string]string) (e
 	return events.Event{Type: eventType, Subject: "photo/" + photoID, Data: data, Metadata: metadata}, nil
 }
 
-// LikeGroup records likes by known users in one commit: each is one row and
-// one event. Where a user likes the photo already, that event comes back as
+// LikeGroup records likes by known users in one commit: each is one row and one
+// event. If a user likes the photo already, the earlier event comes back as
 // outbox.Existing and nothing is appended.
 func LikeGroup(ctx context.Context, db *sql.DB, batch []Like) ([]eventlog.Appended, error) {
 	return eventlog.EachAlone(batch, func(batch []Like) ([]eventlog.Appended, error) {
@@ -109,8 +108,8 @@ func likeGroupTx(ctx context.Context, tx *sql.Tx, batch []Like) ([]eventlog.Appe
 		return rows.Err()
 	}
 	// In the order of the key, so that groups that share likes wait for each
-	// other instead of deadlocking. A like that is there is locked by being
-	// set to what it is, so that nobody takes it back before it is looked up.
+	// other instead of deadlocking. An update without effect locks an existing
+	// like, so that it cannot be taken back before it is looked up.
 	if err := take(`
 		WITH given AS MATERIALIZED (
 			SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
@@ -159,8 +158,8 @@ func likeGroupTx(ctx context.Context, tx *sql.Tx, batch []Like) ([]eventlog.Appe
 	return out, nil
 }
 
-// Unlike takes a user's like back and appends the event that tells of it.
-// ErrNotFound where the user does not like the photo.
+// Unlike takes a user's like back and appends an event. It fails with
+// ErrNotFound if the user does not like the photo.
 func Unlike(ctx context.Context, db *sql.DB, l Like) (outbox.Result, error) {
 	e, err := LikeEvent(UnlikedPhoto, l.PhotoID, l.UserID, l.Metadata)
 	if err != nil {
@@ -202,8 +201,8 @@ const (
 	likesAfter = `coalesce(p.likes, 0) + f.total + greatest(0, -(coalesce(p.likes, 0) + f.lowest))`
 )
 
-// Likes is the like count of a photo as of everything committed: the
-// projection and the events that it has not taken in yet.
+// Likes returns the like count of a photo as of everything committed: the
+// projection and the events that are not projected yet.
 func Likes(ctx context.Context, q postgres.Queryer, photoID string) (int64, error) {
 	var likes int64
 	err := q.QueryRowContext(ctx, `
@@ -219,9 +218,9 @@ func Likes(ctx context.Context, q postgres.Queryer, photoID string) (int64, erro
 	return likes, nil
 }
 
-// ProjectPhotos takes the next stretch of the log, at most positions long,
-// into the like counts. The counts and the reader's position move together.
-// led is false where another process is at it.
+// ProjectPhotos projects the next stretch of the log, at most positions long,
+// into the like counts. The counts and the reader's position move together. led
+// is false if another process leads.
 func ProjectPhotos(ctx context.Context, db *sql.DB, horizon int64, positions int) (through int64, led bool, err error) {
 	err = postgres.InTx(ctx, db, func(tx *sql.Tx) error {
 		err := tx.QueryRowContext(ctx, `
@@ -238,8 +237,8 @@ func ProjectPhotos(ctx context.Context, db *sql.DB, horizon int64, positions int
 			through = after
 			return nil
 		}
-		// left() and not LIKE: no plan may go by the index on subjects, which
-		// would read all of the photos' past for each stretch.
+		// left() and not LIKE, so that no plan can use the index on subjects,
+		// which would read the photos' whole past for each stretch.
 		if _, err := tx.ExecContext(ctx, `
 			WITH steps AS (`+likeSteps+`
 				AND left(subject, 6) = 'photo/' AND length(subject) > 6 AND position > $1 AND position <= $2
@@ -258,8 +257,8 @@ func ProjectPhotos(ctx context.Context, db *sql.DB, horizon int64, positions int
 	return through, led, err
 }
 
-// ResetPhotos forgets the projection and sets its reader to the beginning of
-// the log. Likes stays right meanwhile.
+// ResetPhotos deletes the projection and sets its reader to the beginning of
+// the log. Likes stays correct meanwhile.
 func ResetPhotos(ctx context.Context, db *sql.DB) error {
 	return postgres.InTx(ctx, db, func(tx *sql.Tx) error {
 		var whole bool
@@ -270,7 +269,7 @@ func ResetPhotos(ctx context.Context, db *sql.DB) error {
 		if !whole {
 			return ErrLogIncomplete
 		}
-		// The row's lock first: whoever is projecting finishes before.
+		// Lock the row first, so that a projection in progress finishes.
 		if _, err := tx.ExecContext(ctx, `
 			UPDATE posthorn.readers SET position = 0, updated_at = clock_timestamp() WHERE name = 'photos'`); err != nil {
 			return fmt.Errorf("reset the photos' position: %w", err)
