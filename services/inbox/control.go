@@ -12,8 +12,8 @@ import (
 
 const (
 	maxSettings = 64 << 10
-	// heartbeat keeps proxies from closing a page's connection, and finds out
-	// about a browser that is gone.
+	// heartbeat keeps proxies from closing a page's connection, and detects a
+	// browser that is gone.
 	heartbeat = 15 * time.Second
 )
 
@@ -94,8 +94,8 @@ func (i *Inbox) configure(w http.ResponseWriter, r *http.Request, name string) {
 	writeJSON(w, i.store.view(name, 0).Settings)
 }
 
-// serveChanges sends a server-sent event for every change, and one to begin
-// with. It says only that there was one: the page then asks for what is there.
+// serveChanges sends a server-sent event at the start and for every change. It
+// says only that there was a change: the page then loads the current state.
 func (i *Inbox) serveChanges(w http.ResponseWriter, r *http.Request, name string) {
 	watcher, ok := i.store.watch(name)
 	if !ok {
@@ -108,7 +108,7 @@ func (i *Inbox) serveChanges(w http.ResponseWriter, r *http.Request, name string
 	ticker := time.NewTicker(heartbeat)
 	defer ticker.Stop()
 	for text := "event: changed\ndata: {}\n\n"; ; {
-		// Not every writer has deadlines; the server's own holds where it has not.
+		// Not every writer has deadlines; without one the server's own applies.
 		_ = control.SetWriteDeadline(time.Now().Add(heartbeat))
 		if _, err := io.WriteString(w, text); err != nil {
 			return
@@ -134,8 +134,8 @@ func (i *Inbox) writeView(w http.ResponseWriter, r *http.Request, name string) {
 	writeJSON(w, i.view(r, name))
 }
 
-// view answers ?after=12, only what came after that request, and ?raw=1, the
-// bodies' exact text.
+// view honours ?after=12, only later requests, and ?raw=1, the bodies' exact
+// text.
 func (i *Inbox) view(r *http.Request, name string) View {
 	query := r.URL.Query()
 	after, err := strconv.Atoi(query.Get("after"))

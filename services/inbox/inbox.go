@@ -1,20 +1,20 @@
-// Package inbox is the stand-in for an external system: a server that takes
-// any webhook at any path, keeps it, and shows it.
+// Package inbox is a stand-in for an external system: a server that accepts any
+// webhook at any path, keeps it, and shows it.
 //
-// A path is a bin, made by the first request to it. A bin answers 200, or what
-// it was told: another status, a delay, a hang, or a number of failures before
-// the first success; it checks signatures if it was given the secret. It is
-// told by parameters of the hook's URL (?status=500&failures=2&delay=2s&
-// hang=true&retryAfter=30&secret=whsec_...) or by the JSON API below
+// A path is a bin, created by the first request to it. A bin answers 200, or as
+// configured: with another status, a delay, a hang, or a number of failures
+// before the first success; it checks signatures if it has the secret.
+// Parameters of the hook's URL configure it (?status=500&failures=2&delay=2s&
+// hang=true&retryAfter=30&secret=whsec_...), or the JSON API below
 // /_inbox/bins/.
 //
-// Opened in a browser, a bin is a page that follows what arrives; for anything
-// else it is JSON. A GET shows, and is recorded only if it carries a
-// webhook-id or ?record=1; every other method is recorded.
+// In a browser, a bin is a page that follows new requests; for other clients it
+// is JSON. A GET shows the bin, and is recorded only if it carries a webhook-id
+// or ?record=1; every other method is recorded.
 //
-// It promises to hold a bounded amount of memory, forgetting the oldest, and
-// to show whatever was sent to it as text. It keeps nothing on disk, and it
-// asks for no password: it belongs on a developer's machine.
+// It promises to use a bounded amount of memory, by dropping the oldest
+// requests, and to show everything it received as text. It keeps nothing on
+// disk and needs no password: it belongs on a developer's machine.
 package inbox
 
 import (
@@ -33,15 +33,15 @@ type Config struct {
 	// Logger gets a line for each recorded request, without its content.
 	// The default discards it.
 	Logger *slog.Logger
-	// Now is the clock. time.Now.
+	// Now is the clock. Default time.Now.
 	Now func() time.Time
-	// MaxHang is for how long a request that hangs is held at most. 5 min.
+	// MaxHang limits how long a hanging request is held. Default 5 min.
 	MaxHang time.Duration
 }
 
 const (
 	maxBinName = 200
-	// A delay longer than what senders wait for is a hang.
+	// A delay longer than senders wait is a hang.
 	maxDelay = time.Minute
 	// maxRead is how much of a body is read, so that a signature can be
 	// checked; maxKeptBody is how much of it is kept.
@@ -57,7 +57,7 @@ type Inbox struct {
 	store   *store
 	page    *page
 
-	closing context.Context //nolint:containedctx // ends what hangs and what follows, when Close is called
+	closing context.Context //nolint:containedctx // ends hanging requests and streams when Close is called
 	close   context.CancelFunc
 }
 
@@ -83,12 +83,12 @@ func New(config Config) *Inbox {
 	return i
 }
 
-// Close ends every request that hangs, is delayed or follows a page. It is
-// what http.Server's RegisterOnShutdown is for: Shutdown waits for them.
+// Close ends every request that hangs, is delayed or streams changes. Pass it
+// to http.Server's RegisterOnShutdown, as Shutdown waits for them.
 func (i *Inbox) Close() { i.close() }
 
-// ServeHTTP routes by hand: http.ServeMux would answer a POST to "/a//b" with
-// a redirect, and here every path is somebody's hook.
+// ServeHTTP routes by hand: http.ServeMux would answer a POST to "/a//b" with a
+// redirect, and here every path is a hook.
 func (i *Inbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	protect(w.Header())
 	path := r.URL.EscapedPath()
@@ -151,8 +151,8 @@ func wantsHTML(r *http.Request) bool {
 	return strings.Contains(r.Header.Get("Accept"), "text/html")
 }
 
-// protect sets what every answer has: what was sent here is somebody else's
-// text, and no browser may take it for a page or a script.
+// protect sets the headers of every response: the content comes from third
+// parties, and no browser may treat it as a page or a script.
 func protect(h http.Header) {
 	h.Set("Content-Security-Policy",
 		"default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")

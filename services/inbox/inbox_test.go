@@ -175,8 +175,8 @@ func TestEveryAnswerIsSafeToOpen(t *testing.T) {
 			t.Errorf("%s: policy %q", name, policy)
 		}
 	}
-	// What the policy relies on: no script or style within a document, and no
-	// place in a script that makes markup out of text.
+	// The policy relies on this: no script or style within a document, and no
+	// script that makes markup out of text.
 	entries, err := files.ReadDir("page")
 	if err != nil {
 		t.Fatal(err)
@@ -248,11 +248,11 @@ func TestABinAnswersAsItWasConfigured(t *testing.T) {
 			t.Errorf("request %d: %d %v", n+1, got.status, got.header)
 		}
 	}
-	// The URL wins over what was configured, for its own request.
+	// The URL's parameters override the configured settings, for its own request.
 	if got := do(t, http.MethodPost, hook+"?status=418&failures=0", ""); got.status != 418 {
 		t.Errorf("status %d", got.status)
 	}
-	// To configure again starts anew.
+	// Configuring again restarts the count.
 	do(t, http.MethodPut, control, `{"failures":1}`)
 	for n, want := range []int{500, 200} {
 		if got := do(t, http.MethodPost, hook, ""); got.status != want {
@@ -490,7 +490,7 @@ func TestChangesAreStreamed(t *testing.T) {
 			}
 			t.Fatalf("the stream ended: %v", lines.Err())
 		}
-		next() // to begin with
+		next() // at the start
 		do(t, http.MethodPost, base+"/a", "")
 		next()
 		do(t, http.MethodDelete, base+"/_inbox/bins/a", "")
@@ -521,7 +521,7 @@ func TestPagesThatFollowAreBounded(t *testing.T) {
 		i.store.unwatch(w)
 	}
 	if _, ok := i.store.watch("a"); !ok {
-		t.Error("no room after all have gone")
+		t.Error("no room after all watchers have gone")
 	}
 }
 
@@ -567,10 +567,10 @@ func TestMemoryIsBounded(t *testing.T) {
 	if kept != s.total || s.total > maxTotal || s.total < maxTotal/2 {
 		t.Errorf("%d bytes kept, %d counted, %d allowed", kept, s.total, maxTotal)
 	}
-	// The newest is never the one that is forgotten.
+	// The newest request is never dropped.
 	s.add("new", &Recorded{Body: large}, none)
 	if v := s.view("new", 0); len(v.Requests) != 1 {
-		t.Error("the newest request was forgotten")
+		t.Error("the newest request was dropped")
 	}
 	for name := range s.bins {
 		s.delete(name)

@@ -13,8 +13,8 @@ const assetPath = "/_inbox/assets/"
 //go:embed page
 var files embed.FS
 
-// page serves the browser's side. The two documents carry nothing that was
-// received: their script asks for it as JSON, and shows it as text.
+// page serves the browser's side. The two documents contain nothing that was
+// received: their script loads it as JSON, and shows it as text.
 type page struct {
 	templates *template.Template
 }

@@ -25,8 +25,8 @@ type Recorded struct {
 	Path    string    `json:"path"`
 	Query   string    `json:"query,omitempty"`
 	Headers []Header  `json:"headers"`
-	// Body is the text, or base64 if BodyEncoding says so. Where it is JSON it
-	// is shown as that instead, unless ?raw=1 asks for its exact bytes.
+	// Body is the text, or base64 if BodyEncoding says so. A JSON body is in
+	// JSON instead, unless ?raw=1 asks for its exact bytes.
 	Body         string          `json:"body,omitempty"`
 	BodyEncoding string          `json:"bodyEncoding,omitempty"`
 	JSON         json.RawMessage `json:"json,omitempty"`
@@ -52,7 +52,7 @@ type Verdict struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// Answer is what the request got.
+// Answer is the response that the request got.
 type Answer struct {
 	Status int    `json:"status"`
 	Delay  string `json:"delay,omitempty"`
@@ -64,7 +64,7 @@ const (
 	maxHeaderValue = 4 << 10
 )
 
-// record keeps the request and then answers it as the bin was told to.
+// record keeps the request and then answers it as the bin is configured.
 func (i *Inbox) record(w http.ResponseWriter, r *http.Request, name string, query url.Values) {
 	override, err := parseQuery(query)
 	if err != nil {
@@ -86,7 +86,7 @@ func (i *Inbox) record(w http.ResponseWriter, r *http.Request, name string, quer
 	}
 	keepBody(&entry, body)
 
-	// Hashing a large body is no work to do under the store's lock.
+	// Do not hash a large body under the store's lock.
 	entry.Signature = verdict(r.Header, body, i.store.secret(name, override))
 	settings := i.store.add(name, &entry, override)
 	i.logger.InfoContext(r.Context(), "request recorded",
@@ -97,7 +97,7 @@ func (i *Inbox) record(w http.ResponseWriter, r *http.Request, name string, quer
 	}
 	if entry.Answer.Hang {
 		i.wait(r.Context(), i.maxHang)
-		panic(http.ErrAbortHandler) // no answer, ever
+		panic(http.ErrAbortHandler) // never respond
 	}
 	// The server's own deadline counts from before the delay.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(heartbeat))
@@ -107,7 +107,7 @@ func (i *Inbox) record(w http.ResponseWriter, r *http.Request, name string, quer
 	writeText(w, entry.Answer.Status, "recorded\n")
 }
 
-// wait returns true after d, and false if the client or the inbox went first.
+// wait returns true after d, and false if the client disconnects or the inbox closes first.
 func (i *Inbox) wait(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -135,7 +135,7 @@ func verdict(header http.Header, body []byte, secret webhook.Secret) Verdict {
 	return Verdict{State: "valid"}
 }
 
-// keepHeaders lists the headers by name. Host is one of them on the wire.
+// keepHeaders lists the headers by name, including Host, which net/http keeps separately.
 func keepHeaders(r *http.Request) []Header {
 	kept := []Header{{Name: "Host", Value: clip(r.Host, maxHeaderValue)}}
 	names := make([]string, 0, len(r.Header))
@@ -177,7 +177,7 @@ func shownQuery(query url.Values) string {
 	return shown.Encode()
 }
 
-// clip cuts text and makes it UTF-8, so that it survives JSON as it is.
+// clip truncates text and makes it UTF-8, so that JSON does not change it.
 func clip(text string, limit int) string {
 	if len(text) > limit {
 		text = text[:limit] + "..."

@@ -14,10 +14,10 @@ import (
 
 // Settings are how a bin answers. The zero value answers 200 at once.
 type Settings struct {
-	// Status to answer with; 0 is 200, or 500 where Failures counts.
+	// Status to answer with; 0 means 200, or 500 for counted Failures.
 	Status int `json:"status"`
 	// Failures is how many requests fail, by Status or Hang, before the rest
-	// succeed; 0 means that there is no such change.
+	// succeed; 0 means that Status and Hang apply to every request.
 	Failures int `json:"failures"`
 	// Delay before the answer.
 	Delay duration `json:"delay"`
@@ -25,16 +25,16 @@ type Settings struct {
 	Hang bool `json:"hang"`
 	// RetryAfter in seconds, on an answer that is not 2xx.
 	RetryAfter int `json:"retryAfter"`
-	// Secret checks signatures. In a PUT, leave it out to keep the one there
-	// is, or set it to "" to remove it. It is never shown.
+	// Secret checks signatures. In a PUT, omit it to keep the current secret,
+	// or set it to "" to remove it. It is never shown.
 	Secret *string `json:"secret,omitempty"`
-	// HasSecret says that there is one. Ignored in a PUT.
+	// HasSecret reports whether there is one. Ignored in a PUT.
 	HasSecret bool `json:"hasSecret"`
 
 	secret webhook.Secret
 }
 
-var errSettings = errors.New("bad settings")
+var errSettings = errors.New("invalid settings")
 
 const (
 	maxFailures   = 1000
@@ -51,7 +51,7 @@ func (d duration) MarshalJSON() ([]byte, error) { return json.Marshal(time.Durat
 func (d *duration) UnmarshalJSON(data []byte) error {
 	var text string
 	if err := json.Unmarshal(data, &text); err != nil {
-		return fmt.Errorf("%w: delay must be a text such as \"2s\"", errSettings)
+		return fmt.Errorf("%w: delay must be a string such as \"2s\"", errSettings)
 	}
 	var err error
 	*d, err = parseDelay(text)
@@ -72,11 +72,11 @@ func parseDelay(text string) (duration, error) {
 func (s *Settings) validate() error {
 	switch {
 	case s.Status != 0 && (s.Status < 200 || s.Status > 599):
-		return fmt.Errorf("%w: status must lie between 200 and 599", errSettings)
+		return fmt.Errorf("%w: status must be between 200 and 599", errSettings)
 	case s.Failures < 0 || s.Failures > maxFailures:
-		return fmt.Errorf("%w: failures must lie between 0 and %d", errSettings, maxFailures)
+		return fmt.Errorf("%w: failures must be between 0 and %d", errSettings, maxFailures)
 	case s.RetryAfter < 0 || s.RetryAfter > maxRetryAfter:
-		return fmt.Errorf("%w: retryAfter must lie between 0 and %d seconds", errSettings, maxRetryAfter)
+		return fmt.Errorf("%w: retryAfter must be between 0 and %d seconds", errSettings, maxRetryAfter)
 	}
 	if s.Secret != nil && *s.Secret != "" {
 		secret, err := webhook.ParseSecret(*s.Secret)
@@ -88,8 +88,8 @@ func (s *Settings) validate() error {
 	return nil
 }
 
-// answer says what a request gets after failed ones have failed, and whether
-// it is one of the failures that are counted.
+// answer returns the response to a request after failed ones have failed, and
+// whether it is one of the counted failures.
 func (s *Settings) answer(failed int) (answer Answer, counts bool) {
 	answer.Status = http.StatusOK
 	if s.Delay > 0 {
@@ -112,8 +112,8 @@ func (s *Settings) answer(failed int) (answer Answer, counts bool) {
 	return answer, counts
 }
 
-// parseQuery reads the parameters of a hook's URL. The result changes the
-// settings that they name, and no others.
+// parseQuery parses the parameters of a hook's URL. The result changes only the
+// settings that they name.
 func parseQuery(query url.Values) (override func(*Settings), err error) {
 	var s Settings
 	number := func(name string, into *int) {

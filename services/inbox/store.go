@@ -9,7 +9,7 @@ import (
 	"posthorn/events/webhook"
 )
 
-// Bounds on what is kept. Whatever passes them pushes out the oldest.
+// Bounds on the stored requests. Beyond them the oldest are dropped.
 const (
 	maxRequests = 200      // per bin
 	maxBins     = 1000     // with anything in them
@@ -21,9 +21,9 @@ const (
 type store struct {
 	mu       sync.Mutex
 	bins     map[string]*list.Element // of *bin
-	recent   *list.List               // of *bin, the one used last in front
+	recent   *list.List               // of *bin, most recently used first
 	total    int
-	clears   int // how often a bin was made or cleared
+	clears   int // how often a bin was created or cleared
 	watchers map[*watcher]struct{}
 }
 
@@ -31,14 +31,14 @@ type bin struct {
 	name     string
 	settings Settings
 	requests []Recorded // oldest first
-	received int        // ever
-	failed   int        // of the failures that the settings ask for
+	received int        // in total
+	failed   int        // counted against Settings.Failures
 	lastAt   time.Time
 	// generation changes when numbers start from 1 again.
 	generation int
 }
 
-// watcher is told when the bin changes, or any bin if it has no name.
+// watcher is notified when the bin changes, or any bin if it has no name.
 type watcher struct {
 	name    string
 	changed chan struct{}
@@ -49,7 +49,7 @@ type View struct {
 	Bin      string   `json:"bin"`
 	Settings Settings `json:"settings"`
 	Received int      `json:"received"`
-	// Generation changes when the bin is cleared and numbers start anew.
+	// Generation changes when the bin is cleared and numbers restart.
 	Generation int        `json:"generation"`
 	Requests   []Recorded `json:"requests"`
 }
@@ -65,7 +65,7 @@ func newStore() *store {
 	return &store{bins: map[string]*list.Element{}, recent: list.New(), watchers: map[*watcher]struct{}{}}
 }
 
-// secret returns the one that holds for a request with this override.
+// secret returns the secret that applies to a request with this override.
 func (s *store) secret(name string, override func(*Settings)) webhook.Secret {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,8 +77,8 @@ func (s *store) secret(name string, override func(*Settings)) webhook.Secret {
 	return settings.secret
 }
 
-// add keeps entry, after completing it with its number and the answer, and
-// returns the settings that hold for this request.
+// add completes entry with its number and the response, stores it, and returns
+// the settings that apply to this request.
 func (s *store) add(name string, entry *Recorded, override func(*Settings)) Settings {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,7 +102,7 @@ func (s *store) add(name string, entry *Recorded, override func(*Settings)) Sett
 	return settings
 }
 
-// open returns the bin as the most recent one, making it if need be.
+// open returns the bin as the most recent one, and creates it if needed.
 func (s *store) open(name string) *bin {
 	if element, ok := s.bins[name]; ok {
 		s.recent.MoveToFront(element)
@@ -122,7 +122,7 @@ func binOf(element *list.Element) *bin {
 	return b
 }
 
-// drop forgets the bin's n oldest requests.
+// drop deletes the bin's n oldest requests.
 func (s *store) drop(b *bin, n int) {
 	for i := range n {
 		s.total -= b.requests[i].size()
@@ -130,8 +130,8 @@ func (s *store) drop(b *bin, n int) {
 	b.requests = slices.Delete(b.requests, 0, n)
 }
 
-// shrink forgets the oldest requests of the bin that was used longest ago,
-// until the rest is within bounds.
+// shrink deletes the oldest requests of the least recently used bin, until the
+// rest is within bounds.
 func (s *store) shrink() {
 	for element := s.recent.Back(); element != nil && s.total > maxTotal; element = element.Prev() {
 		b := binOf(element)
@@ -148,8 +148,8 @@ func (s *store) remove(element *list.Element) {
 	delete(s.bins, b.name)
 }
 
-// view returns the bin as it is, with the requests after that number. To look
-// at a bin does not make it.
+// view returns the bin with the requests after that number. It does not create
+// a bin.
 func (s *store) view(name string, after int) View {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -183,7 +183,7 @@ func (s *store) list() []Summary {
 	return all
 }
 
-// configure replaces the bin's settings and starts counting failures anew.
+// configure replaces the bin's settings and restarts the count of failures.
 func (s *store) configure(name string, settings Settings) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -196,7 +196,7 @@ func (s *store) configure(name string, settings Settings) {
 	s.notify(name)
 }
 
-// clear forgets the bin's requests and keeps its settings.
+// clear deletes the bin's requests and keeps its settings.
 func (s *store) clear(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -219,7 +219,7 @@ func (s *store) delete(name string) {
 	}
 }
 
-// watch returns false if too many are watching already.
+// watch returns false if there are too many watchers already.
 func (s *store) watch(name string) (*watcher, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,7 +237,7 @@ func (s *store) unwatch(w *watcher) {
 	delete(s.watchers, w)
 }
 
-// notify never blocks: one change that is not yet seen stands for all.
+// notify never blocks: one pending change stands for all.
 func (s *store) notify(name string) {
 	for w := range s.watchers {
 		if w.name == "" || w.name == name {
@@ -249,7 +249,7 @@ func (s *store) notify(name string) {
 	}
 }
 
-// size is about what the entry costs in memory.
+// size is the approximate memory of the entry.
 func (r *Recorded) size() int {
 	n := 512 + len(r.Path) + len(r.Query) + len(r.Body)
 	for _, h := range r.Headers {

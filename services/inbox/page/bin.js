@@ -8,12 +8,12 @@ const maxColoured = 64 * 1024;
 
 let last = 0; // the number of the newest request that is shown
 let generation = 0; // of the bin: another one means that it was cleared
-let first = true; // nothing is fresh on the first load
+let first = true; // no request is fresh on the first load
 const attempts = new Map(); // webhook-id -> how often it has come
 let counts = { failed: 0, valid: 0, invalid: 0 };
 
-// pretty indents JSON without parsing it: what was received is what is shown,
-// 1.0 as 1.0, and a number of twenty digits with all of them.
+// pretty indents JSON without parsing it, so that it shows exactly what was
+// received: 1.0 as 1.0, and a number of twenty digits with all of them.
 function pretty(text) {
   const out = document.createDocumentFragment();
   const tokens = text.match(/"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*|true|false|null|[{}[\],:]/g) || [];
@@ -134,7 +134,7 @@ function card(request, fresh) {
     node.append(el("p", "reason", "Signature: " + request.signature.reason));
   }
   node.append(bodyOf(request, json));
-  if (request.truncated) node.append(el("p", "reason", "The body was larger than what is kept; this is its beginning."));
+  if (request.truncated) node.append(el("p", "reason", "The body was too large to keep; this is its beginning."));
 
   const rows = el("tbody", "");
   for (const h of request.headers) {
@@ -164,7 +164,7 @@ let shown = "";
 function showSettings(s) {
   document.getElementById("behaviour").textContent = behaviour(s);
   const text = JSON.stringify(s);
-  if (text === shown) return; // do not touch what is being typed
+  if (text === shown) return; // keep the user's input
   shown = text;
   form.elements.status.value = s.status || "";
   form.elements.failures.value = s.failures || "";
@@ -172,7 +172,7 @@ function showSettings(s) {
   form.elements.retryAfter.value = s.retryAfter || "";
   form.elements.hang.checked = s.hang;
   form.elements.secret.value = "";
-  form.elements.secret.placeholder = s.hasSecret ? "set; type another to replace it" : "whsec_… to check signatures";
+  form.elements.secret.placeholder = s.hasSecret ? "set; enter another to replace it" : "whsec_… to check signatures";
 }
 
 async function save(settings) {
@@ -232,7 +232,7 @@ const reload = follow(apiPath(name) + "/changes", async () => {
     const missed = last > 0;
     reset();
     generation = view.generation;
-    if (missed) return reload(); // what was asked for is only a part
+    if (missed) return reload(); // this response has only a part
   }
   showSettings(view.settings);
   if (view.requests.length) {

@@ -1,5 +1,5 @@
-// What both pages use. Nothing here, or anywhere else, makes HTML out of text:
-// all that was received becomes a text node.
+// Shared by both pages. No code makes HTML out of text: everything received
+// becomes a text node.
 
 export function el(tag, className, ...children) {
   const node = document.createElement(tag);
@@ -30,8 +30,8 @@ export function apiPath(name) {
   return "/_inbox/bins/" + encodeURIComponent(name);
 }
 
-// follow calls load now and at every change. The stream is what makes it quick;
-// without one, asking every two seconds will do.
+// follow calls load now and at every change. The stream makes it immediate;
+// without one it polls every two seconds.
 export function follow(changes, load) {
   const live = document.getElementById("live");
   const show = (state, text) => {
