@@ -8,9 +8,9 @@ import (
 	"posthorn/services/internal/audit"
 )
 
-// Subscriptions come, change and go while events flow through the whole
-// system, with a relay that is replaced; the audit finds nothing, and sees
-// what is then taken away.
+// Subscriptions are created, changed and deleted while events flow through the
+// whole system, and the relay is replaced. The audit finds nothing, and detects
+// the deliveries that are then removed.
 func TestAnAuditOfABusySystemIsClean(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, "")

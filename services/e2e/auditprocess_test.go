@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// auditAnswer is what posthorn audit --json prints.
+// auditAnswer is the output of posthorn audit --json.
 type auditAnswer struct {
 	Clean    bool             `json:"clean"`
 	Events   int64            `json:"events"`
@@ -36,7 +36,7 @@ func (s *system) audit(flags ...string) (code int, answer auditAnswer, errOut st
 	return code, answer, p.stderr.String()
 }
 
-func TestAnAuditTellsByItsExitCodeAndRepairs(t *testing.T) {
+func TestAnAuditRepairsAndSetsItsExitCode(t *testing.T) {
 	t.Parallel()
 	s := startSystem(t)
 	r := newSubscriber(t, nil)
@@ -71,7 +71,7 @@ func TestAnAuditTellsByItsExitCodeAndRepairs(t *testing.T) {
 		slices.ContainsFunc(answer.Findings, func(f auditFinding) bool { return !f.Repaired }) {
 		t.Errorf("repair: exit code %d, %+v", code, answer)
 	}
-	// What is repaired is sent; here it had arrived before the ledger lost it.
+	// Repaired deliveries are sent; these had arrived before the ledger lost them.
 	eventually(t, patience, "the repaired ones are delivered", func() bool { return s.ledger(sub.ID)["delivered"] == 200 })
 	want := map[string]int{ids[3]: 2, ids[70]: 2, ids[199]: 2}
 	for id, n := range r.times() {
@@ -87,7 +87,7 @@ func TestAnAuditTellsByItsExitCodeAndRepairs(t *testing.T) {
 	}
 }
 
-func TestAnAuditThatCouldNotLookIsNotClean(t *testing.T) {
+func TestAnAuditThatFailsIsNotClean(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, "")
 	s.startAPI()
@@ -101,7 +101,7 @@ func TestAnAuditThatCouldNotLookIsNotClean(t *testing.T) {
 	}
 	s.dbURL = there
 
-	// Stopped in the middle: something holds the ledger.
+	// Stopped in the middle, while a lock holds up the ledger.
 	s.subscribe("http://example.com/", nil, "E")
 	s.post("E", 1)
 	if _, err := s.db.ExecContext(t.Context(), `UPDATE posthorn.readers SET position = posthorn.horizon() WHERE name = 'relay'`); err != nil {

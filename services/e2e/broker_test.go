@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"posthorn/services/internal/broker"
-	"posthorn/services/internal/proxy"
 	"posthorn/services/internal/privateserver"
+	"posthorn/services/internal/proxy"
 	"posthorn/services/internal/retry"
 )
 
@@ -26,7 +26,7 @@ func openDir(t *testing.T) string {
 	return dir
 }
 
-func TestASubscriptionMadeWhileTheBrokerIsAwayIsServedWhenItIsBack(t *testing.T) {
+func TestASubscriptionMadeWhileTheBrokerIsDownIsServedWhenItIsBack(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, "")
 	u, err := url.Parse(s.broker.URL)
@@ -43,7 +43,7 @@ func TestASubscriptionMadeWhileTheBrokerIsAwayIsServedWhenItIsBack(t *testing.T)
 	s.startAPI()
 	s.startRelay()
 	s.startDelivery(nil)
-	// It was there before, so that it is lost and not only late.
+	// It existed before, so it is lost and not only late.
 	before := newSubscriber(t, nil)
 	s.subscribe(before.URL, nil, "E")
 	first := s.post("E", 1)
@@ -97,7 +97,7 @@ func TestAWipedBrokerLosesNothing(t *testing.T) {
 	if n := len(r.times()); n != len(ids) {
 		t.Errorf("%d events arrived, want %d", n, len(ids))
 	}
-	// And the node works again for what is new.
+	// And new events work again.
 	after := s.post("E", 10)
 	eventually(t, patience, "new events arrive", func() bool { return s.ledger(sub.ID)["delivered"] == 1010 })
 	for _, id := range after {
@@ -107,7 +107,7 @@ func TestAWipedBrokerLosesNothing(t *testing.T) {
 	}
 }
 
-func TestADeletedQueueIsRestoredAndItsMessagesSentAgain(t *testing.T) {
+func TestADeletedQueueIsRestoredAndItsMessagesAreSentAgain(t *testing.T) {
 	t.Parallel()
 	s := startSystem(t)
 	r := newSubscriber(t, nil)

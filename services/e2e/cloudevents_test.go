@@ -29,7 +29,7 @@ func (s *system) postCloudEvent(body string, headers ...string) string {
 	return strings.TrimPrefix(res.Header.Get("Location"), "/events/")
 }
 
-func TestSubscribersGetAllThatACloudEventSays(t *testing.T) {
+func TestSubscribersGetEveryAttributeOfACloudEvent(t *testing.T) {
 	t.Parallel()
 	s := startSystem(t)
 	sub := newSubscriber(t, nil)

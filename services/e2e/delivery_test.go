@@ -54,7 +54,7 @@ func TestALikeBecomesASignedWebhook(t *testing.T) {
 	once(t, album, []string{like.ID})
 }
 
-func TestEachSubscriptionGetsExactlyTheTypesAndTheTimeItAskedFor(t *testing.T) {
+func TestEachSubscriptionGetsExactlyItsTypesFromItsCreation(t *testing.T) {
 	t.Parallel()
 	s := startSystem(t)
 	all, photos, late := newSubscriber(t, nil), newSubscriber(t, nil), newSubscriber(t, nil)
@@ -76,7 +76,7 @@ func TestEachSubscriptionGetsExactlyTheTypesAndTheTimeItAskedFor(t *testing.T) {
 	}
 }
 
-func TestAChangeOfTypesHoldsFromItsPlaceInTheLog(t *testing.T) {
+func TestAChangeOfTypesAppliesFromItsPlaceInTheLog(t *testing.T) {
 	t.Parallel()
 	s := startSystem(t)
 	r := newSubscriber(t, nil)
@@ -90,11 +90,11 @@ func TestAChangeOfTypesHoldsFromItsPlaceInTheLog(t *testing.T) {
 	once(t, r, want)
 }
 
-func TestChangesThatWaitTogetherHoldEachFromItsPlaceInTheLog(t *testing.T) {
+func TestConsecutiveChangesApplyEachFromItsPlaceInTheLog(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, "")
 	s.startAPI()
-	// Nobody forwards yet, so that all of this is one window of the log.
+	// No relay is running yet, so all of this is one window of the log.
 	const many = 30
 	receivers := make([]*subscriber, many)
 	subs := make([]subscribed, many)
@@ -102,7 +102,7 @@ func TestChangesThatWaitTogetherHoldEachFromItsPlaceInTheLog(t *testing.T) {
 	for i := range many {
 		receivers[i] = newSubscriber(t, nil)
 		subs[i] = s.subscribe(receivers[i].URL, nil, "A")
-		if i%3 == 1 { // a change right behind the creation: no event is before it
+		if i%3 == 1 { // a change right after the creation, with no event in between
 			s.must(http.MethodPatch, "/subscription/"+subs[i].ID, map[string]any{"eventTypes": []string{"B"}}, nil)
 		}
 	}
@@ -205,14 +205,14 @@ func checkSchedule(t *testing.T, got []request) {
 	for _, r := range got {
 		id := r.header.Get("Webhook-Id")
 		if gap := r.at.Sub(last[id]); number[id] > 0 && gap < least[number[id]]-100*time.Millisecond {
-			t.Errorf("attempt %d of %s came after %v, want at least about %v", number[id]+1, id, gap, least[number[id]])
+			t.Errorf("attempt %d of %s arrived after %v, want at least about %v", number[id]+1, id, gap, least[number[id]])
 		}
 		last[id] = r.at
 		number[id]++
 	}
 }
 
-func TestASubscriberThatHangsDelaysNobodyElse(t *testing.T) {
+func TestASubscriberThatHangsDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	s := startSystem(t)
 	release := make(chan struct{})
@@ -236,7 +236,7 @@ func TestASubscriberThatHangsDelaysNobodyElse(t *testing.T) {
 	once.Do(func() { close(release) })
 }
 
-func TestPausingHoldsAndResumingGoesOn(t *testing.T) {
+func TestPausingHoldsAndResumingDelivers(t *testing.T) {
 	t.Parallel()
 	s := startSystem(t)
 	r := newSubscriber(t, nil)
@@ -244,7 +244,7 @@ func TestPausingHoldsAndResumingGoesOn(t *testing.T) {
 	ids := s.post("E", 10)
 	eventually(t, patience, "the first ones arrive", func() bool { return s.ledger(sub.ID)["delivered"] == 10 })
 	s.must(http.MethodPost, "/subscription/"+sub.ID+"/pause", nil, nil)
-	// A second later nothing starts any more.
+	// A second later no request starts any more.
 	marker := newSubscriber(t, nil)
 	s.subscribe(marker.URL, nil, "MARK")
 	paused := time.Now()
@@ -253,7 +253,7 @@ func TestPausingHoldsAndResumingGoesOn(t *testing.T) {
 	s.post("MARK", 1)
 	eventually(t, patience, "a later event arrives elsewhere", func() bool { return len(marker.got()) == 1 })
 	if n := len(r.got()); n != 10 {
-		t.Errorf("%d requests came, want none while paused", n-10)
+		t.Errorf("%d requests arrived, want none while paused", n-10)
 	}
 	// The relay enters them in the ledger after it has published them.
 	eventually(t, patience, "ten deliveries wait", func() bool { return s.ledger(sub.ID)["pending"] == 10 })
@@ -291,7 +291,7 @@ func TestADeletedSubscriptionGetsNothingMoreAndIsExplained(t *testing.T) {
 	}
 }
 
-func TestATestEventGoesToItsSubscriptionAlone(t *testing.T) {
+func TestATestEventGoesOnlyToItsSubscription(t *testing.T) {
 	t.Parallel()
 	s := startSystem(t)
 	one, other := newSubscriber(t, nil), newSubscriber(t, nil)

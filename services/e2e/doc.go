@@ -1,4 +1,4 @@
-// Package e2e has only tests: they run the daemons together, on a real
-// Postgres and a real RabbitMQ, and look at the result as a user would, over
-// HTTP. What needs a server of its own (to wipe or to stop it) starts one.
+// Package e2e has only tests: they run the daemons together, on a real Postgres
+// and a real RabbitMQ, and check the result as a user would, over HTTP. A test
+// that wipes or stops a server starts a private one.
 package e2e

@@ -12,8 +12,8 @@ import (
 	"posthorn/services/internal/retry"
 )
 
-// explain runs posthorn explain and says for each subscription, by the name
-// that the test has for it, the reason or the status.
+// explain runs posthorn explain and returns the reason or the status for each
+// subscription, by its name in the test.
 func (s *system) explain(event string, names map[string]string) map[string]string {
 	s.t.Helper()
 	p := launch(s.t, s.dbURL, "explain", "--json", event)
@@ -64,7 +64,7 @@ func TestExplainHasAReasonForEachSubscription(t *testing.T) {
 	s.must(http.MethodPost, "/subscription/"+ids["paused"]+"/pause", nil, nil)
 	event := s.post("E.A", 1)[0]
 	subscribe("later", good.URL, "E.A")
-	// What a subscription is by now changes nothing about what it was.
+	// Later changes to a subscription do not affect the explanation.
 	s.must(http.MethodPatch, "/subscription/"+ids["of another type"], map[string]any{"eventTypes": []string{"E.A"}}, nil)
 	s.must(http.MethodPatch, "/subscription/"+ids["disabled"], map[string]any{"status": "active"}, nil)
 	eventually(t, patience, "it is settled", func() bool {
@@ -81,7 +81,7 @@ func TestExplainHasAReasonForEachSubscription(t *testing.T) {
 	if diff := cmp.Diff(want, s.explain(event, names)); diff != "" {
 		t.Errorf("the event (-want +got):\n%s", diff)
 	}
-	// In words as well.
+	// Also in words.
 	p := launch(t, s.dbURL, "explain", event)
 	text := ""
 	if code := p.exitCode(t); code == 0 {
@@ -97,7 +97,7 @@ func TestExplainHasAReasonForEachSubscription(t *testing.T) {
 		}
 	}
 
-	// A test event is for one alone.
+	// A test event is for one subscription only.
 	var test struct{ ID string }
 	s.must(http.MethodPost, "/subscription/"+ids["matching"]+"/test", nil, &test)
 	eventually(t, patience, "the test event arrives", func() bool { return s.ledger(ids["matching"])["delivered"] == 2 })

@@ -13,7 +13,7 @@ import (
 	"posthorn/services/internal/signing"
 )
 
-// publish writes to the broker past Posthorn, as somebody with access to it.
+// publish writes to the broker directly, like an attacker with access to it.
 func (s *system) publish(messages ...broker.Publishing) {
 	s.t.Helper()
 	publisher, err := broker.NewPublisher(s.broker)
@@ -32,8 +32,8 @@ func (s *system) publish(messages ...broker.Publishing) {
 	}
 }
 
-// genuine takes the messages of n events of a type out of a queue, as they
-// were published, and leaves their subscription paused.
+// genuine takes the published messages of n events of a type from a queue, and
+// leaves their subscription paused.
 func (s *system) genuine(sub subscribed, eventType string, n int) []broker.Message {
 	s.t.Helper()
 	s.must(http.MethodPost, "/subscription/"+sub.ID+"/pause", nil, nil)
@@ -46,7 +46,7 @@ func (s *system) genuine(sub subscribed, eventType string, n int) []broker.Messa
 	return got()
 }
 
-func TestWhatIsWrittenToTheBrokerByHandIsParkedAndNeverSent(t *testing.T) {
+func TestForgedMessagesAreParkedAndNeverSent(t *testing.T) {
 	t.Parallel()
 	s := startSystem(t)
 	r := newSubscriber(t, nil)
@@ -80,13 +80,13 @@ func TestWhatIsWrittenToTheBrokerByHandIsParkedAndNeverSent(t *testing.T) {
 		{ID: "evt_x", Body: messages[0].Body, Headers: messages[0].Headers},
 		{ID: messages[0].ID, Body: messages[0].Body, Headers: with(messages[0].Headers, "posthorn-type", "LIKED_PHOTO")},
 		{ID: messages[0].ID, Body: messages[0].Body, Headers: with(messages[0].Headers, "posthorn-published-at", now)},
-		// Genuine, and another subscription's.
+		// Genuine, but of another subscription.
 		{ID: messages[1].ID, Body: messages[1].Body, Headers: messages[1].Headers},
 	}
 	for i := range forged {
 		forged[i].Key, forged[i].ContentType = queue, "application/json"
 	}
-	// To all who want the type.
+	// To all subscriptions of the type.
 	forged = append(forged, broker.Publishing{
 		Exchange: s.broker.Names().Events(""), Key: "LIKED_PHOTO", ID: "evt_y", Body: body, ContentType: "application/json", Headers: live.Headers(),
 	})
@@ -127,7 +127,7 @@ func TestAnUnsignedMessageOfAnOwedDeliveryIsSentAgainAndDelivered(t *testing.T) 
 	}
 	s.publish(unsigned...)
 	eventually(t, patience, "the deliveries are owed", func() bool { return s.ledger(sub.ID)["pending"] == len(ids) })
-	// The sweeper wonders after half a minute.
+	// The sweeper acts after half a minute.
 	if _, err := s.db.ExecContext(t.Context(), `UPDATE posthorn.deliveries SET next_attempt_at = next_attempt_at - interval '40 seconds'`); err != nil {
 		t.Fatal(err)
 	}
@@ -136,8 +136,8 @@ func TestAnUnsignedMessageOfAnOwedDeliveryIsSentAgainAndDelivered(t *testing.T) 
 	once(t, r, ids)
 }
 
-// What was published before a subscription's types changed is still owed.
-func TestMessagesOfTypesThatAreNotWantedAnyMoreAreDeliveredWhereTheyAreOwed(t *testing.T) {
+// An event published before a subscription's types changed is still owed.
+func TestMessagesOfFormerTypesAreDeliveredIfTheyAreOwed(t *testing.T) {
 	t.Parallel()
 	s := startSystem(t)
 	r := newSubscriber(t, nil)
@@ -171,7 +171,7 @@ func TestKeysRotateWhilePartsAreRestartedOneAfterTheOther(t *testing.T) {
 	s.setKeys(newer + "," + older)
 	stopRelay()
 	s.startRelay()
-	deliver() // by a delivery that knows the older key alone
+	deliver() // by a delivery that knows only the older key
 	stopDelivery()
 	s.startDelivery(nil)
 	deliver()

@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestWhatWaitsForARetryCanBeHurried has a receiver that is repaired while its
+// TestWaitingRetriesCanBeMadeAtOnce has a receiver that is repaired while its
 // deliveries wait for an hour.
-func TestWhatWaitsForARetryCanBeHurried(t *testing.T) {
+func TestWaitingRetriesCanBeMadeAtOnce(t *testing.T) {
 	t.Parallel()
 	for name, hurry := range map[string]func(s *system, sub subscribed, dlv []string){
 		"by retrying each": func(s *system, _ subscribed, dlv []string) {
@@ -67,9 +67,9 @@ func TestWhatWaitsForARetryCanBeHurried(t *testing.T) {
 	}
 }
 
-// TestAShorterScheduleKeepsWhatWasAskedFor has a receiver that asks to be left
-// alone, which outweighs any schedule.
-func TestAShorterScheduleKeepsWhatWasAskedFor(t *testing.T) {
+// TestAShorterScheduleKeepsARetryAfter has a receiver that sends a long
+// Retry-After, which overrides any schedule.
+func TestAShorterScheduleKeepsARetryAfter(t *testing.T) {
 	t.Parallel()
 	s := startSystem(t)
 	busy := newSubscriber(t, nil)
@@ -89,6 +89,6 @@ func TestAShorterScheduleKeepsWhatWasAskedFor(t *testing.T) {
 	s.must(http.MethodPatch, "/subscription/"+other.ID, shorter, nil)
 	eventually(t, 2*patience, "the other one is hurried", func() bool { return s.ledger(other.ID)["dead"] == 1 })
 	if n := len(busy.got()); n != 1 {
-		t.Errorf("%d requests to the one that asked for 50 minutes, want 1", n)
+		t.Errorf("%d requests to the receiver that asked for 50 minutes, want 1", n)
 	}
 }

@@ -13,10 +13,10 @@ import (
 	"posthorn/services/internal/signing"
 )
 
-// TestTheSecretKeyCanBeRotatedToItsEnd goes from one key to another, with a
-// wrong step between: nothing is silent, nothing goes where it is not wanted,
-// and nothing is lost.
-func TestTheSecretKeyCanBeRotatedToItsEnd(t *testing.T) {
+// TestTheSecretKeyCanBeRotatedCompletely rotates from one key to another, with a
+// wrong step in between: the failure is reported, nothing is sent to a former
+// URL, and nothing is lost.
+func TestTheSecretKeyCanBeRotatedCompletely(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, "")
 	addr := freeAddr(t)
@@ -66,7 +66,7 @@ func TestTheSecretKeyCanBeRotatedToItsEnd(t *testing.T) {
 		return strings.Contains(state.Reason, "2 subscriptions cannot be opened with POSTHORN_SECRET_KEY")
 	})
 	if well(t, addr, "/readyz") {
-		t.Errorf("it is ready: %s", body)
+		t.Errorf("delivery is ready: %s", body)
 	}
 	s.must(http.MethodPatch, "/subscription/"+sub.ID, map[string]any{"url": second.URL}, nil)
 	if status := s.do(http.MethodPost, "/subscription/"+sub.ID+"/rotate-secret", nil, nil); status != http.StatusConflict {
@@ -82,7 +82,7 @@ func TestTheSecretKeyCanBeRotatedToItsEnd(t *testing.T) {
 	}
 	p.stop(t)
 
-	// Both: everything goes on, where it is wanted by now.
+	// With both keys everything continues, to the current URL.
 	p = start(t, with(next+","+former), "run")
 	eventually(t, patience, "it is ready with both", func() bool { return well(t, addr, "/readyz") })
 	eventually(t, patience, "the second event arrives at the new URL", func() bool { return len(second.got()) == 1 })

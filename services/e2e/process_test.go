@@ -22,7 +22,7 @@ import (
 	"posthorn/services/internal/signing"
 )
 
-// binaryDir is where the command is built; TestMain makes and removes it.
+// binaryDir is where the command is built; TestMain creates and removes it.
 var binaryDir string //nolint:gochecknoglobals // set once, before any test
 
 // binary builds the command once for all tests.
@@ -42,8 +42,7 @@ type program struct {
 	err  error
 }
 
-// start starts a command of the binary with these variables and no others of
-// ours.
+// start starts a command of the binary with only these of our variables.
 func start(t *testing.T, env map[string]string, args ...string) *program {
 	t.Helper()
 	path, err := binary()
@@ -81,7 +80,7 @@ func (p *program) stop(t *testing.T) {
 	select {
 	case <-p.done:
 	case <-time.After(patience):
-		t.Fatal("the program does not stop")
+		t.Fatal("the program did not stop")
 	}
 	if p.err != nil {
 		t.Errorf("the program ended with %v", p.err)
@@ -98,7 +97,7 @@ func freeAddr(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// well reports whether a health address answers 200.
+// well reports whether a health endpoint responds with 200.
 func well(t *testing.T, addr, path string) bool {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+path, nil)
@@ -113,7 +112,7 @@ func well(t *testing.T, addr, path string) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-func TestOneProcessRunsAllOfItOnAnyServers(t *testing.T) {
+func TestOneProcessRunsEverythingOnGivenServers(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, "")
 	addr := freeAddr(t)
@@ -130,7 +129,7 @@ func TestOneProcessRunsAllOfItOnAnyServers(t *testing.T) {
 	p.stop(t)
 }
 
-func TestEachPartRunsApartAndSeveralTimes(t *testing.T) {
+func TestEachPartRunsSeparatelyAndSeveralTimes(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, "")
 	env := map[string]string{
@@ -160,7 +159,7 @@ func TestEachPartRunsApartAndSeveralTimes(t *testing.T) {
 	ids := s.post("E", 1000)
 	s.url = "http://" + second
 	ids = append(ids, s.post("E", 1000)...)
-	// A rolling deploy: those that stop drain, those that stay go on.
+	// A rolling deploy: stopping parts drain, the others continue.
 	delivery.stop(t)
 	relay.stop(t)
 	ids = append(ids, s.post("E", 1000)...)
@@ -168,7 +167,7 @@ func TestEachPartRunsApartAndSeveralTimes(t *testing.T) {
 	once(t, r, ids)
 }
 
-// readyState is what /readyz answers.
+// readyState is the response of /readyz.
 type readyState struct {
 	Status, Reason string
 	Parts          map[string]struct {
@@ -198,8 +197,8 @@ func askReady(t *testing.T, addr string) (status int, state readyState, body str
 	return resp.StatusCode, state, string(text)
 }
 
-// TestAPartWithAWrongPasswordIsNeverReady asks all the time, since an answer of
-// 200 at any moment ends a rolling update with processes that do nothing.
+// TestAPartWithAWrongPasswordIsNeverReady polls continuously, since a single
+// 200 would let a rolling update finish with processes that do nothing.
 func TestAPartWithAWrongPasswordIsNeverReady(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, "")
@@ -241,7 +240,7 @@ func TestAPartWithAWrongPasswordIsNeverReady(t *testing.T) {
 			t.Errorf("run: %s", body)
 		}
 		if !well(t, addr, "/healthz") {
-			t.Errorf("%s: /healthz is about the process, which is well", command)
+			t.Errorf("%s: /healthz fails although the process is alive", command)
 		}
 	}
 }

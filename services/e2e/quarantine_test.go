@@ -18,9 +18,9 @@ import (
 	"posthorn/services/internal/postgres"
 )
 
-// A binding that somebody made by hand keeps the broker busy for longer than
-// it is waited for, with one event.
-func TestAnEventThatTheExchangeDoesNotTakeHoldsUpNobody(t *testing.T) {
+// A binding made by hand keeps the broker busy with one event for longer than
+// the relay waits.
+func TestAnEventThatTheExchangeDoesNotConfirmHoldsUpNoOther(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, "")
 	s.broker.PublishTimeout = time.Second
@@ -40,7 +40,7 @@ func TestAnEventThatTheExchangeDoesNotTakeHoldsUpNobody(t *testing.T) {
 	s.must(http.MethodDelete, "/subscription/"+doomed.ID, nil, nil)
 	ids = append(ids, s.post("c", 50)...)
 	eventually(t, 2*patience, "all events have arrived", func() bool { return len(sub.times()) == len(ids)+1 })
-	// The exchange may come to it after all, once for each time that it was
+	// The exchange may route it after all, once for each time that it was
 	// published there before it was rerouted.
 	times := sub.times()
 	if n := times[stuck[0]]; n < 1 || n > 3 {
@@ -60,7 +60,7 @@ func TestAnEventThatTheExchangeDoesNotTakeHoldsUpNobody(t *testing.T) {
 	}
 	if len(aside) != 1 || aside[0].EventID != stuck[0] || aside[0].Status != eventlog.Rerouted ||
 		!strings.Contains(aside[0].Reason, "no confirm") {
-		t.Errorf("in quarantine: %+v, want %s to be rerouted for want of a confirm", aside, stuck[0])
+		t.Errorf("in quarantine: %+v, want %s to be rerouted for lack of a confirm", aside, stuck[0])
 	}
 	if _, err := operate.New(s.db, nil).ReleaseQuarantined(t.Context(), aside[0].Position); err != nil {
 		t.Error(err)
@@ -70,7 +70,7 @@ func TestAnEventThatTheExchangeDoesNotTakeHoldsUpNobody(t *testing.T) {
 	}
 }
 
-// bindForeign binds a queue of somebody else's to the exchange of events.
+// bindForeign binds a foreign queue to the exchange of events.
 func (s *system) bindForeign(pattern string) {
 	s.t.Helper()
 	conn, err := amqp.Dial(s.broker.URL)
@@ -91,8 +91,8 @@ func (s *system) bindForeign(pattern string) {
 	}
 }
 
-// A queue that refuses what is published has the whole publish refused.
-func TestAQueueThatRefusesMessagesCostsItsOwnSubscriptionAlone(t *testing.T) {
+// If one queue refuses a message, the broker refuses the whole publish.
+func TestAQueueThatRefusesMessagesAffectsOnlyItsSubscription(t *testing.T) {
 	t.Parallel()
 	s := startSystem(t)
 	healthy := newSubscriber(t, nil)
@@ -125,7 +125,7 @@ func (s *system) exists(queue string) bool {
 	return err == nil
 }
 
-// limitQueue replaces a subscription's queue by one that takes ten messages.
+// limitQueue replaces a subscription's queue with one that takes ten messages.
 func (s *system) limitQueue(id string) {
 	s.t.Helper()
 	conn, err := amqp.Dial(s.broker.URL)
@@ -154,11 +154,11 @@ func (s *system) limitQueue(id string) {
 	}
 }
 
-// hostile is a row of the log that no door admits, each with rubbish in one
+// hostile is a row of the log that no interface accepts, with garbage in one
 // column.
 type hostile struct{ column, value string }
 
-// hostileRows are the cases that are known and further ones made by chance.
+// hostileRows are the known cases and further random ones.
 func hostileRows(rnd *rand.Rand) []hostile {
 	rows := []hostile{
 		{"occurred_at", `'infinity'`},
@@ -224,8 +224,8 @@ func hostileRows(rnd *rand.Rand) []hostile {
 	return rows
 }
 
-// Whatever the owner of the tables, an import or an older version has put into
-// the log, what comes behind it arrives, and what reads the log ends.
+// Whatever the owner of the tables, an import or an older version has written
+// into the log, later events arrive, and every reader of the log terminates.
 func TestNoRecordStopsThoseBehindIt(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, "")
@@ -239,7 +239,7 @@ func TestNoRecordStopsThoseBehindIt(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rows := hostileRows(rand.New(rand.NewPCG(seed, 1)))
-	// Records of subscriptions with rubbish in them, one that is real included.
+	// Subscription records with garbage in them, including one of a real subscription.
 	for _, data := range []string{`{`, `[]`, `{"id":"sub_x"}`, `{"id":"` + known.ID + `","account":"other","eventTypes":["#"],"status":"active"}`} {
 		rows = append(rows, hostile{"kind, subject, data", `'subscription', '` + known.ID + `', convert_to('` + data + `', 'UTF8')`})
 	}
@@ -263,7 +263,7 @@ func TestNoRecordStopsThoseBehindIt(t *testing.T) {
 	s.releaseOneAndDropTheRest(sub, held)
 }
 
-// admitAnything takes the checks off the log, as if an older version had
+// admitAnything drops the log's check constraints, as if an older version had
 // written it.
 func (s *system) admitAnything() {
 	s.t.Helper()
@@ -294,7 +294,7 @@ func (s *system) insertHostile(i int, row hostile) {
 	}
 }
 
-// readEverything has each list read to its end.
+// readEverything reads each list to its end.
 func (s *system) readEverything() {
 	s.t.Helper()
 	for path, next := "/events?limit=20", ""; path != ""; path = next {
@@ -328,7 +328,7 @@ func (s *system) readEverything() {
 	}
 }
 
-// releaseOneAndDropTheRest mends one record and deals with all of them.
+// releaseOneAndDropTheRest repairs and releases one record, and drops the others.
 func (s *system) releaseOneAndDropTheRest(sub *subscriber, held []eventlog.Quarantined) {
 	s.t.Helper()
 	ctx := context.WithoutCancel(s.t.Context())

@@ -16,7 +16,7 @@ import (
 	"posthorn/services/internal/broker"
 )
 
-// unexplained is a document without what differs between any two deliveries.
+// unexplained is a document without the values that differ between any two deliveries.
 func unexplained(t *testing.T, document json.RawMessage) map[string]any {
 	t.Helper()
 	var fields map[string]any
@@ -29,8 +29,8 @@ func unexplained(t *testing.T, document json.RawMessage) map[string]any {
 	return fields
 }
 
-// asking answers an event's first request with 503 and a Retry-After, and tells
-// how long after its answer the second one came.
+// asking answers an event's first request with 503 and a Retry-After, and
+// reports how long after that response the second one arrived.
 func asking(t *testing.T, value func() string) (url string, waited <-chan time.Duration) {
 	t.Helper()
 	asked, waits := make(chan time.Time, 1), make(chan time.Duration, 1)
@@ -55,7 +55,7 @@ func TestARetryWaitsAsLongAsTheSubscriberAsks(t *testing.T) {
 	waits := map[string]<-chan time.Duration{}
 	for name, value := range map[string]func() string{
 		"seconds": fixed("2"), "a fraction": fixed("1.2"), "a unit": fixed("2s"), "a list": fixed("2, 2"),
-		// Without its fraction it is at least two seconds ahead.
+		// Without its fraction the date is at least two seconds ahead.
 		"a date":           func() string { return time.Now().Add(3 * time.Second).UTC().Format(http.TimeFormat) },
 		"an RFC 3339 time": func() string { return time.Now().Add(2 * time.Second).Format(time.RFC3339Nano) },
 	} {
@@ -67,7 +67,7 @@ func TestARetryWaitsAsLongAsTheSubscriberAsks(t *testing.T) {
 	for name, waited := range waits {
 		select {
 		case took := <-waited:
-			// 1.2 s are asked for in one case, which are rounded up.
+			// One case asks for 1.2 s, which is rounded up.
 			if took < 2*time.Second {
 				t.Errorf("%s: the retry came after %v", name, took)
 			}
@@ -87,7 +87,7 @@ func TestASubscriberDoesNotLearnWhichNamesExistInside(t *testing.T) {
 	s.startDelivery(nil)
 	none := map[string]any{"retry": map[string]any{"schedule": []string{}}}
 	inside := s.subscribe("http://10.0.0.1:8080/hook", none, "A")
-	// Go's resolver knows without asking anybody that no such name exists.
+	// Go's resolver knows without a query that no such name exists.
 	nowhere := s.subscribe("http://rabbitmq.onion:8080/hook", none, "A")
 	s.post("A", 3)
 
@@ -121,7 +121,7 @@ func TestASubscriberDoesNotLearnWhichNamesExistInside(t *testing.T) {
 		t.Errorf("the subscriber sees a difference (-inside +nowhere):\n%s", diff)
 	}
 	if seen[0]["attempt outcome"] != "address" || seen[0]["posthorn-error-class"] != "address" {
-		t.Errorf("told %v", slices.Sorted(maps.Keys(seen[0])))
+		t.Errorf("shown %v", slices.Sorted(maps.Keys(seen[0])))
 	}
 	for want, id := range map[string]string{"blocked: ": inside.ID, "dns: ": nowhere.ID} {
 		n := 0

@@ -10,10 +10,10 @@ import (
 	"github.com/lib/pq"
 )
 
-// TestAReadOnlyDatabaseIsTroubleUntilItIsOver has Postgres become a standby, so
-// to speak, while a request is in flight: what delivery can read does not hide
-// that it cannot record.
-func TestAReadOnlyDatabaseIsTroubleUntilItIsOver(t *testing.T) {
+// TestDeliveryIsNotReadyWhileTheDatabaseIsReadOnly makes Postgres read-only, like a
+// standby, while a request is in flight: successful reads do not hide that
+// delivery cannot record.
+func TestDeliveryIsNotReadyWhileTheDatabaseIsReadOnly(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, "")
 	addr := freeAddr(t)
@@ -61,7 +61,7 @@ func TestAReadOnlyDatabaseIsTroubleUntilItIsOver(t *testing.T) {
 	looks := 0
 	for begun := time.Now(); time.Since(begun) < 3*time.Second; looks++ {
 		if problems := delivery(); problems == "" {
-			t.Fatalf("after %d looks delivery says that it is ready", looks)
+			t.Fatalf("after %d polls delivery says that it is ready", looks)
 		}
 	}
 	set("off")

@@ -92,7 +92,7 @@ func (s *system) causes(sub string) map[string]int {
 	return counts
 }
 
-func TestAReplayArrivesOnceMoreAtItsSubscriptionAlone(t *testing.T) {
+func TestAReplayArrivesOnceMoreOnlyAtItsSubscription(t *testing.T) {
 	t.Parallel()
 	s := startSystem(t)
 	one, other := newSubscriber(t, nil), newSubscriber(t, nil)
@@ -117,8 +117,8 @@ func TestAReplayArrivesOnceMoreAtItsSubscriptionAlone(t *testing.T) {
 		t.Errorf("attempts (-want +got):\n%s", diff)
 	}
 
-	// A part of it: by event, by subject and type, by position; and past the
-	// subscription's own types.
+	// Parts of the log: by event, by subject and type, by position; and beyond
+	// the subscription's own types.
 	s.replayDone(s.replay(sub.ID, map[string]any{"eventIds": ids[7:8]}).ID)
 	s.replayDone(s.replay(sub.ID, map[string]any{"subjects": []string{"s/7"}, "eventTypes": []string{"E.b"}}).ID)
 	var at struct {
@@ -141,7 +141,7 @@ func TestAReplayArrivesOnceMoreAtItsSubscriptionAlone(t *testing.T) {
 	once(t, other, append(append([]string(nil), ids...), foreign...))
 }
 
-func TestAReplayGoesOnWhereTheLastRelayLeftIt(t *testing.T) {
+func TestAReplayContinuesWhereTheLastRelayStopped(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, "")
 	s.startAPI()
@@ -203,7 +203,7 @@ func TestAReplayGoesOnWhereTheLastRelayLeftIt(t *testing.T) {
 	}
 }
 
-func TestWhatAReplayCouldNotSendIsSwept(t *testing.T) {
+func TestDeliveriesThatAReplayCouldNotSendAreSwept(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, "")
 	s.startAPI()
@@ -215,7 +215,7 @@ func TestWhatAReplayCouldNotSendIsSwept(t *testing.T) {
 	s.arrived(sub.ID, r, 1, ids)
 	stop()
 	begun := s.replay(sub.ID, nil)
-	// A relay that dies between the ledger and the broker.
+	// A relay crashes between the ledger and the broker.
 	step, err := replay.TakeStep(t.Context(), s.db, replay.ID(begun.ID), 12)
 	if err != nil || len(step.Due) != 12 {
 		t.Fatalf("step = %+v, %v", step, err)
@@ -229,7 +229,7 @@ func TestWhatAReplayCouldNotSendIsSwept(t *testing.T) {
 	s.arrived(sub.ID, r, 2, ids)
 }
 
-func TestANewSubscriptionGetsThePastAndThePresentOnce(t *testing.T) {
+func TestANewSubscriptionGetsPastAndLiveEventsOnce(t *testing.T) {
 	t.Parallel()
 	s := startSystem(t)
 	r := newSubscriber(t, nil)
@@ -247,7 +247,7 @@ func TestANewSubscriptionGetsThePastAndThePresentOnce(t *testing.T) {
 	ids = append(ids, <-writing...)
 	s.arrived(sub.ID, r, 1, ids)
 
-	// From a position and from a time on.
+	// Starting at a position and at a time.
 	var at struct {
 		Position   int64     `json:"position"`
 		RecordedAt time.Time `json:"recordedAt"`
@@ -357,10 +357,10 @@ func TestDeadLettersAreListedRedrivenAndPurged(t *testing.T) {
 	}
 	s.must(http.MethodGet, "/dead-letters/"+list[0].ID, nil, &detail)
 	if sent := r.got(); len(detail.AttemptsMade) != 1 || !slices.ContainsFunc(sent, func(r request) bool { return string(r.body) == detail.Request.Body }) {
-		t.Errorf("dead letter = %+v, want the attempt and the very body that was sent", detail)
+		t.Errorf("dead letter = %+v, want the attempt and the exact body that was sent", detail)
 	}
 	if !strings.Contains(detail.Request.Curl, ids[5]) || strings.Contains(detail.Request.Curl, sub.Secret) {
-		t.Errorf("curl line is %s", detail.Request.Curl)
+		t.Errorf("curl command is %s", detail.Request.Curl)
 	}
 
 	// Purging needs the count.

@@ -39,7 +39,7 @@ func TestAReplayToAPausedSubscriptionWaitsInItsQueue(t *testing.T) {
 	if n := len(r.got()); n != 30 {
 		t.Errorf("%d requests while it is paused, want the 30 from before", n)
 	}
-	// A second replay finds all of it under way.
+	// A second replay finds all deliveries under way.
 	if again := s.replayDone(s.replay(sub.ID, nil).ID); again.Sent != 0 || again.Skipped != 35 {
 		t.Errorf("a second replay = %+v, want all skipped", again)
 	}
@@ -81,7 +81,7 @@ func TestDeletingTheSubscriptionEndsItsReplay(t *testing.T) {
 		return ended.Status == "cancelled"
 	})
 	if ended.Sent >= 300 || ended.Error == "" {
-		t.Errorf("replay = %+v, want it ended on the way, and why", ended)
+		t.Errorf("replay = %+v, want it ended early, with a reason", ended)
 	}
 	eventually(t, patience, "nothing is owed to it", func() bool {
 		ledger := s.ledger(sub.ID)
@@ -92,7 +92,7 @@ func TestDeletingTheSubscriptionEndsItsReplay(t *testing.T) {
 			t.Errorf("event %s arrived %d times", id, n)
 		}
 	}
-	// Others go on, replays included.
+	// Others continue, including replays.
 	s.replayDone(s.replay(bystander.ID, nil).ID)
 	s.arrived(bystander.ID, other, 2, ids)
 	if status := s.do(http.MethodPost, "/replays", map[string]any{"subscription": sub.ID}, nil); status != http.StatusUnprocessableEntity {
@@ -107,9 +107,9 @@ func TestAReplayIsNoFasterThanItsRate(t *testing.T) {
 	sub := s.subscribe(r.URL, nil, "E")
 	ids := s.post("E", 300)
 	s.arrived(sub.ID, r, 1, ids)
-	// It goes out in fifths of a second, ten at a time: 290 after the first ten.
-	// How much slower it may be than that depends on the machine; that steps
-	// which take their time do not add up is tested by the clock in package relay.
+	// Steps of ten go out every fifth of a second: 290 events after the first ten. How much slower
+	// the replay may be depends on the machine; package relay tests with a fake clock that slow
+	// steps do not add up.
 	start := time.Now()
 	s.replayDone(s.replay(sub.ID, map[string]any{"rate": 50}).ID)
 	s.arrived(sub.ID, r, 2, ids)
@@ -122,6 +122,6 @@ func TestAReplayIsNoFasterThanItsRate(t *testing.T) {
 	rate := 290 / last.Sub(start).Seconds()
 	t.Logf("%.1f events a second", rate)
 	if rate > 55 {
-		t.Errorf("%.1f events a second, want 50 at most", rate)
+		t.Errorf("%.1f events a second, want at most 50", rate)
 	}
 }

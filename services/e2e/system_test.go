@@ -54,8 +54,8 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// patience is how long a test waits for what should come in a moment, on a
-// machine that may be busy.
+// patience is how long a test waits for something that should happen at once,
+// on a machine that may be busy.
 const patience = 30 * time.Second
 
 // system is a whole Posthorn in this process, on a database and a broker
@@ -70,8 +70,8 @@ type system struct {
 	logger *slog.Logger
 }
 
-// newSystem prepares a system in which nothing runs yet. amqpURL is empty for
-// the shared broker.
+// newSystem prepares a system without running parts. amqpURL is empty for the
+// shared broker.
 func newSystem(t *testing.T, amqpURL string) *system {
 	t.Helper()
 	if amqpURL == "" {
@@ -183,7 +183,7 @@ func (s *system) startDelivery(schedule retry.Schedule) (stop func()) {
 	return s.run("delivery", d.Run)
 }
 
-// setKeys gives POSTHORN_SECRET_KEY to what is started from now on.
+// setKeys sets POSTHORN_SECRET_KEY for parts that are started from now on.
 func (s *system) setKeys(text string) {
 	s.t.Helper()
 	keys, err := signing.ParseKeyring(text)
@@ -198,7 +198,7 @@ func (s *system) messages() *envelope.Authenticator {
 	return envelope.NewAuthenticator(s.keys.Derive(envelope.Purpose))
 }
 
-// removeTopology leaves the shared broker as it was.
+// removeTopology restores the shared broker.
 func (s *system) removeTopology() {
 	topology, err := broker.NewTopology(s.broker)
 	if err != nil {
@@ -210,21 +210,21 @@ func (s *system) removeTopology() {
 	defer cancel()
 	subs, err := subscription.All(ctx, s.db)
 	if err != nil {
-		return // the database is gone, and with it what would have to be removed
+		return // the database is gone, and with it the list to remove
 	}
 	for _, sub := range subs {
-		_ = topology.DeleteSubscription(ctx, string(sub.ID)) // a broker that is gone needs no cleaning
+		_ = topology.DeleteSubscription(ctx, string(sub.ID)) // a broker that is gone needs no cleanup
 	}
 }
 
-// consume takes what is in a queue, and returns what has come so far.
+// consume consumes a queue; got returns the messages so far.
 func (s *system) consume(queue string) (got func() []broker.Message) {
 	s.t.Helper()
 	got, _ = s.consumeUntil(queue)
 	return got
 }
 
-// consumeUntil is consume that can be stopped.
+// consumeUntil is a consume that can be stopped.
 func (s *system) consumeUntil(queue string) (got func() []broker.Message, stop func()) {
 	s.t.Helper()
 	consumers, err := broker.NewConsumers(s.broker)
@@ -251,7 +251,7 @@ func (s *system) consumeUntil(queue string) (got func() []broker.Message, stop f
 	}, s.run("consume", consumers.Run)
 }
 
-// do sends a request with a JSON body and decodes the JSON answer.
+// do sends a request with a JSON body and decodes the JSON response.
 func (s *system) do(method, path string, body, answer any) int {
 	s.t.Helper()
 	var payload io.Reader
@@ -286,7 +286,7 @@ func (s *system) do(method, path string, body, answer any) int {
 	return resp.StatusCode
 }
 
-// must is do that wants a 2xx.
+// must is a do that requires a 2xx.
 func (s *system) must(method, path string, body, answer any) {
 	s.t.Helper()
 	var raw json.RawMessage
@@ -372,15 +372,15 @@ func (s *system) ledger(id string) map[string]int {
 	return counts
 }
 
-// request is what a subscriber got.
+// request is a request that a subscriber got.
 type request struct {
 	header http.Header
 	body   []byte
 	at     time.Time
 }
 
-// subscriber is an HTTP server that remembers what it got and answers with
-// the status that answer gives; nil means 200.
+// subscriber is an HTTP server that records requests and responds with the
+// status that answer returns; nil means 200.
 type subscriber struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -394,7 +394,7 @@ func newSubscriber(t *testing.T, answer func(n int, r *http.Request) int) *subsc
 	sub.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
-			return // the sender went away
+			return // the sender disconnected
 		}
 		sub.mu.Lock()
 		sub.requests = append(sub.requests, request{r.Header.Clone(), body, time.Now()})
@@ -415,7 +415,7 @@ func (s *subscriber) got() []request {
 	return slices.Clone(s.requests)
 }
 
-// times is how often each event arrived.
+// times returns how often each event arrived.
 func (s *subscriber) times() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -452,7 +452,7 @@ func (s *system) relayed() bool {
 	return position >= horizon
 }
 
-// once fails unless the subscriber got exactly the events, each one time.
+// once fails unless the subscriber got exactly these events, each once.
 func once(t *testing.T, sub *subscriber, ids []string) {
 	t.Helper()
 	times := sub.times()

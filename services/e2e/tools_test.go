@@ -24,7 +24,7 @@ import (
 	"posthorn/services/internal/privateserver"
 )
 
-// tool is a command of the binary that was started for what it prints.
+// tool is a command of the binary that was started for its output.
 type tool struct {
 	cmd    *exec.Cmd
 	done   chan struct{}
@@ -51,7 +51,7 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-// launch starts a command on a database and collects what it prints.
+// launch starts a command on a database and collects its output.
 func launch(t *testing.T, databaseURL string, args ...string) *tool {
 	t.Helper()
 	path, err := binary()
@@ -103,7 +103,7 @@ func (p *tool) exitCode(t *testing.T) int {
 	select {
 	case <-p.done:
 	case <-time.After(patience):
-		t.Fatalf("the command does not end; stderr: %s", p.stderr.String())
+		t.Fatalf("the command did not end; stderr: %s", p.stderr.String())
 	}
 	return p.cmd.ProcessState.ExitCode()
 }
@@ -151,7 +151,7 @@ func commit(t *testing.T, tx *sql.Tx) {
 	}
 }
 
-// looksAgain waits until the tail has looked at the log at least twice more.
+// looksAgain waits until the tail has polled the log at least twice more.
 func looksAgain(t *testing.T, db *sql.DB) {
 	t.Helper()
 	var seen []time.Time
@@ -170,7 +170,7 @@ func looksAgain(t *testing.T, db *sql.DB) {
 	})
 }
 
-func TestFollowingTheLogWaitsForWhatCommitsLate(t *testing.T) {
+func TestFollowingTheLogWaitsForLateCommits(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, "")
 	commit(t, appendTx(t, s.db, "before", "A"))
@@ -205,7 +205,7 @@ func TestFollowingTheLogWaitsForWhatCommitsLate(t *testing.T) {
 	}
 }
 
-func TestFollowingTheLogEndsWhereItWasTold(t *testing.T) {
+func TestFollowingTheLogEndsAtTo(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t, "")
 	commit(t, appendTx(t, s.db, "one", "A"))
@@ -226,8 +226,8 @@ func TestFollowingTheLogEndsWhereItWasTold(t *testing.T) {
 	}
 }
 
-// The log is followed while many writers commit late and out of order, and
-// the database is restarted; each committed record is printed once, in order.
+// The tail follows the log while many writers commit late and out of order, and
+// while the database restarts; it prints each committed record once, in order.
 func TestFollowingTheLogSurvivesARestartOfPostgres(t *testing.T) {
 	t.Parallel()
 	server, err := privateserver.StartPostgres(t.Context(), privateserver.Options{Dir: openDir(t), Settings: map[string]string{"fsync": "off"}})
@@ -253,7 +253,7 @@ func TestFollowingTheLogSurvivesARestartOfPostgres(t *testing.T) {
 		for w := range 8 {
 			writers.Go(func() {
 				for i := range 40 {
-					// Some are left open while others commit behind them.
+					// Some transactions stay open while others commit behind them.
 					_, err := db.ExecContext(t.Context(), fmt.Sprintf(`
 						DO $$ BEGIN
 							PERFORM posthorn.append_event('E', id => '%s-%d-%d');
@@ -270,8 +270,8 @@ func TestFollowingTheLogSurvivesARestartOfPostgres(t *testing.T) {
 	}
 	write("a")
 	eventually(t, patience, "the log is followed", func() bool { return len(tail.printed()) == 8*34 })
-	// Away for as long as it takes to be noticed: a restart alone may be over
-	// before the tail looks again.
+	// Postgres stays down until the tail notices: a restart alone may be over
+	// before it polls again.
 	if err := server.Kill(); err != nil {
 		t.Fatal(err)
 	}

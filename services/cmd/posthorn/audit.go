@@ -13,11 +13,11 @@ import (
 	"posthorn/services/internal/ledger"
 )
 
-// exitError ends the program with a status of its own, where a command has
-// said itself what there is to say.
+// exitError ends the program with its own exit status, after the command has
+// printed its output itself.
 type exitError int
 
-// errFindings: the command did its work, and not all is as it should be.
+// errFindings: the command succeeded and found problems.
 const errFindings exitError = 3
 
 func (s exitError) Error() string { return "exit status " + strconv.Itoa(int(s)) }
@@ -37,14 +37,14 @@ type auditCmd struct {
 
 // Help is shown by --help.
 func (auditCmd) Help() string {
-	return `For every event up to the relay's position: exactly one delivery for every subscription that was live there and matches.
+	return `Checks that every event up to the relay's position has exactly one delivery for every matching subscription that was live at its position.
 
 lost        owed, and not in the ledger
-misrouted   the subscription is of another account than the event
-unexpected  in the ledger, though nobody owed it and no replay asked for it
-unproven    delivered, without an attempt that was answered with 2xx
+misrouted   the subscription belongs to another account than the event
+unexpected  in the ledger, although neither owed nor part of a replay
+unproven    delivered, without an attempt that got a 2xx response
 stuck       not finished, and overdue by more than --grace
-duplicated  answered with 2xx more than once in a run: a crash can cause it; fails with --strict only
+duplicated  got more than one 2xx response in a run; a crash can cause it; fails only with --strict
 
 Exit status: 0 clean, 1 error, 3 findings, repaired or not.`
 }
@@ -88,7 +88,7 @@ func (c *auditCmd) Run(ctx context.Context, e *env) error {
 	case err != nil:
 		return err
 	case c.To.IsZero():
-		through = 0 // no bound but the relay's position
+		through = 0 // bounded only by the relay's position
 	case through == 0:
 		through = -1 // nothing
 	}
@@ -149,7 +149,7 @@ func (r *auditResult) print(w io.Writer) error {
 		r.From, r.To, r.Events, r.Owed, r.Deliveries, r.ByStatus[ledger.Delivered], r.ByStatus[ledger.Dead],
 		r.ByStatus[ledger.Cancelled], r.ByStatus[ledger.Retrying], r.ByStatus[ledger.Pending])
 	if r.Waiting > 0 {
-		p.printf("%d events are waiting for the relay and were not looked at\n", r.Waiting)
+		p.printf("%d events are waiting for the relay and were not audited\n", r.Waiting)
 	}
 	for _, problem := range audit.Problems() {
 		p.printf("%-10s %d\n", problem, r.Found[problem])

@@ -21,7 +21,7 @@ type runCmd struct {
 }
 
 func (c *runCmd) Run(ctx context.Context, e *env) error {
-	// What is wrong with the settings is said before anything is waited for.
+	// Report invalid settings before waiting for anything.
 	if _, err := c.url(); err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func (c *rebuildCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return fmt.Errorf("rebuild like counts: %w", err)
 	}
-	_, err = fmt.Fprintf(e.out, "The like counts are right up to position %d.\n", last)
+	_, err = fmt.Fprintf(e.out, "The like counts are correct up to position %d.\n", last)
 	return err
 }
 

@@ -17,7 +17,7 @@ type deadCmd struct {
 	List    listDeadCmd    `cmd:"" help:"List dead letters as JSON lines, latest events first."`
 	Show    showDeadCmd    `cmd:"" help:"Show a delivery with its attempts and the body of its request."`
 	Redrive redriveDeadCmd `cmd:"" help:"Retry dead letters, and deliveries that are waiting for a retry, immediately."`
-	Purge   purgeDeadCmd   `cmd:"" help:"Cancel dead letters; their number has to be confirmed."`
+	Purge   purgeDeadCmd   `cmd:"" help:"Cancel dead letters, after confirming their number."`
 }
 
 // deadFlags select dead deliveries.
@@ -74,8 +74,8 @@ func (c *listDeadCmd) Run(ctx context.Context, e *env) error {
 	return nil
 }
 
-// printJSON prints a line of JSON, in which nothing can reach the terminal as
-// a control sequence: encoding/json leaves DEL and the C1 controls as they are.
+// printJSON prints a line of JSON without any control sequence that could reach
+// the terminal: encoding/json does not escape DEL and the C1 controls.
 func printJSON(e *env, v any) error {
 	line, err := json.Marshal(v)
 	if err != nil {
@@ -116,7 +116,7 @@ func (c *showDeadCmd) Run(ctx context.Context, e *env) error {
 		return fmt.Errorf("read delivery: %w", err)
 	}
 	if d.Request == nil {
-		return fmt.Errorf("delivery %s: its event is not in the log any more", id)
+		return fmt.Errorf("delivery %s: its event is no longer in the log", id)
 	}
 	if c.Curl {
 		_, err := fmt.Fprintln(e.out, d.Request.Curl)
@@ -157,7 +157,7 @@ func (c *redriveDeadCmd) Run(ctx context.Context, e *env) error {
 		return err
 	}
 	defer func() { _ = pool.Close() }()
-	for _, text := range c.IDs { // all that are named are looked at before any is begun
+	for _, text := range c.IDs { // check all of them before starting any
 		if err := c.check(ctx, operations, e.by, text); err != nil {
 			return err
 		}
@@ -181,7 +181,7 @@ func (c *redriveDeadCmd) Run(ctx context.Context, e *env) error {
 	return errors.Join(failures...)
 }
 
-// check reports why a delivery that is named cannot be redriven.
+// check reports why a given delivery cannot be redriven.
 func (c *redriveDeadCmd) check(ctx context.Context, operations *operate.Operations, by account.Actor, text string) error {
 	id, err := ledger.ParseDeliveryID(text)
 	if err != nil {
@@ -192,7 +192,7 @@ func (c *redriveDeadCmd) check(ctx context.Context, operations *operate.Operatio
 		return fmt.Errorf("delivery %q: %w", text, err)
 	}
 	if d.Status == ledger.Pending {
-		return fmt.Errorf("delivery %q is pending: its first attempt is yet to be made", text)
+		return fmt.Errorf("delivery %q is pending: its first attempt has not been made yet", text)
 	}
 	return nil
 }
@@ -221,6 +221,6 @@ func (c *purgeDeadCmd) Run(ctx context.Context, e *env) error {
 	if err != nil {
 		return fmt.Errorf("purge dead letters: %w", err)
 	}
-	_, _ = fmt.Fprintf(e.out, "%d dead deliveries are given up.\n", n)
+	_, _ = fmt.Fprintf(e.out, "%d dead deliveries were cancelled.\n", n)
 	return nil
 }

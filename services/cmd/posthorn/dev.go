@@ -28,10 +28,10 @@ type devCmd struct {
 	InboxAddr string `type:"address" help:"Address of the inbox." default:"127.0.0.1:3001" env:"INBOX_ADDR"`
 }
 
-// stopServers is how long the private servers are given to shut down.
+// stopServers is how long the private servers may take to shut down.
 const stopServers = 30 * time.Second
 
-// servers are the private ones that a dev run started.
+// servers are the private servers that a dev run started.
 type servers struct {
 	postgres *privateserver.Postgres
 	rabbit   *privateserver.RabbitMQ
@@ -44,7 +44,7 @@ func (c *devCmd) Run(ctx context.Context, e *env) (err error) {
 		return err
 	}
 	c.DataDir = dir
-	// Settings and ports first: nothing is worth starting where they are wrong.
+	// Check settings and ports first: with invalid ones nothing should start.
 	if _, err := parseNetworks(c.AllowNetworks); err != nil {
 		return err
 	}
@@ -88,7 +88,7 @@ func (c *devCmd) Run(ctx context.Context, e *env) (err error) {
 	return err
 }
 
-// start starts the servers for which no URL was given, at the same time.
+// start concurrently starts the servers for which no URL was given.
 func (c *devCmd) start(ctx context.Context, e *env) (*servers, error) {
 	s := &servers{}
 	var mu sync.Mutex
@@ -99,7 +99,7 @@ func (c *devCmd) start(ctx context.Context, e *env) (*servers, error) {
 			say(e, "%s: %s", server, step)
 		}
 	}
-	// Their steps are told as progress already.
+	// Progress already reports their steps.
 	quiet := slog.New(slog.DiscardHandler)
 	var g errgroup.Group
 	if c.DatabaseURL == "" {
@@ -127,7 +127,7 @@ func (c *devCmd) start(ctx context.Context, e *env) (*servers, error) {
 	return s, g.Wait()
 }
 
-// watch ends when a private server does, which the parts could only wait for.
+// watch returns when a private server exits; the parts alone would wait for it.
 func (s *servers) watch(ctx context.Context) error {
 	var postgres, rabbit <-chan struct{}
 	if s.postgres != nil {
@@ -140,9 +140,9 @@ func (s *servers) watch(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	case <-postgres:
-		return errors.New("the private Postgres has ended by itself; its log is in the data folder")
+		return errors.New("the private Postgres exited unexpectedly; its log is in the data folder")
 	case <-rabbit:
-		return errors.New("the private RabbitMQ has ended by itself; its log is in the data folder")
+		return errors.New("the private RabbitMQ exited unexpectedly; its log is in the data folder")
 	}
 }
 
@@ -163,23 +163,23 @@ func (s *servers) stop(ctx context.Context, e *env) error {
 	return g.Wait()
 }
 
-// welcome says where everything is and what to try.
+// welcome prints where everything is and what to try.
 func (c *devCmd) welcome(e *env, s *servers, took time.Duration) {
 	api, inbox := hostURL(c.HTTPAddr), hostURL(c.InboxAddr)
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nPosthorn is ready, after %.1f s.\n\n", took.Seconds())
 	fmt.Fprintf(&b, "  API        %s       described at %s/docs\n", api, api)
-	fmt.Fprintf(&b, "  Inbox      %s       shows what subscribers get\n", inbox)
+	fmt.Fprintf(&b, "  Inbox      %s       shows the requests that it receives\n", inbox)
 	if s.rabbit != nil {
 		fmt.Fprintf(&b, "  RabbitMQ   %s   user %s, password %s\n",
 			strings.TrimSuffix(strings.Replace(s.rabbit.ManagementURL(), "127.0.0.1", "localhost", 1), "/"), s.rabbit.User(), s.rabbit.Password())
 	} else {
-		fmt.Fprintf(&b, "  RabbitMQ   the one of AMQP_URL\n")
+		fmt.Fprintf(&b, "  RabbitMQ   from AMQP_URL\n")
 	}
 	if s.postgres != nil {
 		fmt.Fprintf(&b, "  Postgres   %s\n", s.postgres.URL())
 	} else {
-		fmt.Fprintf(&b, "  Postgres   the one of DATABASE_URL\n")
+		fmt.Fprintf(&b, "  Postgres   from DATABASE_URL\n")
 	}
 	fmt.Fprintf(&b, "  Data       %s\n", c.DataDir)
 	fmt.Fprintf(&b, `

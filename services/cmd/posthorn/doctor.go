@@ -24,7 +24,7 @@ const (
 	doctorTimeout = 20 * time.Second
 	// skewAllowed is how far the clocks of this machine and of Postgres may differ.
 	skewAllowed = 5 * time.Second
-	// usualFiles is how many files a process may open where nobody has set it.
+	// usualFiles is the usual default limit of open files.
 	usualFiles = 1024
 	// behindAllowed is how long a record may wait to be forwarded.
 	behindAllowed = time.Minute
@@ -42,12 +42,12 @@ type doctorCmd struct {
 
 // Help is shown by --help.
 func (doctorCmd) Help() string {
-	return `Checks what an installation stands on, with the settings that the parts have, and changes nothing. One line for each check: ok, warn or fail, and what to do.
+	return `Checks the servers and the settings of an installation, with the settings of its parts, and changes nothing. Prints one line for each check: ok, warn or fail, and what to do.
 
-Exit status: 0 nothing fails, 1 error, 3 something fails.`
+Exit status: 0 no check fails, 1 error, 3 a check fails.`
 }
 
-// finding is what a check has to say.
+// finding is the result of a check.
 type finding struct {
 	Check  string `json:"check"`
 	Status string `json:"status"` // ok, warn or fail
@@ -96,7 +96,7 @@ func (c *doctorCmd) Run(ctx context.Context, e *env) error {
 	return p.err
 }
 
-// checkDatabase also returns how many subscriptions there are.
+// checkDatabase also returns the number of subscriptions.
 func (c *doctorCmd) checkDatabase(ctx context.Context, tell func(finding)) (subscriptions int) {
 	pool, err := c.open("doctor", 2)
 	if err != nil {
@@ -120,7 +120,7 @@ func (c *doctorCmd) checkDatabase(ctx context.Context, tell func(finding)) (subs
 	tell(ok("postgres", "version %s", version))
 	middle := before.Add(time.Since(before) / 2)
 	if off := middle.Sub(time.UnixMicro(int64(skew * 1e6))); off.Abs() > skewAllowed {
-		tell(warn("clocks", "this machine is %v off the clock of Postgres: signatures carry a time that receivers check; run a time service on both", off.Round(time.Second)))
+		tell(warn("clocks", "the clocks of this machine and of Postgres differ by %v: receivers check the time in signatures; run a time service on both", off.Round(time.Second)))
 	} else {
 		tell(ok("clocks", "within %v of Postgres", skewAllowed))
 	}
@@ -160,11 +160,11 @@ func (c *doctorCmd) checkSecrets(ctx context.Context, pool *sql.DB, tell func(fi
 	}
 	switch {
 	case missing > 0:
-		tell(failed("secret key", "%d secrets cannot be opened, and their subscriptions get nothing: add the key that sealed them to POSTHORN_SECRET_KEY (posthorn secrets status)", missing))
+		tell(failed("secret key", "%d secrets cannot be opened, and their subscriptions are not served: add the key that sealed them to POSTHORN_SECRET_KEY (posthorn secrets status)", missing))
 	case isPublic(c.SecretKey):
-		tell(warn("secret key", "it is the public one of docker-compose.yml: make one with: head -c 32 /dev/urandom | base64"))
+		tell(warn("secret key", "it is the public key of docker-compose.yml; generate one: head -c 32 /dev/urandom | base64"))
 	case old > 0:
-		tell(warn("secret key", "%d values are sealed with another key than the first: posthorn secrets reseal, then remove the old key", old))
+		tell(warn("secret key", "%d values are not sealed with the first key: run posthorn secrets reseal, then remove the old key", old))
 	default:
 		tell(ok("secret key", "it opens every secret"))
 	}
@@ -177,9 +177,9 @@ func checkRelay(ctx context.Context, pool *sql.DB, tell func(finding)) {
 		return
 	}
 	if held > 0 {
-		tell(warn("quarantine", "%d records wait for an operator: posthorn outbox quarantine list", held))
+		tell(warn("quarantine", "%d records wait for an operator: run posthorn outbox quarantine list", held))
 	} else {
-		tell(ok("quarantine", "nothing is held"))
+		tell(ok("quarantine", "no records are held"))
 	}
 	var (
 		behind int64
@@ -194,7 +194,7 @@ func checkRelay(ctx context.Context, pool *sql.DB, tell func(finding)) {
 	case err != nil:
 		tell(failed("relay", "read its position: %v", err))
 	case behind > 0 && time.Since(oldest.Time) > behindAllowed:
-		tell(failed("relay", "%d records or more are not forwarded, the oldest from %s: is a relay running, and what does its /readyz say?",
+		tell(failed("relay", "at least %d records are not forwarded, the oldest from %s: check that a relay is running, and its /readyz",
 			behind, oldest.Time.UTC().Format(time.RFC3339)))
 	default:
 		tell(ok("relay", "%d records are on their way", behind))
@@ -221,9 +221,9 @@ func (c *doctorCmd) checkBroker(ctx context.Context, subscriptions int, tell fun
 			return
 		}
 	}
-	if limit == 0 { // not asked, or a RabbitMQ that does not count them
+	if limit == 0 { // not queried, or RabbitMQ does not report it
 		if subscriptions > usualFiles/2 {
-			tell(warn(check, "%d subscriptions take as many files of RabbitMQ at times, and more: see that it may open 65536 "+
+			tell(warn(check, "RabbitMQ can need more than one file for each of %d subscriptions: check that it may open 65536 "+
 				"(rabbitmqctl status, \"File Descriptors\"; ulimit -n, LimitNOFILE or ulimits of its service), or give --management-url", subscriptions))
 		} else {
 			tell(ok(check, "%d subscriptions need no more than the usual limit of %d", subscriptions, usualFiles))
@@ -238,8 +238,8 @@ func (c *doctorCmd) checkBroker(ctx context.Context, subscriptions int, tell fun
 	tell(ok(check, "RabbitMQ may open %d and has %d open", limit, used))
 }
 
-// brokerFiles asks RabbitMQ's management API how many files the node with the
-// fewest may open.
+// brokerFiles asks RabbitMQ's management API for the lowest limit of open files
+// of any node.
 func brokerFiles(ctx context.Context, management, amqpURL string) (limit, used int, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(management, "/")+"/api/nodes", nil)
 	if err != nil {
@@ -262,7 +262,7 @@ func brokerFiles(ctx context.Context, management, amqpURL string) (limit, used i
 		Used  int `json:"fd_used"`
 	}
 	if err := json.NewDecoder(http.MaxBytesReader(nil, resp.Body, 1<<20)).Decode(&nodes); err != nil || len(nodes) == 0 {
-		return 0, 0, errors.New("RabbitMQ's management API answers with something else than nodes")
+		return 0, 0, errors.New("RabbitMQ's management API does not return a list of nodes")
 	}
 	limit, used = nodes[0].Limit, nodes[0].Used
 	for _, n := range nodes[1:] {
@@ -278,11 +278,11 @@ func (c *doctorCmd) checkFiles(tell func(finding)) {
 	requests, _ := delivery.Capacity(0)
 	switch {
 	case !known:
-		tell(warn("own files", "this system does not tell how many files a process may open"))
+		tell(warn("own files", "this system does not report how many files a process may open"))
 	case files < usualFiles:
-		tell(warn("own files", "a process that is started as this one may open %d, so that a delivery makes %d requests at once: raise ulimit -n", files, requests))
+		tell(warn("own files", "a process started like this one may open %d, so a delivery makes at most %d requests at once: raise ulimit -n", files, requests))
 	default:
-		tell(ok("own files", "a process that is started as this one may open %d: %d requests at once", files, requests))
+		tell(ok("own files", "a process started like this one may open %d: %d requests at once", files, requests))
 	}
 }
 
@@ -290,11 +290,11 @@ func (c *doctorCmd) checkSettings(tell func(finding)) {
 	const key = "admin key"
 	switch {
 	case c.AdminKey == "":
-		tell(ok(key, "none: the API is open, on loopback unless POSTHORN_OPEN is set"))
+		tell(ok(key, "none: the API is open, on loopback only unless POSTHORN_OPEN is set"))
 	case web.CheckKey(c.AdminKey) != nil:
 		tell(failed(key, "POSTHORN_ADMIN_KEY: %v", web.CheckKey(c.AdminKey)))
 	case isPublic(c.SecretKey):
-		tell(failed(key, "POSTHORN_SECRET_KEY is the public one of docker-compose.yml, which the API refuses beside a key"))
+		tell(failed(key, "POSTHORN_SECRET_KEY is the public key of docker-compose.yml, which the API refuses together with an admin key"))
 	default:
 		tell(ok(key, "it is long enough"))
 	}
@@ -309,5 +309,5 @@ func (c *doctorCmd) checkSettings(tell func(finding)) {
 			return
 		}
 	}
-	tell(ok("networks", "deliveries may reach %d private ones", len(networks)))
+	tell(ok("networks", "deliveries may reach %d private networks", len(networks)))
 }

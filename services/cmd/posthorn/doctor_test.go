@@ -36,7 +36,7 @@ func TestDoctorNamesWhatIsWrongAndWhatToDo(t *testing.T) {
 	for name, c := range map[string]struct {
 		args  []string
 		code  int
-		wants map[string]string // by check: its status and a piece of its detail
+		wants map[string]string // by check: its status and the beginning of its detail
 	}{
 		"all is well": {
 			[]string{"--database-url=" + database, "--amqp-url=" + amqp, "--secret-key=" + key},

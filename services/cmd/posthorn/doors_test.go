@@ -25,19 +25,20 @@ import (
 	"posthorn/services/photos"
 )
 
-// told is an event as a producer might tell of it, well formed or not. JSON
-// stands in metadata and extensions; what is empty is left out.
+// told is an event as a producer might send it, well formed or not. metadata
+// and extensions are JSON; empty fields are left out.
 type told struct {
 	id, account, kind, subject, data, media, source, schema, at, metadata, extensions string
 }
 
-// verdicts are what all doors have to say of an event. What the table alone
-// lets pass harms nobody: only the owner of the tables has that door.
+// verdict is the result that every way into the log must give for an event. An
+// event that only the table accepts is harmless: only the owner of the tables
+// can insert there.
 type verdict struct {
 	name  string
 	event told
 	good  bool
-	table bool // the table lets it pass
+	table bool // the table accepts it
 }
 
 func verdicts() []verdict {
@@ -149,13 +150,13 @@ func verdicts() []verdict {
 	)
 }
 
-// A door takes an event in, or says why not; errNoWords where there is no way to
-// say such a thing there.
+// A door appends an event, or returns the reason for refusing it; errNoWords if
+// its interface cannot express such an event.
 type door func(t *testing.T, e told) error
 
 var errNoWords = errors.New("cannot be expressed")
 
-func TestEveryDoorOfTheLogHasTheSameRules(t *testing.T) {
+func TestEveryWayIntoTheLogHasTheSameRules(t *testing.T) {
 	t.Parallel()
 	for name, enter := range map[string]door{
 		"HTTP": overHTTP(t), "Go": inGo(t), "append_event": inSQL(t), "append_events": inSQLByBatch(t),
@@ -195,7 +196,7 @@ func (e told) attributes() string {
 	return string(text)
 }
 
-// event is what Go can say; false where it cannot.
+// event is the event as a Go value; false if Go cannot express it.
 func (e told) event() (events.Event, bool) {
 	out := events.Event{
 		ID: e.id, Account: e.account, Type: e.kind, Subject: e.subject, Data: []byte(e.data),
@@ -244,7 +245,7 @@ func inGo(t *testing.T) door {
 	}
 }
 
-// sqlArguments are those that both functions take, in their order.
+// sqlArguments are the arguments that both functions take, in their order.
 func (e told) sqlArguments() (data, raw any) {
 	if e.media == "" && utf8.ValidString(e.data) && e.data != "" {
 		return e.data, nil
@@ -418,7 +419,7 @@ func anAPI(t *testing.T, database string) (url string) {
 	return server.URL
 }
 
-// post returns what is wrong where it is not accepted.
+// post returns the reason if the event is not accepted.
 func post(t *testing.T, url, content, body string, headers ...string) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

@@ -22,7 +22,7 @@ type explainCmd struct {
 	JSON    bool   `name:"json" help:"Print one JSON object."`
 }
 
-// explained is what became of an event for one subscription, in JSON.
+// explained is the status of an event for one subscription, in JSON.
 type explained struct {
 	Subscription  string        `json:"subscription"`
 	Delivery      bool          `json:"delivery"`
@@ -109,7 +109,7 @@ func (c *explainCmd) Run(ctx context.Context, e *env) error {
 	return p.err
 }
 
-// words say it in words.
+// words describes the status in words.
 func (x explained) words() string {
 	if !x.Delivery {
 		return "no delivery: " + reasonWords(x.Reason)
@@ -143,13 +143,13 @@ func reasonWords(r audit.Reason) string {
 	case audit.TestOfOther:
 		return "the test event is for another subscription"
 	case audit.NotRelayed:
-		return "the relay has not come to the event yet"
+		return "the relay has not reached the event yet"
 	case audit.InQuarantine:
 		return "the relay could not forward the event; see posthorn outbox quarantine list"
 	case audit.GivenUp:
 		return "the event could not be forwarded and was given up"
 	case audit.Unreadable:
-		return "the record of what it was cannot be read"
+		return "the subscription's record at that time cannot be read"
 	case audit.Unexplained:
 		return "there should be one; this is a fault: posthorn audit --repair enters it"
 	default:

@@ -29,8 +29,8 @@ import (
 	"posthorn/services/internal/web"
 )
 
-// address reads a flag that is an address to listen on. One that has no
-// default may be empty.
+// address parses a flag that is a listen address. A flag without a default may
+// be empty.
 func address(ctx *kong.DecodeContext, target reflect.Value) error {
 	var addr string
 	if err := ctx.Scan.PopValueInto("address", &addr); err != nil {
@@ -48,7 +48,7 @@ func address(ctx *kong.DecodeContext, target reflect.Value) error {
 // moment is a flag that is a time.
 type moment struct{ time.Time }
 
-// UnmarshalText reads a time as all of Posthorn does.
+// UnmarshalText parses a time with events.ParseTime, like all of Posthorn.
 func (m *moment) UnmarshalText(text []byte) (err error) {
 	m.Time, err = events.ParseTime(string(text))
 	return err
@@ -58,8 +58,8 @@ type databaseFlags struct {
 	DatabaseURL string `help:"Postgres to work with." placeholder:"postgres://user:password@host:5432/name" required:"" env:"DATABASE_URL"`
 }
 
-// probed is open for a part that is starting: what keeps it from ever working is
-// said at once. A database that is away is waited for by the part itself.
+// probed is open for a part that is starting: it reports permanent errors at
+// once. The part itself waits for an unreachable database.
 func (f databaseFlags) probed(ctx context.Context, part string, conns int) (*sql.DB, error) {
 	pool, err := f.open(part, conns)
 	if err != nil {
@@ -76,7 +76,7 @@ func (f databaseFlags) open(part string, conns int) (*sql.DB, error) {
 	return postgres.Open(f.DatabaseURL, "posthorn "+part, conns)
 }
 
-// operations opens a pool for the verbs, which the caller closes.
+// operations opens a pool for package operate, which the caller closes.
 func (f databaseFlags) operations(part string) (*operate.Operations, io.Closer, error) {
 	pool, err := f.open(part, 2)
 	if err != nil {
@@ -97,8 +97,8 @@ func (f brokerFlags) config(part string, logger *slog.Logger) (broker.Config, er
 	return broker.Config{URL: address, Namespace: f.Namespace, QueueType: f.QueueType, ConnectionName: "posthorn " + part, Logger: logger}, err
 }
 
-// url is AMQP_URL with AMQP_PASSWORD as the password where it has a user and
-// none, so that a password need not be escaped for a URL.
+// url is AMQP_URL with the password from AMQP_PASSWORD if it has a user and no
+// password, so that a password need not be escaped for a URL.
 func (f brokerFlags) url() (string, error) {
 	u, err := serverurl.Parse(f.AMQPURL, []string{"amqp", "amqps"}, "amqp://user:password@host:5672/vhost", "AMQP_PASSWORD")
 	if err != nil {
@@ -118,7 +118,7 @@ type hostFlags struct {
 	Hosts []string `help:"Host names accepted by listeners that need no key, in addition to IP addresses, localhost and the names they listen on." placeholder:"posthorn.example.com" env:"POSTHORN_HOSTS"`
 }
 
-// on are the names for a listener on an address.
+// on returns the names for a listener on an address.
 func (f hostFlags) on(addr string) (web.Hosts, error) {
 	hosts, err := web.ParseHosts(f.Hosts, addr)
 	if err != nil {
@@ -138,13 +138,13 @@ type keyFlags struct {
 	DataDir   string `help:"Directory for the generated key, in open mode without POSTHORN_SECRET_KEY." default:".posthorn" env:"POSTHORN_DATA_DIR"`
 }
 
-// access is who may call the API.
+// access says which clients may call the API.
 type access struct {
 	adminKey string
 	open     bool
 }
 
-// publicKey is the default of docker-compose.yml, which anybody can read.
+// publicKey is the default of docker-compose.yml, which is public.
 const publicKey = "posthorn-development-key-32bytes"
 
 // isPublic reports whether publicKey is among keys in base64.
@@ -158,12 +158,12 @@ func isPublic(keys string) bool {
 	return false
 }
 
-// keyring is the key that was given or, where no key is needed on loopback, the
-// generated one.
+// keyring is the given key or, on loopback without an admin key, the generated
+// one.
 func (f keyFlags) keyring(by access) (*signing.Keyring, error) {
 	if f.SecretKey != "" {
 		if by.adminKey != "" && isPublic(f.SecretKey) {
-			return nil, errors.New("POSTHORN_SECRET_KEY is the public one of docker-compose.yml, which protects nothing beside POSTHORN_ADMIN_KEY: make one with: head -c 32 /dev/urandom | base64")
+			return nil, errors.New("POSTHORN_SECRET_KEY is the public key of docker-compose.yml, which must not be used with POSTHORN_ADMIN_KEY; generate one: head -c 32 /dev/urandom | base64")
 		}
 		keys, err := signing.ParseKeyring(f.SecretKey)
 		if err != nil {
@@ -172,10 +172,10 @@ func (f keyFlags) keyring(by access) (*signing.Keyring, error) {
 		return keys, nil
 	}
 	if by.adminKey != "" || by.open {
-		return nil, errors.New("POSTHORN_SECRET_KEY is not set: it encrypts signing secrets and signs messages, the same for api, relay and delivery; make one with: head -c 32 /dev/urandom | base64")
+		return nil, errors.New("POSTHORN_SECRET_KEY is not set: it encrypts signing secrets and signs messages, and must be the same for api, relay and delivery; generate one: head -c 32 /dev/urandom | base64")
 	}
 	if err := os.MkdirAll(f.DataDir, 0o711); err != nil { //nolint:gosec // private servers of other users may live below
-		return nil, fmt.Errorf("make data folder: %w", err)
+		return nil, fmt.Errorf("create data folder: %w", err)
 	}
 	return signing.LoadOrCreateKeyFile(filepath.Join(f.DataDir, "secret.key"))
 }
@@ -186,8 +186,8 @@ type deliveryFlags struct {
 	MaxRequests   int      `help:"Maximum number of requests to subscribers in flight. 0 means a quarter of the open file limit, at most 4096." placeholder:"N" default:"0" env:"POSTHORN_MAX_REQUESTS"`
 }
 
-// networks are the private ones that may be reached. What each of them opens is
-// logged: it is the one setting that undoes the guard.
+// networks are the private networks that may be reached. They are logged, with
+// a warning for dangerous ones: no other setting weakens the guard.
 func (f deliveryFlags) networks(logger *slog.Logger) ([]netip.Prefix, error) {
 	networks, err := parseNetworks(f.AllowNetworks)
 	if err != nil {
@@ -198,13 +198,13 @@ func (f deliveryFlags) networks(logger *slog.Logger) ([]netip.Prefix, error) {
 	}
 	for _, network := range networks {
 		if danger := dangerOf(network); danger != "" {
-			logger.Warn("a network of POSTHORN_ALLOW_NETWORKS lets subscribers reach more than a service", "network", network, "reason", danger)
+			logger.Warn("a network of POSTHORN_ALLOW_NETWORKS is dangerous", "network", network, "reason", danger)
 		}
 	}
 	return networks, nil
 }
 
-// parseNetworks reads POSTHORN_ALLOW_NETWORKS.
+// parseNetworks parses POSTHORN_ALLOW_NETWORKS.
 func parseNetworks(texts []string) (networks []netip.Prefix, err error) {
 	for _, text := range texts {
 		text = strings.TrimSpace(text)
@@ -225,11 +225,11 @@ func parseNetworks(texts []string) (networks []netip.Prefix, err error) {
 	return networks, nil
 }
 
-// dangerOf says what a network has in it that subscribers are not meant to get.
+// dangerOf says why subscribers should not be able to reach a network.
 func dangerOf(network netip.Prefix) string {
 	for _, metadata := range [...]string{"169.254.169.254", "fd00:ec2::254", "fd20:ce::254", "100.100.100.200", "192.0.0.192", "168.63.129.16"} {
 		if addr := netip.MustParseAddr(metadata); network.Contains(addr) || network.Contains(netip.AddrFrom16(addr.As16())) {
-			return "it has the metadata of a cloud in it, " + metadata + ", which gives out credentials"
+			return "it contains a cloud's metadata address, " + metadata + ", which gives out credentials"
 		}
 	}
 	short := 8
@@ -262,5 +262,5 @@ type readyFlags struct {
 	ReadyParts []string `help:"Parts that must be ready for /readyz to return 200: api, relay and delivery. The response shows all of them." enum:"api,relay,delivery" default:"api,relay,delivery" env:"POSTHORN_READY_PARTS"`
 }
 
-// migrateWait is how long a start waits for Postgres to come up.
+// migrateWait is how long a starting process waits for Postgres.
 const migrateWait = time.Minute

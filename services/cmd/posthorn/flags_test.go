@@ -32,7 +32,7 @@ func TestAnAddressWithoutHostOrPortIsRefusedBeforeAnythingRuns(t *testing.T) {
 	}
 }
 
-func TestTimesOfFlagsAreThoseOfRFC3339(t *testing.T) {
+func TestTimesOfFlagsAreParsedAsRFC3339(t *testing.T) {
 	t.Parallel()
 	const database = "--database-url=postgres://nobody@127.0.0.1:1/none?connect_timeout=1"
 	for _, command := range [][]string{
@@ -57,7 +57,7 @@ func TestTimesOfFlagsAreThoseOfRFC3339(t *testing.T) {
 		for _, at := range []string{"2026-01-31t08:00:00z", "2016-12-31T23:59:60Z", "2026-01-31T08:00:00+01:00"} {
 			args := append(slices.Clip(command), at, database)
 			var out, errOut bytes.Buffer
-			// Nobody is at the address: it is past the command line.
+			// Nothing listens at the address; the command line was accepted.
 			if code := run(t.Context(), args, &out, &errOut); code != 1 {
 				t.Errorf("posthorn %q: exit code %d, %s", args, code, errOut.String())
 			}
@@ -79,7 +79,7 @@ func TestAnImportReadsTimesLikeAnyOther(t *testing.T) {
 	}
 }
 
-func TestAllowedNetworksAreWhatTheySay(t *testing.T) {
+func TestAllowedNetworksAreParsedStrictly(t *testing.T) {
 	t.Parallel()
 	for text, says := range map[string]string{
 		"127.0.0.1/0": "want 0.0.0.0/0, or 127.0.0.1/32", "10.1.2.3/16": "want 10.1.0.0/16, or 10.1.2.3/32", "fd00::1/64": "want fd00::/64, or fd00::1/128",
@@ -105,7 +105,7 @@ func TestAllowedNetworksAreWhatTheySay(t *testing.T) {
 	}
 }
 
-func TestNetworksAreReadBeforeAnythingIsStarted(t *testing.T) {
+func TestNetworksAreCheckedBeforeAnythingStarts(t *testing.T) {
 	t.Parallel()
 	folder := filepath.Join(t.TempDir(), "data")
 	var out, errOut bytes.Buffer

@@ -11,9 +11,9 @@ import (
 	"posthorn/services/internal/signing"
 )
 
-// commandLines has arguments for every command, with which it prints what is
-// stored: %[1]s is the address of the database. Those that run until they are
-// stopped, or show nothing that is stored, are nil.
+// commandLines has arguments for every command that make it print stored data:
+// %[1]s is the address of the database. Commands that run until they are
+// stopped, or show no stored data, are nil.
 func commandLines(sub, rpl, dlv string) map[string][][]string {
 	return map[string][][]string{
 		"run": nil, "api": nil, "relay": nil, "delivery": nil, "inbox": nil, "dev": nil, "migrate": nil, "photos rebuild": nil,
@@ -30,9 +30,10 @@ func commandLines(sub, rpl, dlv string) map[string][][]string {
 	}
 }
 
-// Whatever is stored in any field, no command shows a terminal what it could
-// obey or what hides or reorders the rest. A command that is missing here fails.
-func TestNoCommandObeysWhatIsStored(t *testing.T) {
+// Whatever is stored in any field, no command prints characters that a terminal
+// could obey, or that hide or reorder others. A command that is missing here
+// fails the test.
+func TestNoCommandPrintsControlCharacters(t *testing.T) {
 	t.Parallel()
 	url := pgtest.URL(t)
 	sub, rpl, dlv := hostileDatabase(t, url)
@@ -62,7 +63,7 @@ func TestNoCommandObeysWhatIsStored(t *testing.T) {
 	}
 }
 
-// leaves are the paths of all commands.
+// leaves returns the paths of all commands.
 func leaves(t *testing.T) (paths []string) {
 	t.Helper()
 	parser, err := kong.New(&cli{}, kong.Name("posthorn"))
@@ -82,7 +83,7 @@ func leaves(t *testing.T) (paths []string) {
 	return paths
 }
 
-// hostileDatabase has such characters in every text that is stored.
+// hostileDatabase has such characters in every stored text.
 func hostileDatabase(t *testing.T, url string) (sub, rpl, dlv string) {
 	t.Helper()
 	db, err := postgres.Open(url, "test", 2)

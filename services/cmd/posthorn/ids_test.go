@@ -14,7 +14,7 @@ import (
 	"posthorn/services/internal/postgres"
 )
 
-// idDoors give an event of type A with an id and a number as its data.
+// idDoors append an event of type A with an id and a number as its data.
 func idDoors(t *testing.T, db *sql.DB, database, url string) map[string]func(id string, n int) error {
 	t.Helper()
 	event := func(id string, n int) events.Event {
@@ -57,7 +57,7 @@ func idDoors(t *testing.T, db *sql.DB, database, url string) map[string]func(id 
 	}
 }
 
-func TestAnIDStandsForOneEventWhoeverMadeIt(t *testing.T) {
+func TestAnIDIdentifiesOneEventWhoeverMadeIt(t *testing.T) {
 	t.Parallel()
 	database := pgtest.URL(t)
 	db, err := postgres.Open(database, "test", 4)
@@ -93,7 +93,7 @@ func TestAnIDStandsForOneEventWhoeverMadeIt(t *testing.T) {
 			if err := db.QueryRowContext(t.Context(), `SELECT id FROM posthorn.outbox ORDER BY position DESC LIMIT 1`).Scan(&id); err != nil {
 				t.Fatal(err)
 			}
-			// Every further try has the same answer.
+			// Every further attempt gives the same result.
 			for range 3 {
 				if err := give(id, made); err != nil {
 					t.Errorf("made by %s, the same by %s: %v", maker, name, err)
@@ -114,8 +114,8 @@ func TestAnIDStandsForOneEventWhoeverMadeIt(t *testing.T) {
 	}
 }
 
-// A like is an event with an id too, generated or given.
-func TestAnIDOfALikeStandsForThatLike(t *testing.T) {
+// A like is also an event with an id, generated or given.
+func TestAnIDOfALikeIdentifiesThatLike(t *testing.T) {
 	t.Parallel()
 	database := pgtest.URL(t)
 	db, err := postgres.Open(database, "test", 4)

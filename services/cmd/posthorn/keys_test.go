@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestThePublicKeyOfComposeIsRefusedBesideAnAdminKey(t *testing.T) {
+func TestThePublicKeyOfComposeIsRefusedWithAnAdminKey(t *testing.T) {
 	t.Parallel()
 	public := base64.StdEncoding.EncodeToString([]byte(publicKey))
 	compose, err := os.ReadFile("../../../docker-compose.yml")
@@ -21,13 +21,13 @@ func TestThePublicKeyOfComposeIsRefusedBesideAnAdminKey(t *testing.T) {
 	for _, keys := range []string{public, " " + public, own + "," + public, own + ", " + public + " "} {
 		f := keyFlags{SecretKey: keys}
 		if _, err := f.keyring(access{adminKey: "0123456789abcdef"}); err == nil || !strings.Contains(err.Error(), "public") {
-			t.Errorf("%q beside an admin key: %v", keys, err)
+			t.Errorf("%q with an admin key: %v", keys, err)
 		}
 		if _, err := f.keyring(access{}); err != nil {
-			t.Errorf("%q without one: %v", keys, err)
+			t.Errorf("%q without an admin key: %v", keys, err)
 		}
 	}
 	if _, err := (keyFlags{SecretKey: own}).keyring(access{adminKey: "0123456789abcdef"}); err != nil {
-		t.Errorf("a key of one's own: %v", err)
+		t.Errorf("a private key: %v", err)
 	}
 }

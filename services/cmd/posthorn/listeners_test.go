@@ -64,7 +64,7 @@ func get(t *testing.T, method, url, host string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-func TestEveryListenerIsCalledByItsNamesOnly(t *testing.T) {
+func TestEveryListenerAnswersOnlyToItsNames(t *testing.T) {
 	t.Parallel()
 	inbox, metrics, profiles := freePort(t), freePort(t), freePort(t)
 	listen(t, func(ctx context.Context, p *program) error {

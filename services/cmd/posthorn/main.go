@@ -1,9 +1,9 @@
-// Command posthorn turns a product into an open platform: events that happen
-// in it become signed webhooks for whoever subscribes.
+// Command posthorn turns a product into an open platform: its events become
+// signed webhooks for subscribers.
 //
-// It only parses, builds, runs and exits: 0 when it was stopped, 1 when
-// something failed, 2 for a command line that it does not understand, 3 when a
-// check found something. This is the one place that reads the environment.
+// It only parses, builds, runs and exits: with 0 after a normal stop, 1 after a
+// failure, 2 for an invalid command line, and 3 if a check found problems. No
+// other package reads the environment.
 package main
 
 import (
@@ -34,7 +34,7 @@ func main() {
 	os.Exit(code)
 }
 
-// cli is the command line. Each field is a command; what they share is in the
+// cli is the command line. Each field is a command; shared flags are in the
 // structs that they embed.
 type cli struct {
 	LogLevel  slog.Level `help:"Minimum log level: debug, info, warn or error." default:"info" env:"POSTHORN_LOG_LEVEL"`
@@ -50,7 +50,7 @@ type cli struct {
 	Photos   photosCmd   `cmd:"" help:"Maintain the like counts."`
 	Replay   replayCmd   `cmd:"" help:"Deliver past events again, to one subscription or to any URL."`
 	Dead     deadCmd     `cmd:"" name:"dead-letters" help:"List, show, redrive and purge dead letters."`
-	Audit    auditCmd    `cmd:"" help:"Compare the ledger with the log: what is lost, duplicated, unexpected or misrouted."`
+	Audit    auditCmd    `cmd:"" help:"Compare the ledger with the log: find lost, duplicated, unexpected and misrouted deliveries."`
 	Outbox   outboxCmd   `cmd:"" help:"Read, export and import the log of events."`
 	Explain  explainCmd  `cmd:"" help:"Explain the status of an event for each subscription."`
 	Secrets  secretsCmd  `cmd:"" help:"Inspect and rotate the key that seals signing secrets."`
@@ -59,10 +59,10 @@ type cli struct {
 	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 
-// env is what a command runs with.
+// env is the environment of a command.
 type env struct {
 	by     account.Actor
-	out    io.Writer // for what was asked for
+	out    io.Writer // for results
 	errOut io.Writer // for progress
 	logger *slog.Logger
 }
@@ -74,13 +74,13 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	return runOn(ctx, args, shown, told)
 }
 
-// runOn is run with writers that are safe to show.
+// runOn is run with writers that are safe to display.
 func runOn(ctx context.Context, args []string, out, errOut io.Writer) int {
 	var c cli
 	exit := -1
 	parser, err := kong.New(&c,
 		kong.Name("posthorn"),
-		kong.Description("Events in, signed webhooks out. Every flag can also be set by the environment variable that is named with it."),
+		kong.Description("Events in, signed webhooks out. Every flag can also be set by the environment variable shown with it."),
 		kong.Writers(out, errOut),
 		kong.Exit(func(code int) { exit = code }),
 		kong.UsageOnError(),
@@ -95,7 +95,7 @@ func runOn(ctx context.Context, args []string, out, errOut io.Writer) int {
 	}
 	command, err := parser.Parse(args)
 	if exit >= 0 {
-		return exit // help was asked for and printed
+		return exit // help was requested and printed
 	}
 	if err != nil {
 		return fail(errOut, err, 2)
@@ -103,7 +103,7 @@ func runOn(ctx context.Context, args []string, out, errOut io.Writer) int {
 	logger := slog.New(c.handler(errOut))
 	slog.SetDefault(logger)
 	log.SetFlags(0)
-	log.SetOutput(standardLog{logger}) // net/http has no other way to tell of oddities
+	log.SetOutput(standardLog{logger}) // net/http has no other way to report problems
 	command.BindTo(ctx, (*context.Context)(nil))
 	err = command.Run(&env{by: account.Operator(), out: out, errOut: errOut, logger: logger})
 	if status, ok := errors.AsType[exitError](err); ok {

@@ -34,7 +34,7 @@ type sliceFlags struct {
 	Kind    []string       `help:"Kinds of records: event, test or subscription." placeholder:"KIND"`
 }
 
-// slice is the part up to the horizon, or to --to where that is lower.
+// slice is the selected part up to the horizon, or to --to if that is lower.
 func (f sliceFlags) slice(ctx context.Context, q postgres.Queryer) (s eventlog.Slice, err error) {
 	s = eventlog.Slice{Account: f.Account, Subjects: f.Subject, Since: f.From.Time, Until: f.To.Time}
 	if s.Types, err = patterns(f.Type); err != nil {
@@ -102,8 +102,8 @@ func (c *tailCmd) Run(ctx context.Context, e *env) error {
 	return err
 }
 
-// forward prints the slice from its beginning on, left records at most or all
-// of them where it is 0. It returns what is left of it.
+// forward prints the slice from its beginning, at most left records, or all of
+// them if left is 0. It returns the rest.
 func (c *tailCmd) forward(ctx context.Context, pool *sql.DB, w io.Writer, slice eventlog.Slice, left int) (rest tailRest, err error) {
 	rest = tailRest{after: slice.After, left: left}
 	for rest.after < slice.Through {
@@ -130,22 +130,22 @@ func (c *tailCmd) forward(ctx context.Context, pool *sql.DB, w io.Writer, slice 
 	return rest, nil
 }
 
-// tailRest is how far a tail has come.
+// tailRest is the part that a tail has yet to print.
 type tailRest struct {
 	after int64
 	left  int  // records to print, or 0 for no limit
-	full  bool // all that were asked for are printed
+	full  bool // the requested number is printed
 }
 
-// Following looks for new records so often, and for a database that went away.
+// How often following polls for new records, and for an unreachable database.
 const (
 	followEvery = 100 * time.Millisecond
 	followAgain = time.Second
 )
 
-// follow prints the slice and what is appended to it. A record appears when
-// all below it are settled, so in the order of the log and each one once, as
-// for the relay: the horizon is read first, then what lies up to it.
+// follow prints the slice and the records appended to it. A record appears once
+// all below it are settled, so each appears once and in the order of the log,
+// as for the relay: it reads the horizon first, then the records up to it.
 func (c *tailCmd) follow(ctx context.Context, e *env, pool *sql.DB, slice eventlog.Slice, left int) error {
 	end := int64(math.MaxInt64)
 	if c.To.Position > 0 {
@@ -156,8 +156,8 @@ func (c *tailCmd) follow(ctx context.Context, e *env, pool *sql.DB, slice eventl
 	rest := tailRest{after: slice.After, left: left}
 	away := false
 	for rest.after < end && !rest.full {
-		// What is recorded before that time has a position by then; the
-		// horizon, read after, has it settled.
+		// Records from before that time have a position by then, and the
+		// horizon, which is read afterwards, covers them.
 		past := !c.To.Time.IsZero() && time.Since(c.To.Time) > followSkew
 		horizon, err := eventlog.Horizon(ctx, pool)
 		if err == nil {
@@ -167,10 +167,10 @@ func (c *tailCmd) follow(ctx context.Context, e *env, pool *sql.DB, slice eventl
 		wait := followEvery
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // it was stopped, which is how it ends
+			return nil //nolint:nilerr // stopping is its normal end
 		case errors.Is(err, postgres.ErrUnavailable):
 			if !away {
-				e.logger.Warn("database is unavailable: waiting for it", "error", err)
+				e.logger.Warn("database is unavailable, waiting for it", "error", err)
 			}
 			away, wait = true, followAgain
 		case err != nil:
@@ -192,8 +192,8 @@ func (c *tailCmd) follow(ctx context.Context, e *env, pool *sql.DB, slice eventl
 	return nil
 }
 
-// followSkew is what the clocks of this machine and of the database, and the
-// times of two records and their order, may differ by.
+// followSkew bounds the difference between the clocks of this machine and of
+// the database, and between the order and the times of records.
 const followSkew = 10 * time.Second
 
 type showCmd struct {

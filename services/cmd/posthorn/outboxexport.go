@@ -25,10 +25,10 @@ type exportCmd struct {
 
 // Help is shown by --help.
 func (exportCmd) Help() string {
-	return `Events only, unless --kind says otherwise: the other kinds mean something in their own log alone, and are not imported.
+	return `Exports events only, unless --kind says otherwise: the other kinds have a meaning only in their own log, and are not imported.
 
-A line has all of a record: id, kind, account, type, subject, data, metadata, occurredAt, and for information position and recordedAt, ` +
-		`which an import gives anew. Where dataBase64 is there it has the bytes that data could not be written with.`
+A line has a whole record: id, kind, account, type, subject, data, metadata, occurredAt, and for information position and recordedAt, ` +
+		`which an import assigns again. If data cannot have the exact bytes, dataBase64 has them.`
 }
 
 func (c *exportCmd) Run(ctx context.Context, e *env) error {
@@ -72,11 +72,11 @@ func (c *exportCmd) write(ctx context.Context, pool *sql.DB, slice eventlog.Slic
 	return nil
 }
 
-// wholeFile writes a file that has its name only when it is complete. What is
-// in it is for its owner alone, as the log is.
+// wholeFile writes a file that gets its name only once it is complete. Only its
+// owner may read it, since it has data of the log.
 func wholeFile(name string, write func(io.Writer) error) (err error) {
-	// A name of its own: what lies there under a name that can be guessed may
-	// be somebody's link to another file, or readable by others.
+	// A random name: a file with a predictable name may be a planted link to
+	// another file, or readable by others.
 	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*.part")
 	if err != nil {
 		return fmt.Errorf("open file: %w", err)
@@ -84,7 +84,7 @@ func wholeFile(name string, write func(io.Writer) error) (err error) {
 	part := f.Name()
 	defer func() {
 		if err != nil {
-			_ = os.Remove(part) // the error that is there says more
+			_ = os.Remove(part) // the first error says more
 		}
 	}()
 	if err := write(f); err != nil {
@@ -99,8 +99,8 @@ func wholeFile(name string, write func(io.Writer) error) (err error) {
 	return nil
 }
 
-// notDone makes of an end that was asked for, which is none for a command that
-// was to do something whole, an error that says how far it came.
+// notDone turns an interruption into an error that says how far the command
+// came, for commands that must complete.
 func notDone(ctx context.Context, err error, reached ...string) error {
 	if ctx.Err() != nil {
 		return errors.New(strings.Join(append([]string{"stopped before the end"}, reached...), "; "))
@@ -108,7 +108,7 @@ func notDone(ctx context.Context, err error, reached ...string) error {
 	return err
 }
 
-// progress tells of long runs.
+// progress reports on long runs.
 type progress struct {
 	w     io.Writer
 	quiet bool
@@ -120,7 +120,7 @@ func newProgress(w io.Writer, quiet bool) *progress {
 	return &progress{w: w, quiet: quiet, every: 2 * time.Second, last: time.Now()}
 }
 
-// show prints the line if the last one is some time ago.
+// show prints the line if enough time has passed since the last one.
 func (p *progress) show(format string, args ...any) {
 	if time.Since(p.last) >= p.every {
 		p.end(format, args...)

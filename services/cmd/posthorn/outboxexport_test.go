@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// What lies beside the file to be written, under a name that can be guessed,
-// is neither followed nor written to.
-func TestAnExportTrustsNoFileThatIsThere(t *testing.T) {
+// An existing file or link with a predictable name beside the output file is
+// neither followed nor written to.
+func TestAnExportTrustsNoExistingFile(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	name, victim := filepath.Join(dir, "out.jsonl"), filepath.Join(dir, "victim")
@@ -29,6 +29,6 @@ func TestAnExportTrustsNoFileThatIsThere(t *testing.T) {
 	}
 	info, err := os.Stat(name)
 	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v, %v, want it to be its owner's alone", info.Mode(), err)
+		t.Errorf("mode %v, %v, want only the owner to have access", info.Mode(), err)
 	}
 }

@@ -26,15 +26,15 @@ type importCmd struct {
 
 // Help is shown by --help.
 func (importCmd) Help() string {
-	return `They become events like any other: subscriptions that match get them. Ids and times stay, positions are new. ` +
-		`An id that is in the log with the same content is counted and left alone, so an import that was interrupted is simply run again; ` +
+	return `They become events like any other: matching subscriptions get them. Ids and times stay, positions are new. ` +
+		`An id that is in the log with the same content is counted and left alone, so an interrupted import can be run again; ` +
 		`with other content it is an error.
 
-A file is checked to its end before the first event is appended. Events are appended in batches, each as a whole or not at all. ` +
-		`Lines of other kinds than event are counted and left out.`
+The whole file is checked before the first event is appended. Events are appended in batches, each as a whole or not at all. ` +
+		`Lines of kinds other than event are counted and skipped.`
 }
 
-// Bounds of a batch, and of a line: a megabyte of data, written as escapes.
+// Bounds of a batch, and of a line: a megabyte of data as escapes.
 const (
 	importEvents = 500
 	importBytes  = 4 << 20
@@ -66,12 +66,12 @@ func (c *importCmd) Run(ctx context.Context, e *env) error {
 	return err
 }
 
-// checked reads all lines of a file that can be read twice. What is found
-// wrong then is found before anything is appended.
+// checked reads all lines of a file that can be read twice, so that errors are
+// found before anything is appended.
 func checked(ctx context.Context, f *os.File) (io.Reader, error) {
 	info, err := f.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("look at file: %w", err)
+		return nil, fmt.Errorf("inspect file: %w", err)
 	}
 	if !info.Mode().IsRegular() {
 		return f, nil
@@ -80,12 +80,12 @@ func checked(ctx context.Context, f *os.File) (io.Reader, error) {
 		return nil, err
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return nil, fmt.Errorf("go back to the beginning of the file: %w", err)
+		return nil, fmt.Errorf("seek to the beginning of the file: %w", err)
 	}
 	return f, nil
 }
 
-// importing is an import at work.
+// importing is the state of an import.
 type importing struct {
 	pool     *sql.DB
 	dry      bool
@@ -153,8 +153,8 @@ func (i *importing) flush(ctx context.Context) error {
 	return nil
 }
 
-// eachLine reads lines of JSON; do gets nil for a record that is no event. An
-// error names the line.
+// eachLine reads lines of JSON; do gets nil for a record that is not an event.
+// An error names the line.
 func eachLine(in io.Reader, do func(line int, e *events.Event, size int) error) error {
 	scanner := bufio.NewScanner(in)
 	scanner.Buffer(make([]byte, 0, 1<<16), maxLine)
@@ -178,25 +178,25 @@ func eachLine(in io.Reader, do func(line int, e *events.Event, size int) error) 
 	return nil
 }
 
-// parseLine reads what recordLine wrote; nil for a record that is no event.
+// parseLine parses the output of recordLine; it returns nil for a record that is not an event.
 func parseLine(line []byte) (*events.Event, error) {
 	var r struct {
 		lineHead
 		Data json.RawMessage `json:"data"`
 		lineTail
-		OccurredAt string          `json:"occurredAt"` // read like any other time
+		OccurredAt string          `json:"occurredAt"` // parsed like any other time
 		Extensions json.RawMessage `json:"extensions"`
 	}
 	if !utf8.Valid(line) {
 		return nil, errors.New("not UTF-8")
 	}
 	decoder := json.NewDecoder(bytes.NewReader(line))
-	decoder.DisallowUnknownFields() // what is not understood would be lost
+	decoder.DisallowUnknownFields() // unknown fields would be lost
 	if err := decoder.Decode(&r); err != nil {
 		return nil, fmt.Errorf("not a record of the log: %w", err)
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("not a record of the log: something follows it")
+		return nil, errors.New("not a record of the log: trailing data")
 	}
 	switch r.Kind {
 	case eventlog.KindEvent, "":

@@ -39,8 +39,8 @@ func aLog(t *testing.T, batch ...events.Event) (db *sql.DB, flag string) {
 	return db, "--database-url=" + url
 }
 
-// contents are the events of a log in its order, without what an import gives
-// anew.
+// contents returns the events of a log in its order, without the fields that an
+// import assigns again.
 func contents(t *testing.T, db *sql.DB) []events.Event {
 	t.Helper()
 	horizon, err := eventlog.Horizon(t.Context(), db)
@@ -61,7 +61,7 @@ func contents(t *testing.T, db *sql.DB) []events.Event {
 	return all
 }
 
-// odd are events that are hard to write down.
+// odd are events that are hard to encode.
 func odd() []events.Event {
 	return []events.Event{
 		{Type: "A", Data: []byte(`{"b": 1.0,  "a":"\u0001<é>", "A":2}`)},
@@ -82,14 +82,14 @@ func odd() []events.Event {
 	}
 }
 
-func TestWhatIsExportedIsImportedAsItWas(t *testing.T) {
+func TestAnImportRestoresAnExport(t *testing.T) {
 	t.Parallel()
 	batch := odd()
 	for i := range 1200 {
 		batch = append(batch, events.Event{Type: "MANY", Subject: fmt.Sprintf("s/%d", i), Data: fmt.Appendf(nil, `{"n":%d}`, i)})
 	}
 	from, source := aLog(t, batch...)
-	// Records that mean something in this log alone are left behind.
+	// Records that have a meaning only in this log are left out.
 	if _, err := from.ExecContext(t.Context(), `INSERT INTO posthorn.outbox (id, kind, type, data) VALUES ('t', 'test', 'T', '1')`); err != nil {
 		t.Fatal(err)
 	}
@@ -114,14 +114,14 @@ func TestWhatIsExportedIsImportedAsItWas(t *testing.T) {
 	if diff := cmp.Diff(want, contents(t, to)); diff != "" {
 		t.Errorf("the log after an import (-want +got):\n%s", diff)
 	}
-	// Once more, into either log: all of it is there already.
+	// Again, into either log: all events are there already.
 	for _, db := range []string{source, target} {
 		if code, out, errOut := command(t, "outbox", "import", db, file); code != 0 || !strings.HasPrefix(out, "0 events appended, 1212 in") {
 			t.Errorf("import again: %d %s %s", code, out, errOut)
 		}
 	}
 
-	// A part of it, to standard output, with every kind.
+	// A range, to standard output, with every kind.
 	code, out, errOut = command(t, "outbox", "export", source, "--type", "T", "--kind", "event,test", "--type", "A.#", "--quiet")
 	if lines := strings.Split(strings.TrimSpace(out), "\n"); code != 0 || len(lines) != 12 || errOut != "" {
 		t.Errorf("export of a part: %d, %d lines, %s", code, len(lines), errOut)
@@ -135,7 +135,7 @@ func TestWhatIsExportedIsImportedAsItWas(t *testing.T) {
 	}
 }
 
-// lines are events as a file of them.
+// lines returns the contents of a file of events.
 func lines(n int, change func(i int, record map[string]any)) string {
 	var b strings.Builder
 	for i := range n {
@@ -207,7 +207,7 @@ func TestAnIDWithOtherContentStopsAnImportAtItsBatch(t *testing.T) {
 	}
 
 	// The batches before the one with the bad line are in the log, the others
-	// are not; when the line is put right, running it again goes on.
+	// are not; once the line is fixed, running the import again continues.
 	text := lines(1200, func(i int, r map[string]any) {
 		if i == 700 {
 			r["id"] = "taken"
@@ -228,7 +228,7 @@ func TestAnIDWithOtherContentStopsAnImportAtItsBatch(t *testing.T) {
 		t.Errorf("%d %s %s, %d events", code, out, errOut, len(contents(t, db)))
 	}
 
-	// Twice in one file: the same once, another one not at all.
+	// Twice in one file: the same event is appended once, another event with its id not at all.
 	if err := os.WriteFile(file, []byte(strings.Repeat(lines(1, func(_ int, r map[string]any) { r["id"] = "twin" }), 2)), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -244,8 +244,8 @@ func TestAnIDWithOtherContentStopsAnImportAtItsBatch(t *testing.T) {
 
 func TestImportedEventsKeepWhatAProducerRetries(t *testing.T) {
 	t.Parallel()
-	// An id that a producer chose is appended once, also where an import was
-	// there first.
+	// An event with a producer's id is appended once, even if an import
+	// appended it first.
 	db, flag := aLog(t)
 	file := filepath.Join(t.TempDir(), "log.jsonl")
 	if err := os.WriteFile(file, []byte(lines(1, nil)), 0o600); err != nil {

@@ -25,9 +25,9 @@ func printRecords(w io.Writer, records []eventlog.Record) error {
 }
 
 // A record as a line of JSON is a lineHead, the data, and a lineTail. The data
-// is its very bytes wherever a line can hold them; where it cannot, DataBase64
-// has them, and data the same value written otherwise, or null. Data of another
-// type than JSON is always in DataBase64.
+// has its exact bytes if a line can hold them; otherwise DataBase64 has them,
+// and data is the same value written differently, or null. Data that is not
+// JSON is always in DataBase64.
 type lineHead struct {
 	Position int64         `json:"position"`
 	ID       string        `json:"id"`
@@ -49,8 +49,8 @@ type lineTail struct {
 	RecordedAt  time.Time         `json:"recordedAt"`
 }
 
-// recordLine is the record as one line that is safe to show: no control
-// character is in it but the newline at its end.
+// recordLine returns the record as one line that is safe to display: its only
+// control character is the newline at its end.
 func recordLine(r *eventlog.Record) ([]byte, error) {
 	data, same := []byte("null"), false
 	if r.JSON() {
@@ -63,7 +63,7 @@ func recordLine(r *eventlog.Record) ([]byte, error) {
 	if !same {
 		behind.DataBase64 = base64.StdEncoding.EncodeToString(r.Data)
 	}
-	// encoding/json would rewrite the data, so the line is put together here.
+	// encoding/json would rewrite the data, so the line is assembled here.
 	head, err := json.Marshal(lineHead{r.Position, r.ID, r.Kind, r.Account, r.Type, r.Subject})
 	if err != nil {
 		return nil, fmt.Errorf("encode record: %w", err)
@@ -88,10 +88,10 @@ func orEmpty(m map[string]string) map[string]string {
 	return m
 }
 
-// printableJSON writes a JSON value without what a terminal might obey or
-// hide: line breaks between its parts become spaces, control and direction
-// characters in its strings escapes. same says that nothing had to be changed.
-// What is no JSON becomes null.
+// printableJSON returns a JSON value without characters that a terminal might
+// obey or hide: line breaks between its parts become spaces, control and
+// direction characters in its strings become escapes. same reports whether it
+// is unchanged. Invalid JSON becomes null.
 func printableJSON(data []byte) (clean []byte, same bool) {
 	if !utf8.Valid(data) || !json.Valid(data) {
 		return []byte("null"), false
@@ -103,7 +103,7 @@ func printableJSON(data []byte) (clean []byte, same bool) {
 		case r == '\n' || r == '\r' || r == '\t':
 			clean, same = append(clean, ' '), false
 		case !printable(r):
-			// In valid JSON these are inside strings only.
+			// In valid JSON these occur only in strings.
 			clean, same = appendEscaped(clean, r), false
 		default:
 			clean = utf8.AppendRune(clean, r)

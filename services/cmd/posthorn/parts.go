@@ -33,7 +33,7 @@ import (
 
 const gcPercent = 300
 
-// program is what a command assembles: parts that run together.
+// program is a set of parts that a command assembles and runs together.
 type program struct {
 	*env
 	group     process.Group
@@ -43,7 +43,7 @@ type program struct {
 
 func newProgram(e *env) *program {
 	if os.Getenv("GOGC") == "" {
-		// What is live is small and what passes through is not: collecting at
+		// The live heap is small and the allocation rate is high: collecting at
 		// twice the live heap would take a sixth of the processor time.
 		debug.SetGCPercent(gcPercent)
 	}
@@ -52,8 +52,8 @@ func newProgram(e *env) *program {
 	return p
 }
 
-// addAPI adds the HTTP API and the projection that it shows. The listener is
-// opened here, so that a port that is taken is reported before anything runs.
+// addAPI adds the HTTP API and the projection that it shows. It opens the
+// listener, so that a port in use is reported before anything runs.
 func (p *program) addAPI(ctx context.Context, db databaseFlags, web httpFlags, named hostFlags, keys keyFlags) error {
 	pool, err := db.probed(ctx, "api", 16)
 	if err != nil {
@@ -185,15 +185,15 @@ func (p *program) addInbox(ctx context.Context, addr string, named hostFlags) er
 	if err != nil {
 		return err
 	}
-	// Pages that update themselves and requests that hang would hold up the
-	// server's stop.
+	// Pages that follow changes and requests that hang would delay the server's
+	// shutdown.
 	p.group.Close("inbox pages", func() error { box.Close(); return nil })
 	p.group.Add("inbox", process.Serve(listener, process.ForMany, hosts.Handler(box)))
 	return nil
 }
 
-// addMetrics serves the health and the numbers of parts that have no HTTP of
-// their own, and profiles. Without an address it does nothing.
+// addMetrics serves the health and the metrics of parts without an HTTP server,
+// and profiles. Without an address it does nothing.
 func (p *program) addMetrics(ctx context.Context, flags metricsFlags) error {
 	if err := p.addProfiles(ctx, flags.profileFlags); err != nil {
 		return err
@@ -217,8 +217,7 @@ func (p *program) addMetrics(ctx context.Context, flags metricsFlags) error {
 	return nil
 }
 
-// migrate brings the schema up to date, and waits for a Postgres that is
-// still starting.
+// migrate migrates the schema, and waits for a Postgres that is still starting.
 func (p *program) migrate(ctx context.Context, db databaseFlags) error {
 	pool, err := db.open("migrate", 4)
 	if err != nil {
@@ -228,7 +227,7 @@ func (p *program) migrate(ctx context.Context, db databaseFlags) error {
 	deadline, cancel := context.WithTimeout(ctx, migrateWait)
 	defer cancel()
 	for told := false; ; {
-		// What will not pass is said at once.
+		// Report permanent errors at once.
 		if err := postgres.Probe(deadline, pool); err != nil {
 			return err
 		}
@@ -253,8 +252,8 @@ func (p *program) migrate(ctx context.Context, db databaseFlags) error {
 
 func (p *program) run(ctx context.Context) error { return p.group.Run(ctx) }
 
-// hostURL is the address of a listener for people: without a host it is this
-// machine's.
+// hostURL is the address of a listener for display; without a host it is
+// localhost.
 func hostURL(addr string) string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {

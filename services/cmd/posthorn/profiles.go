@@ -15,8 +15,8 @@ type profileFlags struct {
 	PprofAddr string `type:"address" help:"Address of Go's profiles (/debug/pprof/), on loopback only. Unset: none." env:"POSTHORN_PPROF_ADDR"`
 }
 
-// addProfiles serves profiles of the process, to nobody but this machine: they
-// show what is in its memory.
+// addProfiles serves profiles of the process, on loopback only: they expose its
+// memory.
 func (p *program) addProfiles(ctx context.Context, flags profileFlags) error {
 	if flags.PprofAddr == "" {
 		return nil

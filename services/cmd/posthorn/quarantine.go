@@ -69,7 +69,7 @@ func (c *quarantineListCmd) Run(ctx context.Context, e *env) error {
 		}
 	}
 	if shown == 0 && !c.JSON {
-		p.printf("nothing is in quarantine\n")
+		p.printf("no records are in quarantine\n")
 	}
 	return p.err
 }
@@ -79,7 +79,7 @@ type positionArgs struct {
 	Position []int64 `arg:"" help:"Positions of the records."`
 }
 
-// each does something with every record that is named, and says what came of it.
+// each applies f to every given record and prints the result.
 func (a positionArgs) each(e *env, f func(position int64) (eventlog.Quarantined, error)) error {
 	p := printer{w: e.out}
 	var failed error

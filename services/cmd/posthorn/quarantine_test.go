@@ -57,7 +57,7 @@ func TestTheQuarantineFromTheCommandLine(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(0, "position 2: released", "outbox", "quarantine", "retry", "2")
-	check(0, "nothing is in quarantine", "outbox", "quarantine", "list")
+	check(0, "no records are in quarantine", "outbox", "quarantine", "list")
 	check(0, "dropped", "outbox", "quarantine", "list", "--all")
 	check(0, "clean", "audit", "--quiet")
 }

@@ -50,7 +50,7 @@ func (c *startReplayCmd) request(by account.Actor) (operate.ReplayRequest, error
 	return r, fieldErrors(err)
 }
 
-// fieldErrors says what is wrong with a request, field by field.
+// fieldErrors reports the invalid fields of a request.
 func fieldErrors(err error) error {
 	wrong, ok := errors.AsType[subscription.InvalidError](err)
 	if !ok {
@@ -87,7 +87,7 @@ func (c *startReplayCmd) Run(ctx context.Context, e *env) error {
 		if err != nil {
 			return fmt.Errorf("count events to replay: %w", err)
 		}
-		_, _ = fmt.Fprintf(e.out, "%d events, of which %d are being delivered anyhow. Nothing was changed.\n", preview.Matched, preview.Skipped)
+		_, _ = fmt.Fprintf(e.out, "%d events, of which %d are already being delivered. Nothing was changed.\n", preview.Matched, preview.Skipped)
 		for _, event := range preview.First {
 			_, _ = fmt.Fprintf(e.out, "%d\t%s\t%s\t%q\n", event.Position, event.ID, event.Type, event.Subject)
 		}
@@ -111,7 +111,7 @@ func waitForReplay(ctx context.Context, e *env, operations *operate.Operations, 
 	for r.Status == replay.Running || r.Status == replay.Paused {
 		select {
 		case <-ctx.Done():
-			_, _ = fmt.Fprintf(e.out, "%s goes on without us.\n", r.ID)
+			_, _ = fmt.Fprintf(e.out, "%s continues in the background.\n", r.ID)
 			return nil
 		case <-ticker.C:
 		}

@@ -87,7 +87,7 @@ func TestReplaysAndDeadLettersFromTheCommandLine(t *testing.T) {
 		t.Errorf("an unknown replay: %d %s", code, errOut)
 	}
 	if code, _, errOut = command(t, "replay", at); code != 1 || !strings.Contains(errOut, "--subscription") {
-		t.Errorf("a replay to nobody: %d %s", code, errOut)
+		t.Errorf("a replay without a subscription: %d %s", code, errOut)
 	}
 
 	code, out, errOut = command(t, "dead-letters", "list", at, "--subscription", string(sub.ID))
@@ -106,7 +106,7 @@ func TestReplaysAndDeadLettersFromTheCommandLine(t *testing.T) {
 	}
 	code, out, errOut = command(t, "dead-letters", "show", at, first.ID, "--curl")
 	if code != 0 || !strings.HasPrefix(out, "curl -i --globoff -X POST 'http://example.com' -H 'Content-Type: application/json'") || strings.Count(out, "\n") != 1 {
-		t.Errorf("curl line: %d %s %s", code, out, errOut)
+		t.Errorf("curl command: %d %s %s", code, out, errOut)
 	}
 	dead := make([]string, len(lines))
 	for i, line := range lines {

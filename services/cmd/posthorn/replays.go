@@ -58,13 +58,13 @@ func (c *listReplaysCmd) Run(ctx context.Context, e *env) error {
 	return nil
 }
 
-// oneReplay is a command on a replay that exists.
+// oneReplay is a command on an existing replay.
 type oneReplay struct {
 	databaseFlags
 	ID string `arg:"" help:"Id of the replay." placeholder:"rpl_..."`
 }
 
-// set brings the replay into a state, or none where it is empty, and prints it.
+// set changes the replay's status, unless status is empty, and prints it.
 func (c *oneReplay) set(ctx context.Context, e *env, status replay.Status) error {
 	id, err := replay.ParseID(strings.TrimSpace(c.ID))
 	if err != nil {
@@ -82,7 +82,7 @@ func (c *oneReplay) set(ctx context.Context, e *env, status replay.Status) error
 		r, err = operations.SetReplayStatus(ctx, e.by, id, status)
 	}
 	if errors.Is(err, postgres.ErrState) {
-		return fmt.Errorf("replay %s is %s: it cannot be made %s", id, r.Status, status)
+		return fmt.Errorf("replay %s is %s and cannot become %s", id, r.Status, status)
 	}
 	if err != nil {
 		return fmt.Errorf("replay %s: %w", id, err)

@@ -16,7 +16,7 @@ import (
 	"posthorn/services/internal/target"
 )
 
-// toURLFlags are for a replay to a URL that nobody subscribed.
+// toURLFlags are for a replay to a URL without a subscription.
 type toURLFlags struct {
 	ToURL     string        `name:"to-url" help:"Send the events to this URL, signed, one at a time, without changing anything; to debug a receiver, for example." placeholder:"http://localhost:9000/hook"`
 	Secret    string        `help:"Secret to sign with; with --to-url. Default: a new one, which is printed." placeholder:"whsec_..." env:"POSTHORN_REPLAY_SECRET"`
@@ -24,7 +24,7 @@ type toURLFlags struct {
 	KeepGoing bool          `help:"Continue after a request that is not answered with 2xx; with --to-url."`
 }
 
-// toURL is a replay to a URL at work.
+// toURL is the state of a replay to a URL.
 type toURL struct {
 	toURLFlags
 	env    *env
@@ -35,21 +35,21 @@ type toURL struct {
 
 	last         time.Time // when the last request began
 	sent, failed int
-	next         int64 // position to go on from
+	next         int64 // position to continue from
 }
 
 // everywhere are the networks that a replay to a URL may reach: all. The guard
-// protects the machine that delivers from those who subscribe URLs; here it is
-// the operator who names the URL, on a machine and with rights of their own,
-// and nearly always means localhost.
+// protects the delivering machine from subscribers; here the operator names the
+// URL, on a machine and with privileges of their own, and nearly always means
+// localhost.
 func everywhere() []netip.Prefix {
 	return []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 }
 
-// runToURL sends what was selected.
+// runToURL sends the selected events.
 func (c *startReplayCmd) runToURL(ctx context.Context, e *env) error {
 	if c.Subscription != "" || c.OnlyDead || c.NoFilter || c.Wait {
-		return errors.New("--to-url goes without --subscription, --only-dead, --no-filter and --wait: it has to do with no subscription")
+		return errors.New("--to-url does not go with --subscription, --only-dead, --no-filter or --wait: it uses no subscription")
 	}
 	if err := target.ValidateURL(c.ToURL); err != nil {
 		return fmt.Errorf("--to-url: %w", err)
@@ -116,8 +116,8 @@ func previewSlice(ctx context.Context, e *env, pool *sql.DB, slice eventlog.Slic
 	return nil
 }
 
-// run sends the slice in the order of the log and says how it went. Pages are
-// read whole before anything is sent, so that no query stays open meanwhile.
+// run sends the slice in the order of the log and prints the results. It reads
+// each page completely before sending, so that no query stays open meanwhile.
 func (u *toURL) run(ctx context.Context, slice eventlog.Slice) error {
 	for slice.After < slice.Through {
 		records, reached, err := eventlog.ReadSlice(ctx, u.pool, slice, math.MaxInt)
@@ -135,7 +135,7 @@ func (u *toURL) run(ctx context.Context, slice eventlog.Slice) error {
 			u.next = r.Position + 1
 			if !result.OK() && !u.KeepGoing {
 				u.next = r.Position
-				_, _ = fmt.Fprintf(u.env.errOut, "%s; go on with --from %d, or give --keep-going\n", u.counts(), u.next)
+				_, _ = fmt.Fprintf(u.env.errOut, "%s; continue with --from %d, or give --keep-going\n", u.counts(), u.next)
 				return errFindings
 			}
 		}
@@ -149,12 +149,12 @@ func (u *toURL) run(ctx context.Context, slice eventlog.Slice) error {
 }
 
 func (u *toURL) stopped(ctx context.Context, err error) error {
-	next := fmt.Sprintf("go on with --from %d", u.next)
+	next := fmt.Sprintf("continue with --from %d", u.next)
 	return notDone(ctx, fmt.Errorf("%w; %s; %s", err, u.counts(), next), u.counts(), next)
 }
 
 func (u *toURL) counts() string {
-	return fmt.Sprintf("%d events sent, %d of them without an answer of 2xx", u.sent, u.failed)
+	return fmt.Sprintf("%d events sent, %d of them without a 2xx response", u.sent, u.failed)
 }
 
 // pace waits until the next request may begin.

@@ -16,7 +16,7 @@ import (
 	"posthorn/events/webhook"
 )
 
-// hook is somebody's laptop.
+// hook is a receiver on a developer's machine.
 type hook struct {
 	*httptest.Server
 	mu      sync.Mutex
@@ -44,8 +44,8 @@ func newHook(t *testing.T, status func(n int) int) *hook {
 	return h
 }
 
-// got are the ids that came since the last call, after a check of what
-// receivers check.
+// got returns the ids that came since the last call, after the checks that
+// receivers make.
 func (h *hook) got(t *testing.T, secret string) (ids []string) {
 	t.Helper()
 	h.mu.Lock()
@@ -102,7 +102,7 @@ func TestAReplayToAURLIsSignedAndInOrder(t *testing.T) {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}
 
-	// A part of it, signed with a secret that was made for it.
+	// A range, signed with a generated secret.
 	code, _, errOut = command(t, "replay", flag, "--to-url", h.URL, "--type", "photo.*", "--from", "3", "--to", "12", "--subject", "s/0")
 	_, made, _ := strings.Cut(errOut, "signed with ")
 	made, _, _ = strings.Cut(made, "\n")
@@ -129,7 +129,7 @@ func TestAReplayToAURLIsSignedAndInOrder(t *testing.T) {
 	}
 }
 
-func TestAReplayToAURLStopsOrGoesOnWhereARequestFails(t *testing.T) {
+func TestAReplayToAURLStopsOrContinuesWhenARequestFails(t *testing.T) {
 	t.Parallel()
 	var batch []events.Event
 	for i := range 5 {
@@ -151,12 +151,12 @@ func TestAReplayToAURLStopsOrGoesOnWhereARequestFails(t *testing.T) {
 	}
 	code, out, errOut = command(t, append(to, "--keep-going")...)
 	if code != 3 || len(h.got(t, secret)) != 5 || strings.Count(out, "\n") != 5 || !strings.HasPrefix(errOut, "5 events sent, 1 of them") {
-		t.Errorf("%d %s %s, want it to go on", code, out, errOut)
+		t.Errorf("%d %s %s, want it to continue", code, out, errOut)
 	}
 	h.Close()
 	code, out, _ = command(t, to...)
 	if code != 3 || !strings.Contains(out, "connect: ") {
-		t.Errorf("nobody there: %d %s", code, out)
+		t.Errorf("no listener: %d %s", code, out)
 	}
 	for _, wrong := range [][]string{
 		{"--subscription", "sub_x"}, {"--wait"}, {"--only-dead"}, {"--no-filter"}, {"--secret", "x"}, {"--rate=-1"}, {"--timeout", "0s"}, {"--type", "a..b"},
@@ -166,7 +166,7 @@ func TestAReplayToAURLStopsOrGoesOnWhereARequestFails(t *testing.T) {
 		}
 	}
 	if code, _, _ := command(t, "replay", flag, "--to-url", "ftp://localhost"); code != 1 {
-		t.Errorf("a URL that is none: %d, want 1", code)
+		t.Errorf("an invalid URL: %d, want 1", code)
 	}
 }
 

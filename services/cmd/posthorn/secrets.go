@@ -14,12 +14,12 @@ import (
 )
 
 type secretsCmd struct {
-	Status secretsStatusCmd `cmd:"" help:"Count what is sealed with which key of POSTHORN_SECRET_KEY. Exits 3 where a key is missing."`
+	Status secretsStatusCmd `cmd:"" help:"Count the secrets sealed with each key of POSTHORN_SECRET_KEY. Exits with 3 if a key is missing."`
 	Reseal secretsResealCmd `cmd:"" help:"Seal everything with the first key of POSTHORN_SECRET_KEY, so that the others can be removed."`
 }
 
-// existing is the ring that is in use: unlike a part that starts, a command
-// makes no key.
+// existing is the ring in use: unlike a starting part, a command does not
+// generate a key.
 func (f keyFlags) existing() (*signing.Keyring, error) {
 	if f.SecretKey == "" {
 		if _, err := os.Stat(filepath.Join(f.DataDir, "secret.key")); err != nil {
@@ -35,7 +35,7 @@ type secretsStatusCmd struct {
 	JSON bool `name:"json" help:"Print a JSON object per key."`
 }
 
-// keyUse is what a key is used for.
+// keyUse counts the values sealed with a key.
 type keyUse struct {
 	Key     string `json:"key"`
 	State   string `json:"state"` // seals, opens or missing
@@ -70,10 +70,10 @@ func (c *secretsStatusCmd) Run(ctx context.Context, e *env) error {
 			continue
 		}
 		what := map[string]string{
-			"seals": "the first of POSTHORN_SECRET_KEY, which seals", "opens": "in POSTHORN_SECRET_KEY, to open what it sealed",
-			"missing": "NOT in POSTHORN_SECRET_KEY: what it sealed cannot be opened",
+			"seals": "the first of POSTHORN_SECRET_KEY, which seals", "opens": "in POSTHORN_SECRET_KEY, opens old values",
+			"missing": "NOT in POSTHORN_SECRET_KEY: its values cannot be opened",
 		}[u.State]
-		p.printf("key %+q, %s: %d secrets of subscriptions, %d answers kept for an Idempotency-Key\n", u.Key, what, u.Secrets, u.Answers)
+		p.printf("key %+q, %s: %d secrets of subscriptions, %d responses kept for an Idempotency-Key\n", u.Key, what, u.Secrets, u.Answers)
 	}
 	if p.err == nil && missing {
 		return errFindings
@@ -81,7 +81,7 @@ func (c *secretsStatusCmd) Run(ctx context.Context, e *env) error {
 	return p.err
 }
 
-// keyUses are those of the ring's keys, in its order, and then those of others.
+// keyUses returns the uses of the ring's keys, in its order, followed by those of other keys.
 func keyUses(ctx context.Context, q postgres.Queryer, keys *signing.Keyring) ([]keyUse, error) {
 	sealed, err := secrets.Seals(ctx, q)
 	if err != nil {

@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// maxStandardLine is how much of a line of the standard library is logged: the
-// stack of a panic begins with what matters.
+// maxStandardLine limits a logged line of the standard library: the stack of a
+// panic begins with the important part.
 const maxStandardLine = 1000
 
-// standardLog logs what the standard library has to say, which is net/http's
-// oddities. Some of it quotes what the other side sent, at any length, and that
-// stays out of the log.
+// standardLog logs the messages of the standard library, which come from
+// net/http. Some quote the peer's bytes, at any length, and those stay out of
+// the log.
 type standardLog struct{ logger *slog.Logger }
 
 // Write implements io.Writer.

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestWhatAReceiverSendsUnaskedStaysOutOfTheLog(t *testing.T) {
+func TestUnsolicitedBytesStayOutOfTheLog(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	std := log.New(standardLog{slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))}, "", 0)

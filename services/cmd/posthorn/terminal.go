@@ -10,16 +10,16 @@ import (
 	"unicode/utf8"
 )
 
-// terminal is a writer for what may be shown on one: characters that a
-// terminal could obey, or that hide or reorder others, arrive as escapes. All
-// output of all commands goes through it, so no command has to think of it.
+// terminal is a writer for output that may reach a terminal: characters that a
+// terminal could obey, or that hide or reorder others, are escaped. All output
+// of all commands goes through it, so that no command can forget it.
 //
-// The escapes are those of JSON, which such characters can only be in the
-// strings of, so that JSON stays JSON with the same value.
+// The escapes are those of JSON, where such characters occur only in strings,
+// so that JSON stays JSON with the same value.
 type terminal struct {
 	w  io.Writer
-	mu sync.Mutex // a command writes, and the parts that it runs log
-	// rest is the beginning of a character whose end is yet to be written.
+	mu sync.Mutex // a command writes while the parts that it runs log
+	// rest is the beginning of a character whose end has not been written yet.
 	rest []byte
 }
 
@@ -36,16 +36,16 @@ func (t *terminal) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// flush writes what was taken for the beginning of a character.
+// flush writes the held bytes of an incomplete character.
 func (t *terminal) flush() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, _ = t.w.Write(appendPrintable(nil, t.rest)) // nobody is left to tell
+	_, _ = t.w.Write(appendPrintable(nil, t.rest)) // there is nothing left to report the error to
 	t.rest = nil
 }
 
-// wholeRunes is how much of the text is not the beginning of a character at
-// its end.
+// wholeRunes is the length of the text without an incomplete character at its
+// end.
 func wholeRunes(text []byte) int {
 	for i := len(text) - 1; i >= 0 && i >= len(text)-utf8.UTFMax; i-- {
 		if utf8.RuneStart(text[i]) {
@@ -58,11 +58,11 @@ func wholeRunes(text []byte) int {
 	return len(text)
 }
 
-// printable reports whether a character may be shown as it is.
+// printable reports whether a character may be shown unescaped.
 func printable(r rune) bool { return unicode.IsPrint(r) }
 
 // appendPrintable appends text with an escape for each character that is not
-// printable, but for line ends and tabs.
+// printable, except line ends and tabs.
 func appendPrintable(dst, text []byte) []byte {
 	for len(text) > 0 {
 		r, size := utf8.DecodeRune(text)

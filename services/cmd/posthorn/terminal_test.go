@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestATerminalGetsOnlyWhatItCanShow(t *testing.T) {
+func TestATerminalGetsOnlyPrintableCharacters(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"plain é 例\n\tx": "plain é 例\n\tx", "\x1b[31m": `\u001b[31m`, "\u0085\u009b": `\u0085\u009b`, "\x7f": `\u007f`,

@@ -11,7 +11,7 @@ import (
 )
 
 // TestTheNameOfATagRunsNothing builds in a clone whose tag is hostile, with a
-// compiler that only says what it was asked for.
+// compiler that only prints its arguments.
 func TestTheNameOfATagRunsNothing(t *testing.T) {
 	t.Parallel()
 	makefile, err := os.ReadFile("../../../Makefile")
@@ -32,7 +32,7 @@ func TestTheNameOfATagRunsNothing(t *testing.T) {
 		do := func(name string, args ...string) (string, error) {
 			cmd := exec.CommandContext(t.Context(), name, args...)
 			cmd.Dir = dir
-			// Not those of the make that runs the tests.
+			// Without the variables of the make that runs the tests.
 			cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
 				return strings.HasPrefix(v, "VERSION=") || strings.HasPrefix(v, "MAKE") || strings.HasPrefix(v, "MFLAGS=")
 			})
