@@ -17,7 +17,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files") //nolint:gochecknoglobals // a flag of the test binary
 
-func TestBodiesAreWrittenAsTheGoldenFilesSay(t *testing.T) {
+func TestBodiesMatchTheGoldenFiles(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678901000, time.FixedZone("CET", 3600))
 	for name, e := range map[string]events.Event{
@@ -70,7 +70,7 @@ func TestBodiesAreWrittenAsTheGoldenFilesSay(t *testing.T) {
 	}
 }
 
-func TestBodiesOfOthersAreRefused(t *testing.T) {
+func TestForeignBodiesAreRefused(t *testing.T) {
 	t.Parallel()
 	for _, body := range []string{"", "{}", "[]", `{"id":"a"}`, `{"id":"a","type":"a..b"}`, `{"id":"a.b","type":"T"}`, `{"id":1,"type":"T"}`} {
 		if _, err := events.ParseBody([]byte(body)); !errors.Is(err, events.ErrInvalid) {
@@ -168,7 +168,7 @@ func BenchmarkAppendBody(b *testing.B) {
 	}
 }
 
-func TestAttributesComeBackAsTheyWere(t *testing.T) {
+func TestAttributesRoundTrip(t *testing.T) {
 	t.Parallel()
 	for _, e := range []events.Event{
 		{},
@@ -197,7 +197,7 @@ func TestAttributesComeBackAsTheyWere(t *testing.T) {
 	}
 }
 
-func TestWhatAnIDMayBeDependsOnTheSource(t *testing.T) {
+func TestTheGrammarOfAnIDDependsOnTheSource(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		event events.Event
@@ -219,7 +219,7 @@ func TestWhatAnIDMayBeDependsOnTheSource(t *testing.T) {
 	}
 }
 
-func TestOccurredAtIsWhatPostgresAndRFC3339CanHold(t *testing.T) {
+func TestOccurredAtFitsPostgresAndRFC3339(t *testing.T) {
 	t.Parallel()
 	for at, ok := range map[time.Time]bool{
 		{}: true, // none

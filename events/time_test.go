@@ -34,7 +34,7 @@ func TestParseTimeReadsRFC3339(t *testing.T) {
 	}
 }
 
-func TestParseTimeSaysWhatIsWrong(t *testing.T) {
+func TestParseTimeNamesTheError(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"":                               "RFC 3339",

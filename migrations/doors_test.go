@@ -39,7 +39,7 @@ func execute(t *testing.T, db *sql.DB, statements ...string) {
 	}
 }
 
-func TestALogWithRecordsThatAreRefusedTodayIsMigrated(t *testing.T) {
+func TestALogWithInvalidRecordsIsMigrated(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	before(t, db, 8)
@@ -74,7 +74,7 @@ func TestALogWithRecordsThatAreRefusedTodayIsMigrated(t *testing.T) {
 	}
 }
 
-func TestWhoCouldAppendBeforeStillCan(t *testing.T) {
+func TestRolesThatCouldAppendStillCan(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	before(t, db, 8)
@@ -107,7 +107,7 @@ func TestWhoCouldAppendBeforeStillCan(t *testing.T) {
 }
 
 // Postgres grants a function to PUBLIC unless its migration revokes it.
-func TestNoFunctionIsEverybodys(t *testing.T) {
+func TestNoFunctionIsGrantedToPublic(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	rows, err := db.QueryContext(t.Context(), `

@@ -8,7 +8,7 @@ import (
 	"posthorn/migrations/pgtest"
 )
 
-func TestSeveralProgramsMayMigrateAtOnce(t *testing.T) {
+func TestSeveralProgramsCanMigrateAtOnce(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	db.SetMaxOpenConns(20)
@@ -41,7 +41,7 @@ func TestSeveralProgramsMayMigrateAtOnce(t *testing.T) {
 	}
 }
 
-func TestPartitionsAreMadeAheadAndOnlyOnce(t *testing.T) {
+func TestPartitionsAreCreatedAheadAndOnlyOnce(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	ensure := func(position int64, ahead int) (made int) {

@@ -9,7 +9,7 @@ import (
 	"posthorn/events"
 )
 
-func TestABatchIsLaidOutAsArraysOfPostgres(t *testing.T) {
+func TestABatchIsEncodedAsPostgresArrays(t *testing.T) {
 	t.Parallel()
 	at := time.Date(2026, 1, 2, 3, 4, 5, 678_000, time.FixedZone("", 3600))
 	args, results, err := encode([]events.Event{
@@ -41,7 +41,7 @@ func TestABatchIsLaidOutAsArraysOfPostgres(t *testing.T) {
 	}
 }
 
-func TestWhatNoEventOfABatchHasIsNull(t *testing.T) {
+func TestAFieldThatNoEventOfABatchHasIsNull(t *testing.T) {
 	t.Parallel()
 	args, _, err := encode([]events.Event{{Type: "A"}, {Type: "B", ID: "b"}})
 	if err != nil {

@@ -18,7 +18,7 @@ func manyNames(n int, last string) string {
 	return "{" + b.String() + `"` + last + `":1}`
 }
 
-func TestWhatMeansTheSameToEveryReaderIsAccepted(t *testing.T) {
+func TestUnambiguousTextsAreAccepted(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
 		`{}`, " [1 ,\t2\r\n] ", `"\ud83d\ude00\u0001\/"`, `-0.0e-0`, `1.7976931348623157e308`, `1e-400`, `1e-9999`, `0e99999`, `null`, nested(64),
@@ -33,7 +33,7 @@ func TestWhatMeansTheSameToEveryReaderIsAccepted(t *testing.T) {
 	}
 }
 
-func TestWhatDoesNotIsRefusedWithItsPlace(t *testing.T) {
+func TestAmbiguousTextsAreRefusedWithTheirPlace(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		``:                              "is not JSON: it ends too early",
@@ -68,8 +68,8 @@ func TestWhatDoesNotIsRefusedWithItsPlace(t *testing.T) {
 	}
 }
 
-// FuzzWhatIsAcceptedIsJSON compares the two readers where they have to agree.
-func FuzzWhatIsAcceptedIsJSON(f *testing.F) {
+// FuzzAcceptedTextsAreJSON compares the two readers where they have to agree.
+func FuzzAcceptedTextsAreJSON(f *testing.F) {
 	f.Add(`{"a":[1,2.5e3,"x\u00e9",true,null]}`)
 	f.Add(`{"a":1,"a":2}`)
 	f.Fuzz(func(t *testing.T, text string) {

@@ -182,7 +182,7 @@ func TestVerifyRefuses(t *testing.T) {
 	}
 }
 
-func TestVerifyPassesOverSignaturesThatItDoesNotKnow(t *testing.T) {
+func TestVerifyIgnoresUnknownSignatures(t *testing.T) {
 	t.Parallel()
 	secret := NewSecret()
 	at, body := time.Unix(1_700_000_000, 0), []byte("{}")
@@ -193,7 +193,7 @@ func TestVerifyPassesOverSignaturesThatItDoesNotKnow(t *testing.T) {
 	}
 }
 
-func TestVerifyHoldsTheTolerance(t *testing.T) {
+func TestVerifyChecksTheTolerance(t *testing.T) {
 	t.Parallel()
 	secret := NewSecret()
 	at, body := time.Unix(1_700_000_000, 0), []byte("{}")
@@ -310,7 +310,7 @@ func TestParseSecret(t *testing.T) {
 	}
 }
 
-func TestNewSecretIsAlwaysAnother(t *testing.T) {
+func TestNewSecretsDiffer(t *testing.T) {
 	t.Parallel()
 	a, b := NewSecret(), NewSecret()
 	if a.Equal(b) || a.Reveal() == b.Reveal() {

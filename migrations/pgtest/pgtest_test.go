@@ -28,7 +28,7 @@ func TestEachTestHasAMigratedDatabaseOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestADatabaseIsDroppedWhenItsTestEndsEvenWithAConnectionOpen(t *testing.T) {
+func TestADatabaseIsDroppedAfterItsTestEvenWithAnOpenConnection(t *testing.T) {
 	t.Parallel()
 	var dsn string
 	var leftOpen *sql.DB
@@ -59,7 +59,7 @@ func TestADatabaseIsDroppedWhenItsTestEndsEvenWithAConnectionOpen(t *testing.T) 
 	}
 }
 
-func TestManyTestsMayAskAtOnce(t *testing.T) {
+func TestManyTestsCanGetDatabasesAtOnce(t *testing.T) {
 	t.Parallel()
 	var wg sync.WaitGroup
 	for range 12 {
@@ -73,7 +73,7 @@ func TestManyTestsMayAskAtOnce(t *testing.T) {
 	wg.Wait()
 }
 
-func TestATemplateThatWasNotFinishedIsBuiltAgain(t *testing.T) {
+func TestAnUnfinishedTemplateIsBuiltAgain(t *testing.T) {
 	t.Parallel()
 	server := os.Getenv("DATABASE_URL")
 	admin, err := sql.Open("postgres", server)

@@ -191,7 +191,7 @@ func TestWithoutPostgresTheAPISays503AndComesBack(t *testing.T) {
 	}
 }
 
-func TestALostAnswerToACommitIs503AndTheSameIDSettlesIt(t *testing.T) {
+func TestALostResponseToACommitIs503AndSafeToRepeat(t *testing.T) {
 	t.Parallel()
 	s, p := throughProxy(t)
 	lose := func(answer string) {
@@ -220,7 +220,7 @@ func TestALostAnswerToACommitIs503AndTheSameIDSettlesIt(t *testing.T) {
 	}
 }
 
-func TestALostAnswerToAnAppendDoesNotAppendTwice(t *testing.T) {
+func TestALostResponseToAnAppendDoesNotAppendTwice(t *testing.T) {
 	t.Parallel()
 	s, p := throughProxy(t)
 	s.do("POST", "/events", `{"type":"A"}`).want(202) // the pool has a connection, and would retry on another
@@ -237,7 +237,7 @@ func TestALostAnswerToAnAppendDoesNotAppendTwice(t *testing.T) {
 	}
 }
 
-func TestNoEventWithA2xxIsLostWhenTheLineIsCut(t *testing.T) {
+func TestNoEventWithA2xxIsLostWhenTheConnectionIsCut(t *testing.T) {
 	t.Parallel()
 	s, p := throughProxy(t)
 	var (
@@ -277,7 +277,7 @@ func TestNoEventWithA2xxIsLostWhenTheLineIsCut(t *testing.T) {
 	}
 }
 
-func TestAClientThatGoesAwayLosesNothingForOthers(t *testing.T) {
+func TestAClientThatDisconnectsLosesNothingForOthers(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -317,7 +317,7 @@ func TestAClientThatGoesAwayLosesNothingForOthers(t *testing.T) {
 	}
 }
 
-func TestRunDrainsWhatWasTakenIn(t *testing.T) {
+func TestRunDrainsAcceptedRequests(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	s.do("POST", "/events", `{"type":"A"}`).want(202)

@@ -246,7 +246,7 @@ func TestAnEndlessBodyIsRefusedAtTheLimit(t *testing.T) {
 	s.do("POST", "/events", body+" ").want(413)
 }
 
-func TestABodyThatBreaksOffIsNoServerError(t *testing.T) {
+func TestATruncatedBodyIsNotAServerError(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	for _, head := range []string{"Content-Length: 100\r\n\r\n{\"type\":\"A\"}", "Transfer-Encoding: chunked\r\n\r\nzz\r\n", "Transfer-Encoding: chunked\r\n\r\n5\r\nab"} {

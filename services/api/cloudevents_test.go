@@ -11,7 +11,7 @@ func cloudEvent(source, id string, further string) string {
 	return fmt.Sprintf(`{"specversion":"1.0","source":%q,"id":%q,"type":"a.b"%s}`, source, id, further)
 }
 
-func TestCloudEventsAreToldApartBySourceAndID(t *testing.T) {
+func TestCloudEventsAreIdentifiedBySourceAndID(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	post := func(body string) acceptedEvent {

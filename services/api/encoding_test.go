@@ -39,7 +39,7 @@ func bodies(s *server) map[[2]string]string {
 	}
 }
 
-func TestACompressedBodyIsTakenOnEveryRoute(t *testing.T) {
+func TestACompressedBodyIsAcceptedOnEveryRoute(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	for route, body := range bodies(s) {

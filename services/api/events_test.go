@@ -115,7 +115,7 @@ func TestABatchIsAllOrNothing(t *testing.T) {
 	}
 }
 
-func TestABatchUnderAKeyIsTakenOnce(t *testing.T) {
+func TestABatchWithAKeyIsAppendedOnce(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	var first, again struct{ Events []acceptedEvent }

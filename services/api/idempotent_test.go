@@ -152,7 +152,7 @@ func TestAKeyIsForOneRequest(t *testing.T) {
 	with("GET", "/subscription", "", "k").want(200)
 }
 
-func TestAKeyOfARequestThatFailedIsFree(t *testing.T) {
+func TestAKeyOfAFailedRequestIsFree(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	for _, bad := range []string{`{"url":"x","eventTypes":["A"]}`, `{`, `[]`} {
@@ -190,7 +190,7 @@ func TestBadKeysAreRefused(t *testing.T) {
 	}
 }
 
-func TestARequestWhoseTwinIsInFlightIsRefusedForNow(t *testing.T) {
+func TestARequestWithAKeyInFlightIsRefused(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	sub := s.subscribe(hook)
@@ -267,7 +267,7 @@ func TestAKeyIsKeptForADay(t *testing.T) {
 	}
 }
 
-func TestAKeptAnswerShowsNoSecret(t *testing.T) {
+func TestAStoredResponseShowsNoSecret(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	var sub subscriptionBody
@@ -292,7 +292,7 @@ func TestAKeptAnswerShowsNoSecret(t *testing.T) {
 	}
 }
 
-func TestAnAnswerThatWasLostIsThereForTheSameKey(t *testing.T) {
+func TestALostResponseIsReplayedForTheSameKey(t *testing.T) {
 	t.Parallel()
 	s, p := throughProxy(t)
 	p.mu.Lock()
@@ -315,7 +315,7 @@ func TestAnAnswerThatWasLostIsThereForTheSameKey(t *testing.T) {
 	}
 }
 
-func TestARequestThatWasCutOffBeforeItsCommitIsDoneByTheNext(t *testing.T) {
+func TestARequestCutOffBeforeItsCommitIsCarriedOutByTheNext(t *testing.T) {
 	t.Parallel()
 	s, p := throughProxy(t)
 	tx, err := s.db.BeginTx(t.Context(), nil)

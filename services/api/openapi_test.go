@@ -94,7 +94,7 @@ func TestThePageOfTheDocumentLoadsNothingFromElsewhere(t *testing.T) {
 	}
 }
 
-func TestWithAKeyEverythingButHealthNeedsIt(t *testing.T) {
+func TestWithAKeyEverythingExceptHealthNeedsIt(t *testing.T) {
 	t.Parallel()
 	// Enough time passes between two requests that none is one too many.
 	var passed atomic.Int64
@@ -193,7 +193,7 @@ func TestMetricsCountRequestsByRoute(t *testing.T) {
 	}
 }
 
-func TestAnswersCarryARequestIDAndSafeHeaders(t *testing.T) {
+func TestResponsesCarryARequestIDAndSafeHeaders(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	r := s.do("GET", "/events", "", "X-Request-Id", "mine-1")

@@ -196,7 +196,7 @@ func heap() int64 {
 }
 
 //nolint:paralleltest // it measures the memory of the process
-func TestListsThatAreNotReadTakeLittleMemoryAndAreCutOff(t *testing.T) {
+func TestUnreadListsTakeLittleMemoryAndAreDisconnected(t *testing.T) {
 	s := newServer(t, func(c *api.Config) { c.WriteTimeout = time.Second })
 	s.fill(400)
 	for _, path := range []string{"/events?limit=1000", "/events?limit=1000&order=asc"} {
@@ -215,7 +215,7 @@ func TestListsThatAreNotReadTakeLittleMemoryAndAreCutOff(t *testing.T) {
 	}
 }
 
-func TestARequestForALargeAnswerIsAskedToComeBackWhenThereIsNoRoom(t *testing.T) {
+func TestARequestForALargeResponseGets503WithoutMemory(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, func(c *api.Config) { c.WriteTimeout = time.Minute })
 	s.fill(4)
@@ -253,7 +253,7 @@ func (c watchedConn) SetWriteDeadline(at time.Time) error {
 	return c.Conn.SetWriteDeadline(at)
 }
 
-func TestTheDeadlineOfAnAnswerIsNotTheNextOnes(t *testing.T) {
+func TestTheDeadlineOfAResponseDoesNotApplyToTheNext(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	s.fill(4)

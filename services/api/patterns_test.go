@@ -44,7 +44,7 @@ func TestASubscriptionMayNameHundredsOfExactTypes(t *testing.T) {
 
 // A subscription that is older than the limits can be read, paused and
 // repaired, and no other can be given its patterns.
-func TestPatternsFromBeforeTheLimitsDoNoHarm(t *testing.T) {
+func TestPatternsFromBeforeTheLimitsAreHarmless(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	sub := s.subscribe(`{"url":"http://example.com/","eventTypes":["a"]}`)

@@ -62,7 +62,7 @@ func TestAForeignPageCannotLikeOrChange(t *testing.T) {
 	}
 }
 
-func TestPhotoIDsAreTakenAsTheyAreSent(t *testing.T) {
+func TestPhotoIDsAreKeptAsSent(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	for sent, id := range map[string]string{"caf%C3%A9": "café", "a%2Fb": "a/b", "100%25": "100%", "100%2525": "100%25", "a+b": "a+b", "a%20b%2F%25": "a b/%"} {

@@ -12,7 +12,7 @@ import (
 	"posthorn/services/internal/web"
 )
 
-func TestAPageWhoseNameLeadsHereIsRefused(t *testing.T) {
+func TestDNSRebindingIsRefused(t *testing.T) {
 	t.Parallel()
 	hosts, err := web.ParseHosts([]string{"posthorn.example.com"}, "")
 	if err != nil {
@@ -36,7 +36,7 @@ func TestAPageWhoseNameLeadsHereIsRefused(t *testing.T) {
 	keyed.do("GET", "/healthz", "", "Host", "api.example").want(200)
 }
 
-func TestALikeByGetIsTypedOrOfAPageOfOurs(t *testing.T) {
+func TestALikeByGetIsRefusedToOtherOrigins(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	for name, c := range map[string]struct {
@@ -59,7 +59,7 @@ func TestALikeByGetIsTypedOrOfAPageOfOurs(t *testing.T) {
 	}
 }
 
-func TestWrongKeysAreSlowedCountedAndLogged(t *testing.T) {
+func TestWrongKeysAreThrottledCountedAndLogged(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	s := newServer(t, func(c *api.Config) {
@@ -91,7 +91,7 @@ func TestWrongKeysAreSlowedCountedAndLogged(t *testing.T) {
 	}
 }
 
-func TestHeadIsPossibleWhereverGetIs(t *testing.T) {
+func TestHeadWorksWhereverGetDoes(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	id := s.do("POST", "/events", `{"type":"a"}`).want(202).event().ID

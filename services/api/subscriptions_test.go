@@ -36,7 +36,7 @@ func TestASubscriptionIsCreatedWithItsDefaults(t *testing.T) {
 	}
 }
 
-func TestASubscriptionKeepsAllThatIsGiven(t *testing.T) {
+func TestASubscriptionKeepsAllItsSettings(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	secret := "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -78,7 +78,7 @@ func TestPutReplacesAndPatchMerges(t *testing.T) {
 	s.do("PUT", path, hook, "Content-Type", "application/merge-patch+json").want(415)
 }
 
-func TestAChangeMayDependOnTheVersion(t *testing.T) {
+func TestAChangeCanDependOnTheVersion(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	path := "/subscription/" + s.subscribe(hook).ID
@@ -294,7 +294,7 @@ func TestSubscriptionsArePagedAndFiltered(t *testing.T) {
 	}
 }
 
-func TestAnEventSaysWhatBecameOfIt(t *testing.T) {
+func TestAnEventShowsItsStatusForEachSubscription(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	create := func(types, status string) string {
@@ -356,7 +356,7 @@ func TestAnEventSaysWhatBecameOfIt(t *testing.T) {
 	equal(read(""), want)
 }
 
-func TestAttemptsAreListedTheLatestFirst(t *testing.T) {
+func TestAttemptsAreListedLatestFirst(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	sub := s.subscribe(hook)

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestTimesAreThoseOfRFC3339AtEveryDoor(t *testing.T) {
+func TestTimesAreParsedAsRFC3339Everywhere(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	sub := s.subscribe(hook).ID

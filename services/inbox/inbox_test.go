@@ -95,7 +95,7 @@ func TestAnyRequestIsRecorded(t *testing.T) {
 	}
 }
 
-func TestAGetShowsUnlessItIsAWebhook(t *testing.T) {
+func TestAGetShowsTheBinUnlessItIsAWebhook(t *testing.T) {
 	t.Parallel()
 	_, base := serve(t, Config{})
 	do(t, http.MethodGet, base+"/a", "")
@@ -145,7 +145,7 @@ func TestABrowserGetsAPageAndOthersJSON(t *testing.T) {
 	}
 }
 
-func TestEveryAnswerIsSafeToOpen(t *testing.T) {
+func TestEveryResponseIsSafeToOpen(t *testing.T) {
 	t.Parallel()
 	_, base := serve(t, Config{})
 	const evil = `<img src=x onerror="alert(1)"></script><script>alert(2)</script>`
@@ -235,7 +235,7 @@ func TestABinAnswersAsItsURLSays(t *testing.T) {
 	}
 }
 
-func TestABinAnswersAsItWasConfigured(t *testing.T) {
+func TestABinAnswersAsConfigured(t *testing.T) {
 	t.Parallel()
 	_, base := serve(t, Config{})
 	control := base + "/_inbox/bins/team/bin"
@@ -316,7 +316,7 @@ func TestOtherSitesCannotChangeABin(t *testing.T) {
 	}
 }
 
-func TestSignaturesAreJudged(t *testing.T) {
+func TestSignaturesAreVerified(t *testing.T) {
 	t.Parallel()
 	_, base := serve(t, Config{})
 	secret, other := webhook.NewSecret(), webhook.NewSecret()
@@ -364,7 +364,7 @@ func TestSignaturesAreJudged(t *testing.T) {
 	}
 }
 
-func TestBodiesAreShownAsTheyAre(t *testing.T) {
+func TestBodiesAreShownUnchanged(t *testing.T) {
 	t.Parallel()
 	_, base := serve(t, Config{})
 	for body, want := range map[string]Recorded{
@@ -384,7 +384,7 @@ func TestBodiesAreShownAsTheyAre(t *testing.T) {
 	}
 }
 
-func TestARequestThatHangsIsHeldUntilTheClientLeaves(t *testing.T) {
+func TestAHangingRequestIsHeldUntilTheClientDisconnects(t *testing.T) {
 	t.Parallel()
 	i, base := serve(t, Config{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -415,7 +415,7 @@ func TestARequestThatHangsIsHeldUntilTheClientLeaves(t *testing.T) {
 	}
 }
 
-func TestARequestThatHangsIsNotHeldForEver(t *testing.T) {
+func TestAHangingRequestIsNotHeldForever(t *testing.T) {
 	t.Parallel()
 	_, base := serve(t, Config{MaxHang: time.Millisecond})
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/a?hang=true", strings.NewReader("x"))
@@ -429,7 +429,7 @@ func TestARequestThatHangsIsNotHeldForEver(t *testing.T) {
 	}
 }
 
-func TestCloseEndsWhatHangs(t *testing.T) {
+func TestCloseEndsHangingRequests(t *testing.T) {
 	t.Parallel()
 	i := New(Config{})
 	server := httptest.NewUnstartedServer(i)
@@ -457,7 +457,7 @@ func TestCloseEndsWhatHangs(t *testing.T) {
 	wg.Wait()
 }
 
-func TestADelayComesBeforeTheAnswer(t *testing.T) {
+func TestADelayPrecedesTheResponse(t *testing.T) {
 	t.Parallel()
 	_, base := serve(t, Config{})
 	start := time.Now()
@@ -500,7 +500,7 @@ func TestChangesAreStreamed(t *testing.T) {
 	}
 }
 
-func TestPagesThatFollowAreBounded(t *testing.T) {
+func TestStreamsAreBounded(t *testing.T) {
 	t.Parallel()
 	i, base := serve(t, Config{})
 	var all []*watcher
@@ -525,7 +525,7 @@ func TestPagesThatFollowAreBounded(t *testing.T) {
 	}
 }
 
-func TestABinForgetsItsOldestRequests(t *testing.T) {
+func TestABinDropsItsOldestRequests(t *testing.T) {
 	t.Parallel()
 	_, base := serve(t, Config{})
 	for n := range maxRequests + 5 {

@@ -75,7 +75,7 @@ func TestSeveralProjectorsCountEachLikeOnce(t *testing.T) {
 	}
 }
 
-func TestARebuildBesideARunningProjectorIsRight(t *testing.T) {
+func TestARebuildDuringProjectionIsCorrect(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	appendLikes(t, db, 300)
