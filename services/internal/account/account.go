@@ -1,17 +1,17 @@
-// Package account says who acts, and for whom.
+// Package account identifies the actor of an operation, and its account.
 //
-// An Actor is passed to every verb of package operate, and every query is bound
+// Every operation of package operate takes an Actor, and every query is bound
 // to its account: an id of another account is not found, like one that does not
 // exist.
 package account
 
 import "posthorn/events"
 
-// Actor is who asks for something.
+// Actor is the caller of an operation.
 type Actor struct {
 	// Account that the actor acts for.
 	Account string
 }
 
-// Operator acts for the one account that there is.
+// Operator acts for the only account.
 func Operator() Actor { return Actor{Account: events.DefaultAccount} }

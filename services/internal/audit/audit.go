@@ -17,7 +17,7 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// Problem is what is wrong with a delivery, or with the lack of one.
+// Problem is a kind of fault of a delivery, or of a missing one.
 type Problem string
 
 // The problems that Audit finds.
@@ -26,20 +26,20 @@ const (
 	Lost Problem = "lost"
 	// Stuck: in the ledger, not finished, and overdue or without a next attempt.
 	Stuck Problem = "stuck"
-	// Unproven: delivered, without an attempt in its run that was answered with 2xx.
+	// Unproven: delivered, without an attempt in its run that got a 2xx.
 	Unproven Problem = "unproven"
-	// Unexpected: in the ledger though nobody owed it and nobody asked for it.
+	// Unexpected: in the ledger, although neither owed nor part of a replay.
 	Unexpected Problem = "unexpected"
-	// Misrouted: the subscription is of another account than the event.
+	// Misrouted: the subscription belongs to another account than the event.
 	Misrouted Problem = "misrouted"
-	// Quarantine: set aside, and forwarded to nobody until an operator deals with it.
+	// Quarantine: set aside, and not forwarded until an operator releases or drops it.
 	Quarantine Problem = "quarantined"
-	// Duplicated: answered with 2xx more than once within a run. A crash can
-	// cause it; it is no breach of what is promised.
+	// Duplicated: got more than one 2xx within a run. A crash can cause it; it
+	// does not break a promise.
 	Duplicated Problem = "duplicated"
 )
 
-// Problems are all of them, the gravest first.
+// Problems returns all problems, the most serious first.
 func Problems() []Problem {
 	return []Problem{Lost, Misrouted, Unexpected, Unproven, Stuck, Quarantine, Duplicated}
 }
@@ -48,56 +48,56 @@ func Problems() []Problem {
 type Finding struct {
 	Problem      Problem
 	Position     int64
-	EventID      string // empty where the log has no such event
+	EventID      string // empty if the log has no such event
 	Subscription subscription.ID
-	// Status, Cause and Run of the delivery; of a lost one Cause is what it
-	// should be and the rest is empty.
+	// Status, Cause and Run of the delivery; for a lost one Cause is the
+	// expected one and the rest is empty.
 	Status ledger.Status
 	Cause  ledger.Cause
 	Run    int
-	// Repaired: a lost one is in the ledger now, a stuck one has what it lacked.
+	// Repaired: a lost delivery is in the ledger now, a stuck one has its missing next attempt or
+	// end.
 	Repaired bool
 }
 
 // Options say what to audit.
 type Options struct {
-	// After and Through bound the positions; Through 0 is the relay's position,
-	// which is never passed: what is above has not been forwarded yet. A negative
-	// one leaves nothing.
+	// After and Through bound the positions; Through 0 means the relay's position, which the audit
+	// never passes, since later records have not been forwarded yet. A negative Through selects
+	// nothing.
 	After, Through int64
-	// Grace is how late an unfinished delivery may be. 10 minutes.
+	// Grace is how late an unfinished delivery may be. Default 10 minutes.
 	Grace time.Duration
-	// Window is how many positions are compared at a time. 50,000.
+	// Window is how many positions are compared at a time. Default 50,000.
 	Window int64
 	// Repair enters lost deliveries, due at once, for the sweeper to send, and
-	// gives stuck ones that have no next attempt one.
+	// schedules a next attempt for stuck ones that have none.
 	Repair bool
 	// Found gets each finding, in the order of the log, window by window.
 	Found func(Finding) error
-	// Progress, if set, is told after each window how far the audit got.
+	// Progress, if set, is called after each window with the position reached.
 	Progress func(through, end int64)
 }
 
-// Report is what an audit came to.
+// Report is the result of an audit.
 type Report struct {
 	After, Through int64
-	// Waiting are the events that the relay has not come to.
+	// Waiting counts the events that the relay has not reached.
 	Waiting int64
-	// Events in the range, deliveries that they owed, and rows in the ledger.
+	// Events in the range, deliveries owed for them, and rows in the ledger.
 	Events, Owed, Deliveries int64
 	ByStatus                 map[ledger.Status]int64
 	Found                    map[Problem]int64
 	Repaired                 int64
 }
 
-// Run compares the ledger with what the log says should be in it: for each
+// Run compares the ledger with the deliveries that the log implies: for each
 // event, one delivery for each subscription that was live and matched at its
-// position. What a subscription was is taken from its records in the log, not
-// from the relay's own tables.
+// position. It derives the state of a subscription from its records in the log,
+// not from the relay's own tables.
 //
-// Each window is compared by one statement, so in one snapshot, and no
-// transaction spans two windows. Which events a subscription wanted is decided by
-// matching.Matcher, once for each type.
+// One statement compares each window, so in one snapshot, and no transaction spans two windows.
+// matching.Matcher decides which events a subscription wanted, once for each type.
 func Run(ctx context.Context, db *sql.DB, o Options) (Report, error) {
 	if o.Grace == 0 {
 		o.Grace = 10 * time.Minute
@@ -112,7 +112,7 @@ func Run(ctx context.Context, db *sql.DB, o Options) (Report, error) {
 	}
 	defer func() { _ = conn.Close() }()
 
-	// The position comes first: all that the relay owed up to it is committed.
+	// Read the position first: everything that the relay owed up to it is committed.
 	relayed, err := eventlog.RelayPosition(ctx, conn)
 	if err != nil {
 		return report, err
@@ -141,7 +141,7 @@ func Run(ctx context.Context, db *sql.DB, o Options) (Report, error) {
 	return report, nil
 }
 
-// auditRange settles what is audited and counts what is waiting.
+// auditRange determines the audited range and counts the waiting events.
 func auditRange(ctx context.Context, conn *sql.Conn, o Options, relayed int64, report *Report) error {
 	end := o.Through
 	if end == 0 {
@@ -162,8 +162,8 @@ func auditRange(ctx context.Context, conn *sql.Conn, o Options, relayed int64, r
 	return nil
 }
 
-// auditStatement compares one window; which types are wanted is in audit_wanted.
-// $1 and $2 bound it, $3 is the grace.
+// auditStatement compares one window; audit_wanted has the wanted types. $1 and
+// $2 bound it, $3 is the grace.
 const auditStatement = `
 	WITH happened AS MATERIALIZED (
 		SELECT position, kind, id, account, type, CASE WHEN kind = 'test' THEN metadata ->> '` + subscription.TestTarget + `' END AS target
@@ -237,9 +237,10 @@ func auditWindow(ctx context.Context, conn *sql.Conn, o Options, past *history, 
 	if err != nil {
 		return fmt.Errorf("begin window: %w", err)
 	}
-	defer func() { _ = tx.Rollback() }() // after the commit it does nothing
-	// A window is a range of keys in each table: whatever the statistics say,
-	// neither reading whole partitions nor looping over a window pays.
+	defer func() { _ = tx.Rollback() }() // has no effect after the commit
+	// A window is a range of keys in each table, so neither a scan of whole
+	// partitions nor a nested loop over a window pays, whatever the statistics
+	// say.
 	if _, err := tx.ExecContext(ctx, `
 		SELECT set_config('enable_seqscan', 'off', true), set_config('enable_nestloop', 'off', true),
 		       set_config('jit', 'off', true), set_config('work_mem', '64MB', true)`); err != nil {
@@ -316,9 +317,9 @@ func compareWindow(ctx context.Context, tx *sql.Tx, o Options, after, through in
 	return findings, nil
 }
 
-// repairTx enters lost deliveries as the relay would have, due now, and gives
-// stuck ones what they lack: a next attempt, or their end where the
-// subscription is gone. It marks what it mended.
+// repairTx enters lost deliveries as the relay would have, due now, and
+// schedules a next attempt for stuck ones, or ends them if the subscription is
+// gone. It marks the repaired findings.
 func repairTx(ctx context.Context, tx *sql.Tx, findings []Finding) (repaired int64, err error) {
 	var (
 		indexes, positions  []int64
@@ -358,7 +359,7 @@ func repairTx(ctx context.Context, tx *sql.Tx, findings []Finding) (repaired int
 	for rows.Next() {
 		var i int
 		if err := rows.Scan(&i); err != nil {
-			return 0, fmt.Errorf("read what was repaired: %w", err)
+			return 0, fmt.Errorf("read repaired deliveries: %w", err)
 		}
 		findings[i].Repaired = true
 		repaired++

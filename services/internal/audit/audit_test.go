@@ -26,7 +26,7 @@ func execute(t *testing.T, db *sql.DB, statement string, args ...any) {
 	}
 }
 
-// audited is a log with one subscription of everything and five events that
+// audited is a log with one subscription to everything and five events that
 // were delivered to it; the relay is at the end.
 func audited(t *testing.T) (*sql.DB, subscription.ID) {
 	t.Helper()
@@ -53,7 +53,7 @@ func relayAtTheEnd(t *testing.T, db *sql.DB) {
 	execute(t, db, `UPDATE posthorn.readers SET position = posthorn.horizon() WHERE name = 'relay'`)
 }
 
-// runAudit returns what was found, as "problem event".
+// runAudit returns the findings, as "problem event".
 func runAudit(t *testing.T, db *sql.DB, o audit.Options) ([]string, audit.Report) {
 	t.Helper()
 	var found []string
@@ -140,7 +140,7 @@ func TestAuditFindsEachKindOfFault(t *testing.T) {
 			t.Parallel()
 			db, _ := audited(t)
 			execute(t, db, `UPDATE posthorn.subscriptions SET updated_at = 'yesterday'`)
-			// Room between the positions, for the record to move into.
+			// A gap between the positions, for the record to move into.
 			execute(t, db, `UPDATE posthorn.outbox SET position = position * 100; UPDATE posthorn.deliveries SET position = position * 100;
 				UPDATE posthorn.attempts SET position = position * 100; SELECT setval('posthorn.outbox_position', 1000)`)
 			relayAtTheEnd(t, db)
@@ -162,7 +162,7 @@ func TestAuditRepairsWhatIsLostAndThenFindsNothing(t *testing.T) {
 	if report.Repaired != 3 {
 		t.Errorf("repaired %d, want 3", report.Repaired)
 	}
-	// What the sweeper looks for.
+	// The sweeper's query.
 	due, err := ledger.OverdueDeliveries(t.Context(), db, id, 0, 10)
 	if err != nil || len(due) != 3 {
 		t.Errorf("%d are due, %v, want 3", len(due), err)
@@ -203,8 +203,8 @@ func TestAuditCountsWhatTheRelayHasNotComeTo(t *testing.T) {
 	}
 }
 
-// What the relay would owe, worked out here with Go's matching and nothing of
-// the audit's.
+// The deliveries that the relay would owe, computed with Go's matching and none
+// of the audit's code.
 func TestAuditAgreesWithTheRelayOnAnyHistory(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)

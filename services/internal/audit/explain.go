@@ -24,20 +24,20 @@ const (
 	WasDeleted   Reason = "deleted"      // it was deleted
 	CreatedLater Reason = "createdLater" // it was created after the event
 	TestOfOther  Reason = "test"         // it is a test event for another one
-	// InQuarantine: the relay could not forward the event, and an operator has
-	// to deal with it. GivenUp: one has given it up.
+	// InQuarantine: the relay could not forward the event, and it waits for an
+	// operator. GivenUp: an operator has given it up.
 	InQuarantine Reason = "quarantined"
 	GivenUp      Reason = "dropped"
-	// Unreadable: the record of what the subscription was cannot be read.
+	// Unreadable: the subscription's record at that time cannot be read.
 	Unreadable Reason = "unreadable"
-	// NotRelayed: there will be one; the relay has not come to the event yet.
+	// NotRelayed: there will be one; the relay has not reached the event yet.
 	NotRelayed Reason = "notRelayedYet"
 	// Unexplained: there should be one. This is a fault.
 	Unexplained Reason = "missing"
 )
 
-// Matched reports whether the event is of a type that the subscription wants,
-// and something else keeps it from being delivered.
+// Matched reports whether the subscription wants the event's type, and
+// something else prevents the delivery.
 func (r Reason) Matched() bool {
 	switch r {
 	case NotRelayed, InQuarantine, GivenUp, Unexplained:
@@ -47,12 +47,12 @@ func (r Reason) Matched() bool {
 	return false
 }
 
-// EventDelivery is what became of an event for one subscription: a delivery,
-// or the reason why there is none.
+// EventDelivery is the status of an event for one subscription: a delivery, or
+// the reason why there is none.
 type EventDelivery struct {
 	Subscription subscription.ID
 	Reason       Reason
-	// The rest is set where Reason is empty.
+	// The rest is set if Reason is empty.
 	Status        ledger.Status
 	Cause         ledger.Cause
 	Attempts      int
@@ -63,11 +63,11 @@ type EventDelivery struct {
 	FinishedAt    time.Time
 }
 
-// EventDeliveries says for one page of the account's subscriptions, deleted
-// ones included, what became of the event. They come in the order of their
-// ids, from after on. What a subscription was at the event's position is taken
-// from its last record before it, so the answer holds whatever it is now. With
-// owed, only those with a delivery are listed.
+// EventDeliveries returns the status of the event for one page of the account's
+// subscriptions, including deleted ones, in the order of their ids, starting
+// after after. The state of a subscription at the event's position comes from
+// its last record before it, so later changes do not matter. With owed, only
+// those with a delivery are listed.
 func EventDeliveries(ctx context.Context, q postgres.Queryer, event eventlog.Record, owed bool, after subscription.ID, limit int) (postgres.Page[EventDelivery], error) {
 	last := after.UUID()
 	if last == "" {

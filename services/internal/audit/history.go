@@ -18,19 +18,19 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// history is what each subscription was, from its records in the log. The
-// session's temporary tables have what the comparison of a window needs of it:
-// audit_states the states of subscriptions that are not deleted, audit_wanted
-// which of them want the types that have been seen.
+// history has the states of each subscription, from its records in the log. The
+// session's temporary tables have the part that the comparison of a window
+// needs: audit_states has the states of subscriptions that are not deleted,
+// audit_wanted which of them want the types seen so far.
 type history struct {
 	states   map[string][]*state // that owe deliveries, by account
 	last     map[subscription.ID]*state
-	matchers map[string]matching.Matcher // by patterns: many subscriptions want the same
+	matchers map[string]matching.Matcher // by patterns: many subscriptions share them
 	seen     map[typeOfAccount]bool      // types in audit_wanted
 	wanted   int                         // its rows
 }
 
-// state is what a subscription was between two positions, both excluded.
+// state is the state of a subscription between two positions, both excluded.
 type state struct {
 	id            subscription.ID
 	status        subscription.Status
@@ -81,8 +81,8 @@ func readHistory(ctx context.Context, conn *sql.Conn, through int64) (*history, 
 	return h, nil
 }
 
-// readPage reads records after a position, and returns the states that they begin
-// but those of deleted subscriptions.
+// readPage reads records after a position, and returns the states that they begin, except those of
+// deleted subscriptions.
 func (h *history) readPage(ctx context.Context, conn *sql.Conn, after, through int64) (page []*state, last int64, more bool, err error) {
 	rows, err := conn.QueryContext(ctx, `
 		SELECT position, kind, account, subject, data FROM posthorn.outbox
@@ -146,7 +146,7 @@ func (h *history) matcher(patterns []events.Pattern) (matching.Matcher, error) {
 	return m, nil
 }
 
-// matchWindow makes audit_wanted have all types of a window.
+// matchWindow fills audit_wanted with all types of a window.
 func (h *history) matchWindow(ctx context.Context, tx *sql.Tx, after, through int64) error {
 	types, err := postgres.Collect(ctx, tx, "read types of window", func(scan func(...any) error) (t typeOfAccount, err error) {
 		return t, scan(&t.account, &t.eventType)

@@ -15,17 +15,16 @@ import (
 	"posthorn/services/internal/postgres"
 )
 
-// Appended is what became of one event of a group whose events have nothing
-// to do with one another.
+// Appended is the result for one event of a group of unrelated events.
 type Appended struct {
 	outbox.Result
 	Err error
 }
 
-// appendAlone appends in a statement that is a transaction of its own, which
-// saves two round trips. It goes through a connection taken for it: the pool
-// would repeat a statement whose connection broke before the answer, and that
-// is a second append.
+// appendAlone appends in a statement that is its own transaction, which saves
+// two round trips. It uses a dedicated connection: the pool would repeat a
+// statement whose connection broke before the response, and that would append
+// twice.
 func appendAlone(ctx context.Context, db *sql.DB, batch []events.Event) ([]outbox.Result, error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
@@ -44,8 +43,8 @@ func appendAlone(ctx context.Context, db *sql.DB, batch []events.Event) ([]outbo
 	return nil, fmt.Errorf("append group: %w", err)
 }
 
-// AppendGroup appends events that have nothing to do with one another in one
-// commit. One that Postgres refuses fails alone.
+// AppendGroup appends unrelated events in one commit. An event that Postgres
+// refuses fails alone.
 func AppendGroup(ctx context.Context, db *sql.DB, batch []events.Event) ([]Appended, error) {
 	return EachAlone(batch, func(batch []events.Event) ([]Appended, error) {
 		results, err := appendAlone(ctx, db, batch)
@@ -63,9 +62,9 @@ func AppendGroup(ctx context.Context, db *sql.DB, batch []events.Event) ([]Appen
 	})
 }
 
-// EachAlone runs f for the whole batch and, where that fails for another
-// reason than the database being away, once more for each item, so that
-// nobody pays for a neighbour.
+// EachAlone runs f for the whole batch. If that fails for a reason other than
+// an unavailable database, it runs f again for each item, so that one item
+// cannot fail the others.
 func EachAlone[In any](batch []In, f func([]In) ([]Appended, error)) ([]Appended, error) {
 	out, err := f(batch)
 	if err == nil || len(batch) == 1 || errors.Is(err, postgres.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
@@ -82,8 +81,8 @@ func EachAlone[In any](batch []In, f func([]In) ([]Appended, error)) ([]Appended
 	return out, nil
 }
 
-// ConflictError is returned by AppendBatch and says which events are in the
-// way; it is an outbox.ErrConflict.
+// ConflictError is returned by AppendBatch and names the conflicting events; it
+// is an outbox.ErrConflict.
 type ConflictError struct{ Indexes []int }
 
 func (e *ConflictError) Error() string {
@@ -95,7 +94,7 @@ func (e *ConflictError) Unwrap() error { return outbox.ErrConflict }
 
 // AppendBatch appends all of the events or none. With a key, the same batch
 // under the same key is appended once, and another one is an
-// outbox.ErrConflict; its events without an id get one made from the key.
+// outbox.ErrConflict; its events without an id get one derived from the key.
 func AppendBatch(ctx context.Context, db *sql.DB, account, key string, batch []events.Event) ([]outbox.Result, error) {
 	var results []outbox.Result
 	err := postgres.CommitTx(ctx, db, func(tx *sql.Tx) error {
@@ -133,8 +132,8 @@ func AppendBatch(ctx context.Context, db *sql.DB, account, key string, batch []e
 	return results, nil
 }
 
-// claimBatchKeyTx keeps the digest of the batch under its key. No event can
-// have an id with a space in it, so the two sorts of keys stay apart.
+// claimBatchKeyTx stores the digest of the batch under its key. No event id can
+// contain a space, so the two kinds of keys stay apart.
 func claimBatchKeyTx(ctx context.Context, tx *sql.Tx, account, key string, batch []events.Event) error {
 	h := sha256.New()
 	for _, e := range batch {
@@ -151,7 +150,7 @@ func claimBatchKeyTx(ctx context.Context, tx *sql.Tx, account, key string, batch
 			parts = append(parts, string(text))
 		}
 		for _, part := range parts {
-			_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part)))) // a hash takes everything
+			_, _ = h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part)))) // a hash never fails
 			_, _ = h.Write([]byte(part))
 		}
 	}

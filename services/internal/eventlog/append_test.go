@@ -30,7 +30,7 @@ func TestAGroupAppendsInOrderAndEachAnswersForItself(t *testing.T) {
 func TestAnEventThatPostgresRefusesFailsAlone(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	// A producer may have rules of its own on the table.
+	// A producer may have its own rules on the table.
 	if _, err := db.ExecContext(t.Context(), `ALTER TABLE posthorn.outbox ADD CONSTRAINT no_poison CHECK (subject <> 'poison')`); err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +67,7 @@ func TestABatchWithAConflictAppendsNothing(t *testing.T) {
 func TestATimeBecomesAPosition(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	// A log with holes, one event an hour.
+	// A log with gaps, one event an hour.
 	if _, err := db.ExecContext(t.Context(), `
 		INSERT INTO posthorn.outbox (position, id, type, data, recorded_at)
 		SELECT i * 3, 'e' || i, 'A', 'null', '2026-01-01Z'::timestamptz + i * interval '1 hour' FROM generate_series(1, 500) i`); err != nil {
@@ -87,15 +87,15 @@ func TestATimeBecomesAPosition(t *testing.T) {
 		if hour > 500 {
 			want = 1501
 		}
-		// Any position in the hole before it selects the same events.
+		// Any position in the gap before it selects the same events.
 		if got > want || got <= want-3 {
 			t.Errorf("hour %d: position %d, want %d", hour, got, want)
 		}
 	}
 }
 
-// The cost of a page must not depend on how far back it lies or on how much
-// there is.
+// The cost of a page must not depend on its place in the log or on the size of
+// the log.
 func TestPagesOfEventsAreReadByIndex(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)

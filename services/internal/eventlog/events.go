@@ -17,17 +17,17 @@ type Filter struct {
 	Account string
 	Type    string
 	Subject string
-	// Since and Until bound the time of recording: from Since on, before Until.
+	// Since (inclusive) and Until (exclusive) bound the time of recording.
 	Since, Until time.Time
 	// After and Before bound the position, both excluded.
 	After, Before int64
-	// Ascending lists the oldest first, and only what is settled: a reader
-	// that goes on from the last position never misses a later commit.
+	// Ascending lists the oldest first, and only settled events: a reader that
+	// continues from the last position never misses a later commit.
 	Ascending bool
 	Limit     int
 }
 
-// clockSkew is what the times of two records may differ from the order of
+// clockSkew is how far the times of two records may contradict the order of
 // their positions.
 const clockSkew = 10 * time.Second
 
@@ -47,8 +47,8 @@ func List(ctx context.Context, q postgres.Queryer, f Filter) (page postgres.Page
 		}
 	}
 	after := f.After
-	// The times become positions first, so that a page costs the same however
-	// far back it lies.
+	// Convert the times to positions first, so that the cost of a page does not
+	// depend on its age.
 	if !f.Since.IsZero() {
 		from, err := positionSince(ctx, q, f.Since.Add(-clockSkew))
 		if err != nil {
@@ -97,7 +97,7 @@ func positionSince(ctx context.Context, q postgres.Queryer, at time.Time) (int64
 	return position, nil
 }
 
-// ByID is the event of the account with the id.
+// ByID returns the event of the account with the id.
 func ByID(ctx context.Context, q postgres.Queryer, account, id string) (r Record, err error) {
 	rows, err := q.QueryContext(ctx, `
 		SELECT `+recordColumns+` FROM posthorn.outbox
@@ -115,7 +115,7 @@ func ByID(ctx context.Context, q postgres.Queryer, account, id string) (r Record
 	return scanRecord(rows.Scan)
 }
 
-// EventsAt are the first events at the positions, as many as fit into a page.
+// EventsAt returns the first events at the positions, as many as fit into a page.
 func EventsAt(ctx context.Context, q postgres.Queryer, positions []int64) ([]events.Event, error) {
 	page, err := recordsOfPage(ctx, q, "read events", `
 		SELECT position, `+recordSize+` FROM posthorn.outbox WHERE position = ANY ($1) ORDER BY position`, len(positions), pq.Array(positions))

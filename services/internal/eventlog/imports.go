@@ -14,14 +14,13 @@ import (
 	"posthorn/services/internal/postgres"
 )
 
-// Import appends those of the events that are not in the log yet, in
-// one transaction, and returns how many that were. All of them have an id. A
-// *ConflictError where an id is taken by an event with other content: nothing
-// is appended then.
+// Import appends the events that are not in the log yet, in one transaction,
+// and returns their number. All events must have an id. If an id is taken by an
+// event with other content, it returns a *ConflictError and appends nothing.
 //
-// The ids are looked for in the log itself: those that were generated have no
-// entry among the keys, and an entry does not know the time of an event that
-// was appended without one.
+// It looks for the ids in the log itself: generated ids have no entry among the
+// keys, and an entry does not have the time of an event that was appended
+// without one.
 func Import(ctx context.Context, db *sql.DB, batch []events.Event) (appended int, err error) {
 	err = postgres.CommitTx(ctx, db, func(tx *sql.Tx) error {
 		missing, err := Missing(ctx, tx, batch)
@@ -57,9 +56,9 @@ func Import(ctx context.Context, db *sql.DB, batch []events.Event) (appended int
 	return appended, nil
 }
 
-// Missing are the indexes of the events that are not in the log. A
-// *ConflictError where an id is taken by an event with other content. An event
-// with a source is in the log where one with the same source and id is, whatever
+// Missing returns the indexes of the events that are not in the log, or a
+// *ConflictError if an id is taken by an event with other content. An event
+// with a source is in the log if one with the same source and id is, whatever
 // id the record has.
 func Missing(ctx context.Context, q postgres.Queryer, batch []events.Event) (missing []int, err error) {
 	ids := map[string][]string{}
@@ -98,7 +97,7 @@ func Missing(ctx context.Context, q postgres.Queryer, batch []events.Event) (mis
 	return missing, nil
 }
 
-// derivedID is posthorn.derived_id of an event with a source, or else empty.
+// derivedID is posthorn.derived_id of an event with a source, otherwise empty.
 func derivedID(e events.Event) string {
 	if e.Source == "" {
 		return ""
@@ -111,7 +110,7 @@ func derivedID(e events.Event) string {
 	return "ce_" + hex.EncodeToString(sum[:])
 }
 
-// sameContent compares all that an event says. Postgres keeps microseconds.
+// sameContent compares the whole content of two events. Postgres keeps microseconds.
 func sameContent(a, b events.Event) bool {
 	data := func(e events.Event) string {
 		if len(e.Data) == 0 && e.JSON() {

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// instant reads a time of the log. It is total, since a producer may have
-// written any time that Postgres knows: the infinities, the years before Christ
-// and those beyond 9999. What RFC 3339 cannot write becomes the nearest time
-// that it can, and problem says so.
+// instant scans a time of the log. It accepts any time of Postgres, since a
+// producer may have written one: the infinities, the years before Christ and
+// those beyond 9999. A time that RFC 3339 cannot express becomes the nearest
+// one that it can, and problem says so.
 type instant struct {
 	time.Time
 	problem string
@@ -20,7 +20,7 @@ func (i *instant) Scan(value any) error {
 	switch v := value.(type) {
 	case time.Time:
 		i.Time = v
-	case []byte: // what the driver makes of infinity
+	case []byte: // the driver's value for infinity
 		return i.Scan(string(v))
 	case string:
 		if i.Time, i.problem = lastInstant(), "is "+v; v == "-infinity" {
@@ -28,7 +28,7 @@ func (i *instant) Scan(value any) error {
 		}
 		return nil
 	default:
-		return fmt.Errorf("read time: %T is none", value)
+		return fmt.Errorf("read time: unexpected type %T", value)
 	}
 	switch year := i.UTC().Year(); {
 	case year < 1:

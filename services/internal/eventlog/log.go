@@ -15,7 +15,7 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// At is the record at a position.
+// At returns the record at a position.
 func At(ctx context.Context, q postgres.Queryer, position int64) (r Record, err error) {
 	w, err := ReadWindow(ctx, q, position-1, position, 1, 1)
 	if err != nil {
@@ -27,31 +27,31 @@ func At(ctx context.Context, q postgres.Queryer, position int64) (r Record, err 
 	return w.Records[0], nil
 }
 
-// awaitMargin is how much longer than it should take AwaitHorizon is given.
+// awaitMargin is how long AwaitHorizon may exceed its patience.
 const awaitMargin = 10 * time.Second
 
-// Kind tells the records of the log apart.
+// Kind is the kind of a record of the log.
 type Kind string
 
 // The kinds of records.
 const (
-	KindEvent        Kind = "event"        // something happened; goes to whoever subscribes to its type
+	KindEvent        Kind = "event"        // a fact; goes to the subscriptions that match its type
 	KindSubscription Kind = "subscription" // a subscription was created, changed or deleted
-	KindTest         Kind = "test"         // an event for one subscription alone, named in its metadata
+	KindTest         Kind = "test"         // an event for one subscription only, named in its metadata
 )
 
 // Record is an entry of the log.
 type Record struct {
 	Kind Kind
 	events.Event
-	// Unreadable says which field could not be read as it is, and why; the
-	// field has the nearest value that can be shown. Such a record is listed
-	// like any other, and is not forwarded.
+	// Unreadable names a field that could not be read exactly, and the reason;
+	// the field has the nearest value that can be shown. Such a record is
+	// listed like any other, and is not forwarded.
 	Unreadable string
 }
 
-// Horizon is the highest position up to which the log is settled: what a
-// later statement does not see at or below it will never be there.
+// Horizon is the highest position up to which the log is settled: a record at
+// or below it that a later statement does not see will never exist.
 func Horizon(ctx context.Context, q postgres.Queryer) (int64, error) {
 	var horizon int64
 	if err := q.QueryRowContext(ctx, `SELECT posthorn.horizon()`).Scan(&horizon); err != nil {
@@ -60,11 +60,11 @@ func Horizon(ctx context.Context, q postgres.Queryer) (int64, error) {
 	return horizon, nil
 }
 
-// AwaitHorizon waits for the horizon to be beyond a position and returns it, or
-// returns the position after patience. The server looks every step and the
-// waiting costs next to nothing. The connection is taken up meanwhile.
+// AwaitHorizon waits until the horizon is beyond a position and returns it, or
+// returns the position after patience. The server polls every step, and waiting
+// costs almost nothing. It occupies the connection meanwhile.
 func AwaitHorizon(ctx context.Context, q postgres.Queryer, beyond int64, step, patience time.Duration) (int64, error) {
-	// A line that is dead must not be waited for: nothing else ends this call.
+	// Do not wait for a dead connection: nothing else ends this call.
 	ctx, cancel := context.WithTimeout(ctx, patience+awaitMargin)
 	defer cancel()
 	var horizon int64
@@ -88,7 +88,7 @@ type Window struct {
 
 // ReadWindow reads the log above after, up to the horizon, in position order:
 // at most positions positions and about maxBytes bytes of data, but at least
-// one record where there is one. The horizon must have been read before, in
+// one record if there is one. The caller must have read the horizon before, in
 // another statement.
 //
 // The range of positions bounds the work, not a LIMIT: whatever plan the
@@ -131,7 +131,7 @@ const (
 )
 
 // queryRecords reads the records that a query of recordColumns selects; what
-// says for an error what was being done.
+// describes the operation in errors.
 func queryRecords(ctx context.Context, q postgres.Queryer, what, query string, args ...any) ([]Record, error) {
 	return postgres.Collect(ctx, q, what, scanRecord, query, args...)
 }
@@ -144,8 +144,8 @@ func scanRecord(scan func(...any) error) (Record, error) {
 	return f.Read(), nil
 }
 
-// RecordFields are the recordColumns of a row. They can hold whatever Postgres
-// can, so that no row keeps those behind it from being read.
+// RecordFields are the recordColumns of a row. They can hold any value of
+// Postgres, so that no row prevents reading later ones.
 type RecordFields struct {
 	Record
 	metadata, attributes []byte
@@ -176,10 +176,10 @@ func (f *RecordFields) Read() Record {
 	return f.Record
 }
 
-// Check returns ErrUnfit where the record cannot be forwarded: it cannot be
-// read whole, is of an unknown kind, or has a field that no door admits today
-// or ever did. The log may hold such records, since whoever owns the tables
-// can write anything, and must go on behind them.
+// Check returns ErrUnfit if the record cannot be forwarded: it cannot be read
+// completely, is of an unknown kind, or has a field that no interface accepts
+// or ever accepted. The log may hold such records, since the owner of the
+// tables can write anything, and must continue after them.
 func (r *Record) Check() error {
 	switch {
 	case r.Unreadable != "":
@@ -203,7 +203,7 @@ func (r *Record) Check() error {
 		return fmt.Errorf("%w: type: longer than %d bytes", ErrUnfit, events.MaxTypeBytes)
 	}
 	rest := r.Event
-	// They are bounded for new events only too, and any JSON was admitted before.
+	// Data and metadata are also bounded only for new events, and any JSON was accepted before.
 	rest.Data, rest.Metadata = nil, nil
 	for words := range slices.Chunk(strings.Split(r.Type, "."), events.MaxWords) {
 		rest.Type = strings.Join(words, ".")
@@ -214,8 +214,8 @@ func (r *Record) Check() error {
 	return nil
 }
 
-// subscription is the change that a record of that kind tells of, which must
-// be of the subscription and account that the record is filed under.
+// subscription decodes the change in a record of that kind, which must be of
+// the subscription and account that the record is filed under.
 func (r *Record) subscription() (subscription.Record, error) {
 	change, err := subscription.ParseRecord(r.Data)
 	switch {
@@ -229,8 +229,8 @@ func (r *Record) subscription() (subscription.Record, error) {
 	return change, nil
 }
 
-// Change is the change of a subscription that the record tells of. Its error
-// is an ErrUnfit.
+// Change returns the change of a subscription in the record. Its error is an
+// ErrUnfit.
 func (r *Record) Change() (subscription.Record, error) {
 	if r.Unreadable != "" {
 		return subscription.Record{}, fmt.Errorf("%w: %s", ErrUnfit, r.Unreadable)

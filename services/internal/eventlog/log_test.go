@@ -186,8 +186,8 @@ func TestReadersSeeEveryCommittedRecordOnceAndInOrder(t *testing.T) {
 
 func TestGoingByPositionAloneSkipsRecords(t *testing.T) {
 	t.Parallel()
-	// The control of the test above: a late commit is skipped by a reader
-	// that asks for higher positions only, and is not skipped by ours.
+	// The control of the test above: a reader that only asks for higher
+	// positions skips a late commit, and ours does not.
 	db := pgtest.New(t)
 	ctx := t.Context()
 	late, err := db.BeginTx(ctx, nil)

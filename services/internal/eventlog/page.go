@@ -8,13 +8,13 @@ import (
 	"posthorn/services/internal/postgres"
 )
 
-// recordSize is about how much a record holds. The length of data is known
+// recordSize is the approximate size of a record. The length of data is known
 // without reading it.
 const recordSize = `octet_length(data) + octet_length(metadata::text) + octet_length(attributes::text) + octet_length(subject) + 256`
 
-// recordsOfPage reads the records that a query of positions and sizes finds,
-// as far as they fit into a page: the query runs first, so that no data is
-// read that the page has no room for.
+// recordsOfPage reads the records that a query of positions and sizes finds, as
+// many as fit into a page. The query runs first, so that no data is read beyond
+// the page.
 func recordsOfPage(ctx context.Context, q postgres.Queryer, what, query string, limit int, args ...any) (page postgres.Page[Record], err error) {
 	positions, more, err := postgres.Fitting(ctx, q, what, query, limit, postgres.PageBytes, args...)
 	if err != nil {
@@ -27,8 +27,7 @@ func recordsOfPage(ctx context.Context, q postgres.Queryer, what, query string, 
 	return page, nil
 }
 
-// recordsAt are the records at the positions, in the order in which the
-// positions are given.
+// recordsAt returns the records at the positions, in the order of the argument.
 func recordsAt(ctx context.Context, q postgres.Queryer, what string, positions []int64) ([]Record, error) {
 	if len(positions) == 0 {
 		return nil, nil

@@ -15,7 +15,7 @@ import (
 // ErrBadPlace is wrapped by ParsePlace for text that names no place in the log.
 var ErrBadPlace = errors.New(`want a position, a time such as 2026-01-31T08:00:00Z, "beginning" or "now"`)
 
-// Place is a place in the log, as people name it. The zero value is none.
+// Place is a place in the log, as a user names it. The zero value is none.
 type Place struct {
 	Position  int64
 	Time      time.Time
@@ -41,7 +41,7 @@ func ParsePlace(text string) (Place, error) {
 	}
 	at, err := events.ParseTime(text)
 	if err != nil {
-		if len(text) > 10 && text[4] == '-' { // it is meant to be a time
+		if len(text) > 10 && text[4] == '-' { // intended as a time
 			return Place{}, fmt.Errorf("%w: %w", ErrBadPlace, err)
 		}
 		return Place{}, ErrBadPlace
@@ -55,12 +55,12 @@ func (p *Place) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// IsZero reports whether no place is named.
+// IsZero reports whether the place is unset.
 func (p Place) IsZero() bool { return p == Place{} }
 
-// After is the position after which a stretch that begins at the place
-// begins. Times rise with the positions only nearly, so whoever goes by a
-// time looks at the times of the rows as well.
+// After returns the position after which a stretch from the place begins. Times
+// follow the positions only approximately, so a caller that selects by time
+// must also compare the times of the rows.
 func (p Place) After(ctx context.Context, q postgres.Queryer, horizon int64) (int64, error) {
 	switch {
 	case p.Now:
@@ -76,8 +76,8 @@ func (p Place) After(ctx context.Context, q postgres.Queryer, horizon int64) (in
 	}
 }
 
-// through is the last position of a stretch that ends at the place: with the
-// position itself, and before a time.
+// through returns the last position of a stretch that ends at the place,
+// including a position and excluding a time.
 func (p Place) through(ctx context.Context, q postgres.Queryer, horizon int64) (int64, error) {
 	switch {
 	case p.Beginning:

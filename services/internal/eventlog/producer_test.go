@@ -17,8 +17,8 @@ import (
 	"posthorn/services/internal/postgres"
 )
 
-// producer is a role with what operations.md gives to one that only appends,
-// and a connection as that role.
+// producer is a role with the privileges that operations.md gives to one that
+// only appends, and a connection as that role.
 func producer(t *testing.T) (owner, role *sql.DB, name string) {
 	t.Helper()
 	address := pgtest.URL(t)
@@ -171,17 +171,17 @@ func TestAProducerCannotForgeWhatItAppends(t *testing.T) {
 	if _, err := outbox.Append(ctx, mustConn(t, owner), events.Event{Type: "T", ID: "there"}); err != nil {
 		t.Fatal(err)
 	}
-	// An id that the caller does not call its own is not taken from it.
+	// An id that is not marked as keyed is replaced by a generated one.
 	var id string
 	if err := role.QueryRowContext(ctx, `
 		SELECT id FROM posthorn.append_events('{there}', '{f}', '{default}', '{T}', '{s}', '{1}', '{{}}'::text[], '{NULL}')`).Scan(&id); err == nil {
-		t.Errorf("metadata {{}} is an array of no elements, and was taken: %s", id)
+		t.Errorf("metadata {{}} is an array of no elements, and was accepted: %s", id)
 	}
 	if err := role.QueryRowContext(ctx, `
 		SELECT id FROM posthorn.append_events('{there}', '{f}', '{default}', '{T}', '{s}', '{1}', ARRAY['{}'], '{NULL}')`).Scan(&id); err != nil || id == "there" {
-		t.Errorf("id %q, %v, want one that is made here", id, err)
+		t.Errorf("id %q, %v, want a generated one", id, err)
 	}
-	// Claiming that the data was checked does not get bytes past the table.
+	// Claiming that the data was checked does not bypass the table's checks.
 	for _, data := range []string{`ARRAY['{']`, `ARRAY[NULL]::text[]`} {
 		_, err := role.ExecContext(ctx, `
 			SELECT posthorn.append_events('{x}', '{t}', '{default}', '{T}', '{s}', `+data+`, ARRAY['{}'], '{NULL}', NULL, '{"\\xff00"}', true)`)
@@ -193,7 +193,7 @@ func TestAProducerCannotForgeWhatItAppends(t *testing.T) {
 		!strings.Contains(err.Error(), "data: want one JSON value in UTF-8") {
 		t.Errorf("bytes: %v, want the field to be named", err)
 	}
-	// What lies in the caller's way is not what the functions call.
+	// Objects in the caller's search path do not change what the functions call.
 	for _, statement := range []string{
 		`CREATE FUNCTION pg_temp.convert_to(text, name) RETURNS bytea LANGUAGE sql RETURN '\xff'::bytea`,
 		`CREATE FUNCTION pg_temp.sha256(bytea) RETURNS bytea LANGUAGE plpgsql AS $$ BEGIN RAISE 'as %', current_user; END $$`,
@@ -215,7 +215,7 @@ func TestAProducerCannotForgeWhatItAppends(t *testing.T) {
 	}
 }
 
-// mustSameConn keeps a pool to one connection, where a session's settings stay.
+// mustSameConn limits a pool to one connection, which keeps the session's settings.
 func mustSameConn(t *testing.T, db *sql.DB) *sql.DB {
 	t.Helper()
 	db.SetMaxOpenConns(1)
@@ -223,8 +223,8 @@ func mustSameConn(t *testing.T, db *sql.DB) *sql.DB {
 	return db
 }
 
-// Should the table refuse what Validate lets pass, it is still the event's fault
-// and names the field.
+// If the table refuses an event that Validate accepts, it still counts as an
+// invalid event, and the error names the field.
 func TestARefusalOfTheTableNamesTheField(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)

@@ -15,22 +15,22 @@ import (
 // that cannot be forwarded; the text after it says why.
 var ErrUnfit = errors.New("record cannot be forwarded")
 
-// QuarantineStatus is what became of a record that was set aside.
+// QuarantineStatus is the status of a record that was set aside.
 type QuarantineStatus string
 
 // The statuses of a quarantined record. The first two wait for an operator.
 const (
-	Held     QuarantineStatus = "held"     // it was forwarded to nobody
-	Rerouted QuarantineStatus = "rerouted" // it went to each queue by itself, since the exchange did not take it
-	Released QuarantineStatus = "released" // it was taken up again
-	Dropped  QuarantineStatus = "dropped"  // it was given up
+	Held     QuarantineStatus = "held"     // it was not forwarded
+	Rerouted QuarantineStatus = "rerouted" // it went to each queue directly, since the exchange did not confirm it
+	Released QuarantineStatus = "released" // it was retried
+	Dropped  QuarantineStatus = "dropped"  // an operator gave it up
 )
 
-// Open reports whether an operator has yet to look at it.
+// Open reports whether the record still waits for an operator.
 func (s QuarantineStatus) Open() bool { return s == Held || s == Rerouted }
 
-// Quarantined is a record that the relay has passed without forwarding it as
-// it should.
+// Quarantined is a record that the relay has passed without forwarding it
+// normally.
 type Quarantined struct {
 	Position   int64
 	Kind       Kind
@@ -42,10 +42,10 @@ type Quarantined struct {
 	UpdatedAt  time.Time
 }
 
-// maxReason is how much of a reason is kept, in bytes.
+// maxReason limits a stored reason, in bytes.
 const maxReason = 500
 
-// NewQuarantined is the record set aside for a reason.
+// NewQuarantined returns the record set aside for a reason.
 func NewQuarantined(r *Record, status QuarantineStatus, why error) Quarantined {
 	reason := strings.ToValidUTF8(strings.ReplaceAll(why.Error(), "\x00", ""), "?")
 	if len(reason) > maxReason {
@@ -54,8 +54,8 @@ func NewQuarantined(r *Record, status QuarantineStatus, why error) Quarantined {
 	return Quarantined{Position: r.Position, Kind: r.Kind, Account: r.Account, EventID: r.ID, Reason: reason, Status: status}
 }
 
-// SetAside enters records in the quarantine. Those that are in it already stay
-// as they are.
+// SetAside enters records in the quarantine. It does not change those already
+// in it.
 func SetAside(ctx context.Context, q postgres.Queryer, list ...Quarantined) error {
 	for _, r := range list {
 		if _, err := q.ExecContext(ctx, `
@@ -78,22 +78,23 @@ func scanQuarantined(scan func(...any) error) (r Quarantined, err error) {
 	return r, nil
 }
 
-// ListQuarantined is one page of the records that were set aside, in the order
-// of the log, above a position. all lists also those that are dealt with.
+// ListQuarantined returns one page of the records that were set aside, in the
+// order of the log, above a position; with all also the released and dropped
+// ones.
 func ListQuarantined(ctx context.Context, q postgres.Queryer, after int64, all bool, limit int) (list []Quarantined, err error) {
 	return postgres.Collect(ctx, q, "list quarantine", scanQuarantined, `
 		SELECT `+quarantineColumns+` FROM posthorn.quarantine
 		WHERE position > $1 AND ($2 OR status IN ('held', 'rerouted')) ORDER BY position LIMIT $3`, after, all, limit)
 }
 
-// QuarantinedAt is the record that was set aside at a position.
+// QuarantinedAt returns the record that was set aside at a position.
 func QuarantinedAt(ctx context.Context, q postgres.Queryer, position int64) (Quarantined, error) {
 	r, err := scanQuarantined(q.QueryRowContext(ctx, `
 		SELECT `+quarantineColumns+` FROM posthorn.quarantine WHERE position = $1`, position).Scan)
 	return r, postgres.Translate(err)
 }
 
-// CountQuarantined counts the records that an operator has yet to look at.
+// CountQuarantined counts the records that wait for an operator.
 func CountQuarantined(ctx context.Context, q postgres.Queryer) (n int64, err error) {
 	if err := q.QueryRowContext(ctx, `
 		SELECT count(*) FROM posthorn.quarantine WHERE status IN ('held', 'rerouted')`).Scan(&n); err != nil {
@@ -102,14 +103,14 @@ func CountQuarantined(ctx context.Context, q postgres.Queryer) (n int64, err err
 	return n, nil
 }
 
-// DropQuarantined gives a held record up: nobody is owed it. It returns
-// ErrState where the record is not held.
+// DropQuarantined gives up a held record: no subscription is owed it. It
+// returns ErrState if the record is not held.
 func DropQuarantined(ctx context.Context, db *sql.DB, position int64) (Quarantined, error) {
 	return MoveQuarantined(ctx, db, position, Held, Dropped)
 }
 
 // MoveQuarantined changes the status of a record in quarantine. It returns
-// ErrState where the record has another one than from.
+// ErrState if the record's status is not from.
 func MoveQuarantined(ctx context.Context, q postgres.Queryer, position int64, from, to QuarantineStatus) (Quarantined, error) {
 	r, err := scanQuarantined(q.QueryRowContext(ctx, `
 		UPDATE posthorn.quarantine SET status = $3, updated_at = clock_timestamp()

@@ -18,7 +18,7 @@ func RelayPosition(ctx context.Context, q postgres.Queryer) (int64, error) {
 }
 
 // ControlRecords are the records of the log above after, up to the horizon,
-// that are no events.
+// that are not events.
 func ControlRecords(ctx context.Context, q postgres.Queryer, after, horizon int64) ([]Record, error) {
 	return queryRecords(ctx, q, "read control records", `
 		SELECT `+recordColumns+`

@@ -15,10 +15,10 @@ import (
 
 // Slice selects records of the log; the zero value of a field selects all.
 type Slice struct {
-	// After and Through bound the positions; Through is included and, to miss
-	// nothing that commits late, no higher than the horizon.
+	// After and Through bound the positions; Through is included and, so that
+	// late commits are not missed, no higher than the horizon.
 	After, Through int64
-	// Since and Until bound the time of recording: from Since on, before Until.
+	// Since (inclusive) and Until (exclusive) bound the time of recording.
 	Since, Until time.Time
 	Account      string
 	Kinds        []Kind
@@ -27,15 +27,15 @@ type Slice struct {
 	IDs          []string
 }
 
-// One read of a slice goes through so many positions, and holds so many
-// records and about so many bytes of data.
+// Bounds of one read of a slice: positions scanned, records returned, and
+// approximate bytes of data.
 const (
 	slicePositions = 20_000
 	sliceRecords   = 500
 	sliceBytes     = 8 << 20
 )
 
-// conditions are the slice as conditions on a row of the log.
+// conditions returns the slice as conditions on a row of the log.
 func (s Slice) conditions() (w postgres.Where) {
 	w.And("position > ?", s.After)
 	w.And("position <= ?", s.Through)
@@ -76,7 +76,7 @@ func (s Slice) selects() func(eventType string) bool {
 	return matching.New(s.Types).Match
 }
 
-// recordsIn are the records at the positions that the slice selects.
+// recordsIn returns the records at the positions that the slice selects.
 func (s Slice) recordsIn(ctx context.Context, q postgres.Queryer, what string, positions []int64) ([]Record, error) {
 	records, err := recordsAt(ctx, q, what, positions)
 	if err != nil {
@@ -87,12 +87,12 @@ func (s Slice) recordsIn(ctx context.Context, q postgres.Queryer, what string, p
 }
 
 // ReadSlice reads the first records of the slice, in the order of the log, and
-// says up to which position it came: the next read goes on after that, and the
-// slice is read when it is Through. It may return no records and yet not be at
-// the end.
+// returns the position that it reached: the next read continues after it, and
+// the slice is finished when it is Through. It may return no records before the
+// end.
 //
-// As for any reader of the log, a closed range of positions bounds the work.
-// What an index leads to is bounded by the number of records instead.
+// As for any reader of the log, a closed range of positions bounds the work. A
+// search by an index is bounded by the number of records instead.
 func ReadSlice(ctx context.Context, q postgres.Queryer, s Slice, limit int) (records []Record, reached int64, err error) {
 	reached = s.Through
 	if len(s.IDs) == 0 && len(s.Subjects) == 0 && s.Through-s.After > slicePositions {
@@ -122,7 +122,7 @@ func ReadSlice(ctx context.Context, q postgres.Queryer, s Slice, limit int) (rec
 }
 
 // EndOfSlice reads the last records of the slice, in the order of the log, and
-// hands them to each in parts of about sliceBytes.
+// passes them to each in parts of about sliceBytes.
 func EndOfSlice(ctx context.Context, q postgres.Queryer, s Slice, limit int, each func([]Record) error) error {
 	where := s.conditions()
 	upTo := where.Arg(limit)
@@ -171,9 +171,9 @@ func CountSlice(ctx context.Context, q postgres.Queryer, s Slice) (n int64, err 
 	return n, err
 }
 
-// ByIDs are the events of the account with these ids, by id. Where an id
-// is there more than once, which only a producer of its own can bring about,
-// it is the first one.
+// ByIDs returns the events of the account with these ids, by id. If an id
+// occurs more than once, which only a custom producer can cause, it returns the
+// first one.
 func ByIDs(ctx context.Context, q postgres.Queryer, account string, ids []string) (map[string]Record, error) {
 	records, err := queryRecords(ctx, q, "look for events", `SELECT `+recordColumns+` FROM posthorn.outbox
 		WHERE id = ANY ($1) AND account = $2 AND kind <> 'subscription' ORDER BY position DESC`, pq.Array(ids), account)
@@ -187,10 +187,11 @@ func ByIDs(ctx context.Context, q postgres.Queryer, account string, ids []string
 	return found, nil
 }
 
-// Bounds are the positions of a stretch of the log from one place to another,
-// after the first and through the second, in what is settled now. It is wide
-// enough for records whose times are not quite in the order of their
-// positions, so whoever names times has to look at those of the records too.
+// Bounds returns the positions of a stretch of the log from one place to
+// another, after the first and through the second, within the records settled
+// now. The stretch is wide enough for records whose times are not quite in the
+// order of their positions, so a caller that selects by time must also compare
+// the times of the records.
 func Bounds(ctx context.Context, q postgres.Queryer, from, to Place) (after, through int64, err error) {
 	horizon, err := Horizon(ctx, q)
 	if err != nil {

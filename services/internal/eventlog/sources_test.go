@@ -13,8 +13,8 @@ import (
 	"posthorn/services/internal/postgres"
 )
 
-// Whoever comes first, an event has one record, a record's id is its own, and
-// nobody waits for ever.
+// In any order of arrival, an event has one record, a record's id is its own,
+// and no transaction waits forever.
 func TestConcurrentEventsOfSeveralSourcesShareIds(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -73,8 +73,8 @@ func TestConcurrentEventsOfSeveralSourcesShareIds(t *testing.T) {
 		Scan(&records, &distinct, &without); err != nil {
 		t.Fatal(err)
 	}
-	// The events without a source have their id or, where another came first,
-	// are in conflict with it.
+	// The events without a source have their id or, if another came first,
+	// conflict with it.
 	if records != distinct || records-without != ids*rounds*(len(sources)-1) {
 		t.Errorf("%d records with %d ids, %d of them without a source", records, distinct, without)
 	}

@@ -1,16 +1,16 @@
 // Package failpoint lets a test end, stop or delay a process at a named place
-// in the code, so that a crash window is hit on purpose and not by luck.
+// in the code, so that a crash window is hit deliberately and not by luck.
 //
 // It exists only in programs built with the tag failpoints. In all others Hit
-// is empty and costs nothing, and Arm refuses, so that nobody takes a program
-// that cannot fail for one that did not.
+// is empty and costs nothing, and Arm refuses, so that a program that cannot
+// fail is not mistaken for one that did not.
 //
-// Armed are points by a text such as
+// A text such as
 //
 //	relay.after_publish=kill@3;delivery.after_post=sleep:2s@5
 //
-// which is a point, what happens there, and at which hit of it (the first
-// unless said): kill is SIGKILL, stop is SIGSTOP, sleep waits.
+// arms points. It gives a point, the action, and the number of the hit (by
+// default the first): kill is SIGKILL, stop is SIGSTOP, sleep waits.
 package failpoint
 
 import "errors"

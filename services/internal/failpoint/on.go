@@ -12,15 +12,15 @@ import (
 	"time"
 )
 
-// point is what happens at one name, at the hit that brings left to zero.
+// point is the action at one name, at the hit that brings left to zero.
 type point struct {
 	left atomic.Int64
 	act  func()
 }
 
-var armed atomic.Pointer[map[string]*point] //nolint:gochecknoglobals // a place in the code has no other way to learn of it
+var armed atomic.Pointer[map[string]*point] //nolint:gochecknoglobals // a place in the code has no other access to it
 
-// Arm replaces the points that are armed.
+// Arm replaces the armed points.
 func Arm(text string) error {
 	points := map[string]*point{}
 	for _, one := range strings.Split(text, ";") {
@@ -36,7 +36,7 @@ func Arm(text string) error {
 		if counted {
 			var err error
 			if n, err = strconv.Atoi(at); err != nil || n < 1 {
-				return fmt.Errorf("failpoint %q: %q is no number of a hit", one, at)
+				return fmt.Errorf("failpoint %q: invalid hit number %q", one, at)
 			}
 		}
 		p := &point{}
@@ -61,8 +61,8 @@ func Arm(text string) error {
 	return nil
 }
 
-// signal sends this process a signal that it cannot handle, and does not
-// return before it has worked.
+// signal sends this process a signal that it cannot handle, and does not return
+// before it has taken effect.
 func signal(sig syscall.Signal) {
 	_ = syscall.Kill(os.Getpid(), sig) // to ourselves: it cannot fail
 	if sig == syscall.SIGKILL {
@@ -70,7 +70,7 @@ func signal(sig syscall.Signal) {
 	}
 }
 
-// Hit does what is armed for the name, once, when it is its turn.
+// Hit performs the action armed for the name, once, at its hit.
 func Hit(name string) {
 	points := armed.Load()
 	if points == nil {

@@ -1,11 +1,11 @@
-// Package groupcommit lets concurrent callers share one costly step, such as
-// a commit: what arrives while a flush is running goes into the next one.
+// Package groupcommit lets concurrent callers share one costly step, such as a
+// commit: items that arrive during a flush go into the next one.
 //
 // It promises that every item is flushed at most once, that Do returns only
-// when the flush that carried its item has returned, and that items are in
-// the flush in the order of their arrival. Under light load an item is
-// flushed at once, alone. A flush that fails fails for all of its items; a
-// caller that goes away leaves its item to be flushed.
+// after the flush of its item has returned, and that a flush has its items in
+// the order of arrival. Under light load an item is flushed at once, alone. A
+// failed flush fails for all of its items; the item of a caller that gives up
+// is still flushed.
 package groupcommit
 
 import (
@@ -20,7 +20,7 @@ import (
 var ErrStopped = errors.New("group commit is stopped")
 
 // Config of a Group. The zero value flushes up to 1,000 items at once, one
-// flush at a time, without waiting for company.
+// flush at a time, without waiting for others.
 type Config struct {
 	// MaxItems in one flush. Default 1,000.
 	MaxItems int
@@ -31,12 +31,12 @@ type Config struct {
 	Flushes int
 }
 
-// Group gathers items of type In and hands each its own Out.
+// Group batches items of type In and returns an Out for each.
 type Group[In, Out any] struct {
 	cfg   Config
 	flush func(ctx context.Context, items []In) ([]Out, error)
 	calls chan *call[In, Out]
-	// stopped: nothing more is taken in; drained: and nothing more is flushed.
+	// stopped: no more items are accepted; drained: no more are flushed.
 	stopped, drained chan struct{}
 }
 
@@ -59,7 +59,7 @@ func New[In, Out any](cfg Config, flush func(ctx context.Context, items []In) ([
 	}
 }
 
-// Do has the item flushed and returns its result. When ctx ends first, Do
+// Do flushes the item with others and returns its result. If ctx ends first, Do
 // returns its error and the item may still be flushed.
 func (g *Group[In, Out]) Do(ctx context.Context, in In) (Out, error) {
 	var none Out
@@ -82,8 +82,8 @@ func (g *Group[In, Out]) Do(ctx context.Context, in In) (Out, error) {
 	case <-ctx.Done():
 		return none, ctx.Err()
 	case <-g.drained:
-		// It slipped in while Run was returning: flushed at the last moment,
-		// or never.
+		// The item arrived while Run was returning: it was flushed at the last
+		// moment, or never will be.
 		select {
 		case <-c.done:
 			return c.out, c.err
@@ -93,8 +93,8 @@ func (g *Group[In, Out]) Do(ctx context.Context, in In) (Out, error) {
 	}
 }
 
-// Run flushes until ctx ends, then flushes what has been taken in and returns.
-// It is called once.
+// Run flushes until ctx ends, then flushes the accepted items and returns. Call
+// it once.
 func (g *Group[In, Out]) Run(ctx context.Context) error {
 	defer close(g.drained)
 	var workers sync.WaitGroup
@@ -131,7 +131,7 @@ func (g *Group[In, Out]) one(ctx context.Context, first *call[In, Out]) {
 	}
 	outs, err := g.flush(context.WithoutCancel(ctx), items)
 	if err == nil && len(outs) != len(items) {
-		err = errors.New("flush returned another number of results than it was given items")
+		err = errors.New("flush returned a wrong number of results")
 	}
 	for i, c := range calls {
 		if err != nil {

@@ -1,8 +1,8 @@
-// Package id spells the ids of resources: a prefix that says what is named, and
-// a UUIDv7, so that ids sort by the time at which they were made.
+// Package id formats and parses the ids of resources: a prefix for the kind of
+// resource, and a UUIDv7, so that ids sort by creation time.
 //
-// It promises one spelling for each id: what Parse accepts in another one, such
-// as in capitals, it returns in that. The database keeps the UUID alone.
+// It promises one spelling for each id: Parse accepts others, such as capitals,
+// and returns the canonical one. The database stores only the UUID.
 package id
 
 import (
@@ -20,10 +20,10 @@ func (p Prefix) New() string { return p.FromUUID(uuid.Must(uuid.NewV7())) }
 // FromUUID is the id with the given UUID.
 func (p Prefix) FromUUID(u uuid.UUID) string { return string(p) + u.String() }
 
-// Parse returns the id that text spells, and whether it spells one.
+// Parse returns the canonical id in text, and whether text is an id.
 func (p Prefix) Parse(text string) (string, bool) {
 	bare, ok := strings.CutPrefix(text, string(p))
-	if !ok || len(bare) != 36 { // uuid.Parse knows longer and shorter forms
+	if !ok || len(bare) != 36 { // uuid.Parse accepts longer and shorter forms
 		return "", false
 	}
 	u, err := uuid.Parse(bare)

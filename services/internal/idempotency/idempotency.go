@@ -11,7 +11,7 @@ import (
 	"posthorn/services/internal/postgres"
 )
 
-// Keep is how long the answer to an idempotent request is kept.
+// Keep is how long the response to an idempotent request is kept.
 const Keep = 24 * time.Hour
 
 var (
@@ -26,34 +26,33 @@ var (
 // Request is a request under a key that its client chose.
 type Request struct {
 	Account, Key string
-	// Fingerprint tells whether two requests are the same.
+	// Fingerprint is equal for equal requests.
 	Fingerprint []byte
 }
 
-// AssociatedData binds the sealed answer to the request.
+// AssociatedData binds the sealed response to the request.
 func (r Request) AssociatedData() []byte {
 	return []byte("idempotent request " + r.Account + "/" + r.Key)
 }
 
-// Answer is what a request came to. Sealed is not looked into.
+// Answer is the response to a request. Sealed is opaque here.
 type Answer struct {
 	Status int
 	Sealed []byte
 }
 
-// idempotencyLocks is the class of the advisory locks of keys. They have two
-// keys, which sets them apart from those of the log's appenders.
+// idempotencyLocks is the class of the advisory locks of keys. These use two
+// keys, which distinguishes them from those of the log's appenders.
 const idempotencyLocks = 0x5048
 
-// Once does what a request asks for, unless that was done before: then it
-// returns the answer of that time, and replayed.
+// Once carries out a request, unless it was carried out before: then it returns
+// that response, and replayed.
 //
-// The request's own work and its row here are one transaction, which the
-// functions of this package find in the context that do gets. So there is no
-// moment at which a crash leaves one without the other: before the commit
-// nothing has happened and the lock on the key is gone with the connection,
-// after it the answer is there. An error of do undoes what it did, and the key
-// is free again.
+// The request's own work and its row here are one transaction, which do finds
+// in its context. So a crash cannot leave one without the other: before the
+// commit nothing has happened and the lock on the key ends with the connection,
+// after it the response is stored. An error of do rolls its work back and frees
+// the key.
 func Once(ctx context.Context, db *sql.DB, r Request, do func(ctx context.Context) (Answer, error)) (a Answer, replayed bool, err error) {
 	err = postgres.CommitTx(ctx, db, func(tx *sql.Tx) error {
 		var free bool
@@ -64,8 +63,8 @@ func Once(ctx context.Context, db *sql.DB, r Request, do func(ctx context.Contex
 		if !free {
 			return ErrKeyBusy
 		}
-		// In a statement after the lock, so that it sees what the holder
-		// before has committed.
+		// In a statement after the lock, so that it sees the commit of the
+		// previous holder.
 		var fingerprint []byte
 		err := tx.QueryRowContext(ctx, `
 			SELECT fingerprint, status, answer FROM posthorn.idempotent_requests
@@ -98,8 +97,7 @@ func Once(ctx context.Context, db *sql.DB, r Request, do func(ctx context.Contex
 	return a, replayed, nil
 }
 
-// Forget forgets requests that are older than Keep, and
-// returns how many.
+// Forget deletes requests that are older than Keep, and returns how many.
 func Forget(ctx context.Context, q postgres.Queryer) (forgotten int64, err error) {
 	const batch = 1000
 	for {

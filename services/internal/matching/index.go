@@ -13,7 +13,7 @@ type Index[K cmp.Ordered] struct {
 	sets  map[K][]events.Pattern
 	exact map[string][]K
 	wild  []wildcard[K]
-	// answers keeps what both came to until a set changes.
+	// answers caches the results of both until a set changes.
 	answers map[string][]K
 }
 
@@ -22,10 +22,10 @@ type wildcard[K any] struct {
 	key     K
 }
 
-// maxAnswers bounds the kept answers: types are words that callers choose.
+// maxAnswers bounds the cache: callers choose the types.
 const maxAnswers = 10_000
 
-// Set gives a key its patterns, in place of those that it had; none remove it.
+// Set replaces the patterns of a key; an empty list removes it.
 func (x *Index[K]) Set(key K, patterns []events.Pattern) {
 	if x.sets == nil {
 		x.sets, x.exact, x.answers = map[K][]events.Pattern{}, map[string][]K{}, map[string][]K{}
@@ -63,7 +63,7 @@ func (x *Index[K]) remove(key K) {
 	x.wild = slices.DeleteFunc(x.wild, func(w wildcard[K]) bool { return w.key == key })
 }
 
-// Len is how many keys have patterns.
+// Len returns the number of keys with patterns.
 func (x *Index[K]) Len() int { return len(x.sets) }
 
 // Match returns the keys whose patterns select the event type, in order and each

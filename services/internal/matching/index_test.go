@@ -37,7 +37,7 @@ func TestAnIndexFindsThoseWhoseMatcherMatches(t *testing.T) {
 		if index.Len() != len(matchers) {
 			t.Fatalf("%d keys, want %d", index.Len(), len(matchers))
 		}
-		for range 3 { // some of them again, from the kept answers
+		for range 3 { // some of them again, from the cache
 			eventType := words("a", "b")
 			var want []int
 			for key, m := range matchers {

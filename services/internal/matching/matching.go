@@ -1,8 +1,8 @@
 // Package matching decides which event types a set of patterns selects.
 //
-// A Matcher decides. SQL that has to go through a log narrows it first, by the
-// expressions of PatternExpressions, which select every type that a Matcher does
-// (tested against each other).
+// A Matcher decides. SQL that scans a log narrows it first with the expressions
+// of PatternExpressions, which select every type that a Matcher does (they are
+// tested against each other).
 package matching
 
 import "posthorn/events"

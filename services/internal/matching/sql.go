@@ -6,12 +6,12 @@ import (
 	"posthorn/events"
 )
 
-// PatternExpressions are topic patterns as regular expressions over a type with
-// a dot before it: "*" is one word and "#" any number of them.
+// PatternExpressions returns topic patterns as regular expressions over a type
+// with a dot before it: "*" is one word and "#" any number of words.
 //
 // posthorn.type_matches does the same for patterns that are in the database. It
-// makes the expression for each row again, which took more than twice as long
-// over a log, so what is known before the query is made here.
+// builds the expression again for each row, which took more than twice as long
+// over a log, so patterns that are known before the query are converted here.
 func PatternExpressions(patterns []string) []string {
 	expressions := make([]string, len(patterns))
 	for i, p := range patterns {
@@ -31,7 +31,7 @@ func PatternExpressions(patterns []string) []string {
 	return expressions
 }
 
-// PatternTexts are patterns as the database keeps them.
+// PatternTexts returns patterns as the database stores them.
 func PatternTexts(patterns []events.Pattern) []string {
 	texts := make([]string, len(patterns))
 	for i, p := range patterns {
