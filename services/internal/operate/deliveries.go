@@ -17,7 +17,7 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// Delivery is a delivery as it is shown.
+// Delivery is a delivery as front ends show it.
 type Delivery struct {
 	ID             string     `json:"id" example:"dlv_42_019a0000-0000-7000-8000-000000000000"`
 	EventID        string     `json:"eventId"`
@@ -45,7 +45,7 @@ func ShowDelivery(d ledger.Delivery) Delivery {
 	}
 }
 
-// Attempt is one HTTP request of a delivery as it is shown.
+// Attempt is one HTTP request of a delivery as front ends show it.
 type Attempt struct {
 	DeliveryID      string            `json:"deliveryId"`
 	EventID         string            `json:"eventId"`
@@ -75,7 +75,7 @@ func ShowAttempt(t ledger.LoggedAttempt) Attempt {
 	}
 }
 
-// RequestMade is a request as it was made last, or will be made.
+// RequestMade is the last request of a delivery, or its next one if there was none.
 type RequestMade struct {
 	Method  string            `json:"method"`
 	URL     string            `json:"url" doc:"The subscription's current URL"`
@@ -84,19 +84,19 @@ type RequestMade struct {
 	Curl    string            `json:"curl" doc:"A curl command that repeats the request, with the signature and timestamp of the last attempt"`
 }
 
-// DeliveryDetail is a delivery with all that is known of it.
+// DeliveryDetail is a delivery with its attempts and its request.
 type DeliveryDetail struct {
 	Delivery
-	// Status is the delivery's, typed.
+	// Status is the delivery's status, typed.
 	Status ledger.Status
-	// Attempts of all runs, the oldest first; More says that there are earlier ones.
+	// Attempts of all runs, oldest first; More reports whether there are earlier ones.
 	Attempts []Attempt
 	More     bool
-	// Request is nil where the event is gone from the log.
+	// Request is nil if the event is no longer in the log.
 	Request *RequestMade
 }
 
-// Delivery shows one of the actor's with its attempts and its request.
+// Delivery returns one of the actor's deliveries with its attempts and its request.
 func (o *Operations) Delivery(ctx context.Context, by account.Actor, id ledger.DeliveryID) (DeliveryDetail, error) {
 	d, err := ledger.ByID(ctx, o.db, by.Account, id)
 	if err != nil {
@@ -116,13 +116,13 @@ func (o *Operations) Delivery(ctx context.Context, by account.Actor, id ledger.D
 	return detail, err
 }
 
-// requestOf is the request of a delivery: the body as it is sent, the headers of
-// its last attempt, nil if there was none, and the line that repeats it. nil where
-// the event is gone from the log.
+// requestOf returns the request of a delivery: the body as sent, the headers of its last attempt
+// (nil if there was none), and the curl command that repeats it. It returns nil if the event is no
+// longer in the log.
 func (o *Operations) requestOf(ctx context.Context, d ledger.Delivery, headers map[string]string) (*RequestMade, error) {
 	record, err := eventlog.At(ctx, o.db, d.Position)
 	if errors.Is(err, postgres.ErrNotFound) {
-		return nil, nil //nolint:nilnil // there is none to show
+		return nil, nil //nolint:nilnil // there is no request to show
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read event of delivery: %w", err)
@@ -140,8 +140,8 @@ func (o *Operations) requestOf(ctx context.Context, d ledger.Delivery, headers m
 	}, nil
 }
 
-// Attempts are a page of a subscription's, the latest first, from before one on;
-// with failed only those that failed.
+// Attempts returns a page of a subscription's attempts, latest first, starting
+// before one of them; with failed only the failed ones.
 func (o *Operations) Attempts(ctx context.Context, by account.Actor, id subscription.ID, failed bool, before *ledger.AttemptKey, limit int) (postgres.Page[ledger.LoggedAttempt], error) {
 	if _, err := subscription.OfAccount(ctx, o.db, by.Account, id); err != nil {
 		return postgres.Page[ledger.LoggedAttempt]{}, err
@@ -149,14 +149,14 @@ func (o *Operations) Attempts(ctx context.Context, by account.Actor, id subscrip
 	return ledger.Attempts(ctx, o.db, id, failed, before, limit)
 }
 
-// DeadLetters are a page of the actor's, those of the latest events first.
+// DeadLetters returns a page of the actor's dead letters, those of the latest events first.
 func (o *Operations) DeadLetters(ctx context.Context, by account.Actor, f ledger.DeadLetterFilter) (postgres.Page[ledger.Delivery], error) {
 	f.Account = by.Account
 	return ledger.DeadLetters(ctx, o.db, f)
 }
 
-// PurgeDeadLetters cancels dead letters of a subscription if there are as many as
-// was confirmed. If not it returns their number with ledger.ErrCount.
+// PurgeDeadLetters cancels dead letters of a subscription if their number is the confirmed one.
+// Otherwise it returns their number with ledger.ErrCount.
 func (o *Operations) PurgeDeadLetters(ctx context.Context, by account.Actor, id subscription.ID, f ledger.DeadFilter, confirmed int64) (int64, error) {
 	return ledger.PurgeDeadLetters(ctx, o.db, by.Account, id, f, confirmed)
 }

@@ -1,9 +1,8 @@
-// Package operate has the verbs that the API, the command line and other front
-// ends share. A verb may need several of the nouns' packages, which do not know
-// one another.
+// Package operate has the operations that the API, the command line and other
+// front ends share. An operation may need several of the nouns' packages, which
+// do not import each other.
 //
-// It promises that a verb that changes something does so in one transaction, or
-// names its crash window, and that it reaches nothing but what is the actor's:
-// an id of another account is not found. Errors are those of the packages that
-// it uses.
+// It promises that an operation makes its changes in one transaction, or names
+// its crash window, and that it reaches only the actor's account: an id of
+// another account is not found. Errors are those of the packages that it uses.
 package operate

@@ -13,7 +13,7 @@ import (
 )
 
 // AppendGroup appends events of several requests with one commit. Each has the
-// account of its actor, and a result or an error of its own.
+// account of its actor, and its own result or error.
 func (o *Operations) AppendGroup(ctx context.Context, group []events.Event) ([]eventlog.Appended, error) {
 	return eventlog.AppendGroup(ctx, o.db, group)
 }
@@ -24,23 +24,23 @@ func (o *Operations) AppendBatch(ctx context.Context, by account.Actor, key stri
 	return eventlog.AppendBatch(ctx, o.db, by.Account, key, batch)
 }
 
-// Events are a page of the actor's.
+// Events returns a page of the actor's events.
 func (o *Operations) Events(ctx context.Context, by account.Actor, f eventlog.Filter) (postgres.Page[eventlog.Record], error) {
 	f.Account = by.Account
 	return eventlog.List(ctx, o.db, f)
 }
 
-// Event is one of the actor's.
+// Event returns one of the actor's events.
 func (o *Operations) Event(ctx context.Context, by account.Actor, id string) (eventlog.Record, error) {
-	// The database would refuse some texts that no event can have as an id.
+	// The database would refuse some texts that cannot be an event's id.
 	if events.ValidateID(id) != nil {
 		return eventlog.Record{}, postgres.ErrNotFound
 	}
 	return eventlog.ByID(ctx, o.db, by.Account, id)
 }
 
-// EventDeliveries explain an event for a page of subscriptions, in the order of
-// their ids; with owed only for those that have a delivery.
+// EventDeliveries explains an event for a page of subscriptions, in the order
+// of their ids; with owed only for those that have a delivery.
 func (o *Operations) EventDeliveries(ctx context.Context, event eventlog.Record, owed bool, after subscription.ID, limit int) (postgres.Page[audit.EventDelivery], error) {
 	return audit.EventDeliveries(ctx, o.db, event, owed, after, limit)
 }

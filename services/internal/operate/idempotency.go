@@ -9,19 +9,19 @@ import (
 	"posthorn/services/internal/idempotency"
 )
 
-// ErrSealedAnswer is returned by Once where a request was carried out before and
-// its answer cannot be opened with the keys that there are.
-var ErrSealedAnswer = errors.New("the answer of the first request cannot be opened")
+// ErrSealedAnswer is returned by Once if a request was carried out before and
+// its response cannot be opened with the current keys.
+var ErrSealedAnswer = errors.New("the response of the first request cannot be opened")
 
-// Answer is what a request came to.
+// Answer is the response to a request.
 type Answer struct {
 	Status  int
 	Content []byte
 }
 
-// Once carries out a request under the actor's key, or returns the answer that an
-// equal one had before, and replayed. What do changes through verbs with its
-// context is committed with the answer, or not at all: an error of do undoes it.
+// Once carries out a request under the actor's key, or returns the response of an equal earlier
+// one, and replayed. Changes that do makes through operations with its context are committed
+// together with the response, or not at all: an error of do rolls them back.
 func (o *Operations) Once(ctx context.Context, by account.Actor, key string, fingerprint []byte, do func(context.Context) (Answer, error)) (answer Answer, replayed bool, err error) {
 	request := idempotency.Request{Account: by.Account, Key: key, Fingerprint: fingerprint}
 	kept, replayed, err := idempotency.Once(ctx, o.db, request, func(ctx context.Context) (idempotency.Answer, error) {
@@ -40,7 +40,7 @@ func (o *Operations) Once(ctx context.Context, by account.Actor, key string, fin
 	return Answer{Status: kept.Status, Content: content}, true, nil
 }
 
-// ForgetRequests forgets the keys and answers that are older than
+// ForgetRequests deletes the keys and responses that are older than
 // idempotency.Keep, and returns how many.
 func (o *Operations) ForgetRequests(ctx context.Context) (int64, error) {
 	return idempotency.Forget(ctx, o.db)

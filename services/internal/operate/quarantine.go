@@ -10,12 +10,11 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// ReleaseQuarantined takes a record up again that was set aside. An event that
-// was held is owed, from now on, to the subscriptions that were live at its
-// position; a change of a subscription is told of anew, as the subscription is
-// now. One that was rerouted has its deliveries and only leaves the list. It
-// returns ErrUnfit where the record still cannot be forwarded, and ErrState
-// where it is not set aside.
+// ReleaseQuarantined retries a record that was set aside. A held event is owed,
+// from now on, to the subscriptions that were live at its position; for a held
+// change the subscription is recorded again as it is now. A rerouted event has
+// its deliveries and only leaves the list. It returns ErrUnfit if the record
+// still cannot be forwarded, and ErrState if it is not set aside.
 func (o *Operations) ReleaseQuarantined(ctx context.Context, position int64) (eventlog.Quarantined, error) {
 	held, err := eventlog.QuarantinedAt(ctx, o.db, position)
 	if err != nil {
@@ -36,7 +35,7 @@ func (o *Operations) ReleaseQuarantined(ctx context.Context, position int64) (ev
 			_, err := subscription.Update(ctx, o.db, record.Account, subscription.ID(record.Subject),
 				func(*subscription.Subscription) error { return nil })
 			if err != nil {
-				return held, fmt.Errorf("tell of %s anew: %w", record.Subject, err)
+				return held, fmt.Errorf("record %s again: %w", record.Subject, err)
 			}
 		}
 	}
@@ -45,12 +44,12 @@ func (o *Operations) ReleaseQuarantined(ctx context.Context, position int64) (ev
 		return released, err
 	}
 	// Crash window: the record counts as forwarded and its deliveries are not
-	// in the ledger. An audit finds them lost, and repairs them.
+	// in the ledger. An audit finds them as lost, and repairs them.
 	_, err = audit.Run(ctx, o.db, audit.Options{After: position - 1, Through: position, Repair: true})
 	return released, err
 }
 
-// Quarantined is a record that was set aside, or postgres.ErrNotFound.
+// Quarantined returns a record that was set aside, or postgres.ErrNotFound.
 func (o *Operations) Quarantined(ctx context.Context, position int64) (eventlog.Quarantined, error) {
 	return eventlog.QuarantinedAt(ctx, o.db, position)
 }
@@ -61,7 +60,7 @@ func (o *Operations) Quarantine(ctx context.Context, after int64, all bool, limi
 	return eventlog.ListQuarantined(ctx, o.db, after, all, limit)
 }
 
-// DropQuarantined gives up a record that is held.
+// DropQuarantined gives up a held record.
 func (o *Operations) DropQuarantined(ctx context.Context, position int64) (eventlog.Quarantined, error) {
 	return eventlog.DropQuarantined(ctx, o.db, position)
 }

@@ -15,7 +15,7 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// ReplayRequest asks for past events to be delivered again to one subscription.
+// ReplayRequest is a request to deliver past events again to one subscription.
 // The zero value of a field selects all.
 type ReplayRequest struct {
 	Subscription     string
@@ -24,12 +24,12 @@ type ReplayRequest struct {
 	Subjects         []string
 	EventIDs         []string
 	OnlyDead         bool
-	IgnoreEventTypes bool // of the subscription
+	IgnoreEventTypes bool // the subscription's
 	Rate             int
 }
 
-// Selection is what the request selects, or a subscription.InvalidError that
-// names its fields as the HTTP API does.
+// Selection converts the request, or returns a subscription.InvalidError that
+// names the fields as the HTTP API does.
 func (r ReplayRequest) Selection(by account.Actor) (replay.Selection, error) {
 	s := replay.Selection{
 		Account: by.Account, Cause: ledger.CauseReplay, From: r.From, To: r.To, Subjects: r.Subjects, EventIDs: r.EventIDs,
@@ -69,19 +69,19 @@ func (r ReplayRequest) Selection(by account.Actor) (replay.Selection, error) {
 	return s, nil
 }
 
-// Replay is one of the actor's.
+// Replay returns one of the actor's replays.
 func (o *Operations) Replay(ctx context.Context, by account.Actor, id replay.ID) (replay.Replay, error) {
 	return replay.ByID(ctx, o.db, by.Account, id)
 }
 
-// Replays are a page of the actor's, the latest first.
+// Replays returns a page of the actor's replays, latest first.
 func (o *Operations) Replays(ctx context.Context, by account.Actor, f replay.Filter) (postgres.Page[replay.Replay], error) {
 	f.Account = by.Account
 	return replay.List(ctx, o.db, f)
 }
 
-// SetReplayStatus pauses, resumes or cancels a replay. It returns the replay as
-// it is with postgres.ErrState where that does not allow it.
+// SetReplayStatus pauses, resumes or cancels a replay. If its state does not
+// allow that, it returns the unchanged replay with postgres.ErrState.
 func (o *Operations) SetReplayStatus(ctx context.Context, by account.Actor, id replay.ID, status replay.Status) (replay.Replay, error) {
 	return replay.SetStatus(ctx, o.db, by.Account, id, status)
 }
@@ -105,18 +105,18 @@ func (o *Operations) PreviewReplay(ctx context.Context, by account.Actor, r Repl
 	return replay.PreviewOf(ctx, o.db, s, first)
 }
 
-// RedriveRequest asks for deliveries to be put back to work: those that are named,
-// or those of a subscription that are dead or wait for a retry.
+// RedriveRequest is a request to redrive deliveries: the given ones, or those of a subscription
+// that are dead or wait for a retry.
 type RedriveRequest struct {
 	IDs          []string
 	Subscription string
 	Dead         ledger.DeadFilter
-	// Finished: of those that are named also what was delivered or cancelled.
+	// Finished includes given deliveries that were delivered or cancelled.
 	Finished bool
 	Rate     int
 }
 
-// selections are one for each subscription, or a subscription.InvalidError.
+// selections returns one selection for each subscription, or a subscription.InvalidError.
 func (r RedriveRequest) selections(by account.Actor) ([]replay.Selection, error) {
 	invalid := func(field, message string) ([]replay.Selection, error) {
 		return nil, subscription.InvalidError{{Field: field, Message: message}}
@@ -146,8 +146,8 @@ func (r RedriveRequest) selections(by account.Actor) ([]replay.Selection, error)
 	return replay.SelectionsOf(base, ids), nil
 }
 
-// Redrive begins a replay with the cause redrive for each subscription that the
-// request names deliveries of.
+// Redrive begins a replay with the cause redrive for each subscription with
+// deliveries in the request.
 func (o *Operations) Redrive(ctx context.Context, by account.Actor, r RedriveRequest) ([]replay.Replay, error) {
 	selections, err := r.selections(by)
 	if err != nil {
@@ -164,22 +164,23 @@ func (o *Operations) Redrive(ctx context.Context, by account.Actor, r RedriveReq
 	return replays, nil
 }
 
-// Retry has one delivery made anew, however it ended, or at once if it waits for
-// a retry. StateError where its first attempt is yet to be made.
+// Retry starts a new run of one delivery, however it ended, or at once if it
+// waits for a retry. It returns StateError if its first attempt has not been
+// made yet.
 func (o *Operations) Retry(ctx context.Context, by account.Actor, id ledger.DeliveryID) (replay.Replay, error) {
 	d, err := ledger.ByID(ctx, o.db, by.Account, id)
 	if err != nil {
 		return replay.Replay{}, err
 	}
 	if d.Status == ledger.Pending {
-		return replay.Replay{}, StateError{"The delivery is under way: its first attempt is yet to be made."}
+		return replay.Replay{}, StateError{"The delivery is pending: its first attempt has not been made yet."}
 	}
 	return replay.Create(ctx, o.db, replay.Selection{
 		Account: by.Account, Subscription: id.Subscription, Cause: ledger.CauseRedrive, Positions: []int64{id.Position}, Unfiltered: true,
 	})
 }
 
-// Replay is a replay as it is shown.
+// Replay is a replay as front ends show it.
 type Replay struct {
 	ID           string     `json:"id,omitempty" example:"rpl_019a0000-0000-7000-8000-000000000000"`
 	Subscription string     `json:"subscription"`

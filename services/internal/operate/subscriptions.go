@@ -15,8 +15,8 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// StateError is returned where the state of something does not allow what was
-// asked for. Its text can be shown to the caller.
+// StateError is returned if the current state does not allow an operation. Its
+// text can be shown to the caller.
 type StateError struct{ Message string }
 
 func (e StateError) Error() string { return e.Message }
@@ -24,12 +24,12 @@ func (e StateError) Error() string { return e.Message }
 // Unwrap makes it a postgres.ErrState.
 func (StateError) Unwrap() error { return postgres.ErrState }
 
-// Subscription is one of the actor's that is not deleted.
+// Subscription returns one of the actor's subscriptions that is not deleted.
 func (o *Operations) Subscription(ctx context.Context, by account.Actor, id subscription.ID) (subscription.Subscription, error) {
 	return subscription.OfAccount(ctx, o.db, by.Account, id)
 }
 
-// Subscriptions are a page of the actor's, the oldest first.
+// Subscriptions returns a page of the actor's subscriptions, oldest first.
 func (o *Operations) Subscriptions(ctx context.Context, by account.Actor, f subscription.Filter) (postgres.Page[subscription.Subscription], error) {
 	f.Account = by.Account
 	return subscription.List(ctx, o.db, f)
@@ -52,9 +52,8 @@ func (o *Operations) Subscribe(ctx context.Context, by account.Actor, s subscrip
 	return created, err
 }
 
-// ChangeSubscription changes settings of a subscription. Its secrets are sealed
-// with the key that seals now. Where they cannot be opened the change is made all
-// the same, and unopened says why.
+// ChangeSubscription changes settings of a subscription. Its secrets are sealed with the key that
+// seals now. If they cannot be opened the change is still made, and unopened says why.
 func (o *Operations) ChangeSubscription(ctx context.Context, by account.Actor, id subscription.ID,
 	change func(*subscription.Subscription) error,
 ) (changed subscription.Subscription, unopened, err error) {
@@ -75,19 +74,19 @@ func SetStatus(status subscription.Status) func(*subscription.Subscription) erro
 		case s.Status == status:
 			return subscription.ErrUnchanged
 		case status == subscription.Paused && s.Status == subscription.Disabled:
-			return StateError{"The subscription is disabled: no deliveries are owed that could wait. Resume it first."}
+			return StateError{"The subscription is disabled, so it has no deliveries that could wait. Resume it first."}
 		}
 		s.Status = status
 		return nil
 	}
 }
 
-// RotateSecret is a change of ChangeSubscription that sets a new signing secret.
-// The one before signs as well for subscription.SecretOverlap.
+// RotateSecret is a change of ChangeSubscription that sets a new signing
+// secret. The previous one also signs for subscription.SecretOverlap.
 func (o *Operations) RotateSecret(secret webhook.Secret, now time.Time) func(*subscription.Subscription) error {
 	return func(s *subscription.Subscription) error {
 		if err := s.Open(o.keys); err != nil {
-			return fmt.Errorf("%w (%w)", StateError{"The secret cannot be opened with the present POSTHORN_SECRET_KEY, and so could not stay " +
+			return fmt.Errorf("%w (%w)", StateError{"The secret cannot be opened with the current POSTHORN_SECRET_KEY, and so could not stay " +
 				"valid beside a new one. The key that sealed it has to be added again."}, err)
 		}
 		if s.Secret.Equal(secret) {
@@ -100,8 +99,8 @@ func (o *Operations) RotateSecret(secret webhook.Secret, now time.Time) func(*su
 	}
 }
 
-// SendTest appends an event that goes to one subscription alone, which has to be
-// active. Without a type or data it gets those of a test.
+// SendTest appends an event that goes to one subscription only, which has to be
+// active. Type and data default to those of a test event.
 func (o *Operations) SendTest(ctx context.Context, by account.Actor, id subscription.ID, e events.Event) (events.Event, error) {
 	if e.Type == "" {
 		e.Type = "posthorn.test"

@@ -1,10 +1,9 @@
-// Package payload makes what is sent of an event: the body, its media type, and
-// the headers that go with it.
+// Package payload renders an event for subscribers: the body, its media type,
+// and the headers that go with it.
 //
-// It promises that a live event, a retry, a test, a replay, a redrive and a replay
-// to a URL send the same bytes for the same event, and that a request that is shown
-// is the one that is sent. Rendering does not fail: what is malformed has been set
-// aside before.
+// It promises that a live event, a retry, a test, a replay, a redrive and a replay to a URL send
+// the same bytes for the same event, and that a shown request is the one that is sent. Rendering
+// does not fail: malformed events have been set aside before.
 package payload
 
 import (
@@ -18,10 +17,10 @@ const (
 	headerID    = "Webhook-Id"
 	traceParent = "traceparent"
 	traceState  = "tracestate"
-	maxTrace    = 512 // bytes of a header that W3C Trace Context asks everybody to pass on
+	maxTrace    = 512 // bytes of a header that W3C Trace Context requires to be propagated
 )
 
-// Payload is what is sent of an event.
+// Payload is the rendered form of an event.
 type Payload struct {
 	ID          string
 	ContentType string
@@ -29,9 +28,8 @@ type Payload struct {
 	Trace       Trace
 }
 
-// Trace is the trace context that an event's producer gave. What cannot be one is
-// left out: a producer may write anything into the metadata, and it must stop
-// neither a message nor a request.
+// Trace is the trace context of an event's producer. An invalid one is left out: a producer may
+// write anything into the metadata, and that must stop neither a message nor a request.
 type Trace struct{ Parent, State string }
 
 // Render makes the payload of an event.
@@ -64,7 +62,7 @@ func visible(s string) bool {
 	return s != ""
 }
 
-// Headers are those of a request beside its signature; nil if there are none.
+// Headers returns the trace headers of a request; nil if there are none.
 func (t Trace) Headers() http.Header {
 	if t.Parent == "" {
 		return nil
@@ -76,7 +74,7 @@ func (t Trace) Headers() http.Header {
 	return h
 }
 
-// Shown are the headers of a request that is yet to be made, as they are shown.
+// Shown returns the headers of a request that has not been made yet, for display.
 func (p Payload) Shown() map[string]string {
 	shown := map[string]string{"Content-Type": p.ContentType, headerID: p.ID}
 	for name, values := range p.Trace.Headers() {

@@ -6,8 +6,8 @@ import (
 	"fmt"
 )
 
-// Collect runs a query and reads each of its rows with read. Its errors begin
-// with what was being done.
+// Collect runs a query and reads each of its rows with read. what describes the
+// operation in errors.
 func Collect[T any](ctx context.Context, q Queryer, what string, read func(scan func(...any) error) (T, error), query string, args ...any) (list []T, err error) {
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {

@@ -19,10 +19,10 @@ import (
 
 var (
 	// ErrUnavailable is wrapped by every function of this package when the
-	// database is away, starting, stopping, out of connections or out of
+	// database is unreachable, starting, stopping, out of connections or out of
 	// space, or has broken a deadlock.
 	ErrUnavailable = errors.New("postgres is unavailable")
-	// ErrNotFound is wrapped when the row that was asked for does not exist.
+	// ErrNotFound is wrapped when the requested row does not exist.
 	ErrNotFound = errors.New("not found")
 )
 
@@ -33,10 +33,10 @@ type Queryer interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// Open returns a pool for the server of the URL; PGPASSWORD is the password
-// where the URL has none. It does not connect: a database that is away is
-// reported by the first query, and Probe tells what will not pass. application
-// names the connections in pg_stat_activity.
+// Open returns a pool for the server of the URL; PGPASSWORD is the password if
+// the URL has none. It does not connect: the first query reports an unreachable
+// database, and Probe reports permanent errors. application names the
+// connections in pg_stat_activity.
 func Open(databaseURL, application string, maxConns int) (*sql.DB, error) {
 	u, err := serverurl.Parse(databaseURL, []string{"postgres", "postgresql"}, "postgres://user:password@host:5432/name", "PGPASSWORD")
 	if err != nil {
@@ -55,7 +55,7 @@ func Open(databaseURL, application string, maxConns int) (*sql.DB, error) {
 	}
 	var settings strings.Builder
 	for _, s := range [...]struct{ name, value string }{
-		// What the relay forwards must survive a crash of the database.
+		// Forwarded records must survive a crash of the database.
 		{"synchronous_commit", "on"},
 		// Our statements are short; compiling one costs more than running it.
 		{"jit", "off"},
@@ -76,9 +76,9 @@ func Open(databaseURL, application string, maxConns int) (*sql.DB, error) {
 	return db, nil
 }
 
-// session sets a connection's settings once it stands. Sent with the startup, as
-// parameters of the URL are, a pooler such as PgBouncer would refuse them, or be
-// told to ignore them, and what is ignored is not safe.
+// session sets a connection's settings after connecting. A pooler such as
+// PgBouncer would refuse them as startup parameters, like those of the URL, or
+// be configured to ignore them, and ignored settings are not safe.
 type session struct {
 	driver.Connector
 
@@ -89,21 +89,21 @@ type session struct {
 func (s session) Connect(ctx context.Context) (driver.Conn, error) {
 	conn, err := s.Connector.Connect(ctx)
 	if err != nil || s.settings == "" {
-		return conn, err //nolint:wrapcheck // database/sql looks at what it is
+		return conn, err //nolint:wrapcheck // database/sql inspects it
 	}
 	execer, ok := conn.(driver.ExecerContext)
 	if !ok {
 		return nil, errors.Join(errors.New("driver has no ExecContext"), conn.Close())
 	}
 	if _, err := execer.ExecContext(ctx, s.settings, nil); err != nil {
-		_ = conn.Close() // what is wrong is in err
+		_ = conn.Close() // err has the cause
 		return nil, fmt.Errorf("set up connection: %w", err)
 	}
 	return conn, nil
 }
 
 // Translate maps an error of database/sql or of the driver to this package's.
-// It passes nil, errors of a context and what it does not know unchanged.
+// It returns nil, context errors and unknown errors unchanged.
 func Translate(err error) error {
 	if err == nil || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNotFound) {
 		return err
@@ -120,8 +120,8 @@ func Translate(err error) error {
 	return err
 }
 
-// refusedEvent says what a check of the log has against an event. Events are
-// validated before they get there, so this is the second line only.
+// refusedEvent says why a check of the log refuses an event. Events are
+// validated before, so this is only a second line of defence.
 func refusedEvent(err error) string {
 	refusal, ok := errors.AsType[*pq.Error](err)
 	if !ok || refusal.Code != "23514" { // check_violation
@@ -155,7 +155,7 @@ func refusedEvent(err error) string {
 	return ""
 }
 
-// Unavailable reports whether an error of the driver is one of a database that
+// Unavailable reports whether an error of the driver means that the database
 // cannot be used at the moment.
 func Unavailable(err error) bool {
 	if pqErr, ok := errors.AsType[*pq.Error](err); ok {
@@ -179,6 +179,6 @@ func Unavailable(err error) bool {
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
 }
 
-// ErrState is wrapped when something is not in a state in which the change
-// that was asked for is possible.
+// ErrState is wrapped when the current state does not allow the requested
+// change.
 var ErrState = errors.New("not possible in this state")

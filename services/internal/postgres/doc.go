@@ -1,9 +1,9 @@
 // Package postgres is the toolbox of the packages that hold SQL: connections,
-// transactions, pages, prepared statements, leadership, and what errors of the
-// driver mean.
+// transactions, pages, prepared statements, leadership, and the meaning of
+// driver errors.
 //
-// Errors of the driver do not leave Translate as they are: a missing row is
-// ErrNotFound; a database that is away, restarting, full or resolving a deadlock is
-// ErrUnavailable, which passes by itself; anything else is wrapped with the
-// operation that failed. Probe tells at a start what will not pass.
+// Translate maps errors of the driver: a missing row is ErrNotFound; a database that is
+// unreachable, restarting, full or resolving a deadlock is ErrUnavailable, which is temporary; any
+// other error is wrapped with the operation that failed. At startup Probe reports errors that are
+// permanent.
 package postgres

@@ -13,10 +13,10 @@ import (
 	"posthorn/migrations"
 )
 
-// ErrSchemaOutdated is returned by CheckSchema where migrations are missing.
+// ErrSchemaOutdated is returned by CheckSchema if migrations are missing.
 var ErrSchemaOutdated = errors.New("database is not migrated")
 
-// CheckSchema reports whether the database is there and has every migration
+// CheckSchema checks that the database is reachable and has every migration
 // that this program was built with.
 func CheckSchema(ctx context.Context, q Queryer) error {
 	want, err := newestMigration()
@@ -56,9 +56,9 @@ func newestMigration() (int64, error) {
 	return newest, nil
 }
 
-// Describe says in words for anybody what an error means that keeps a part from
-// its work: the error itself may hold addresses. It is empty where it is none of
-// those that are known.
+// Describe describes an error that keeps a part from working, in words that
+// anyone may see: the error itself may contain addresses. It returns "" for an
+// unknown error.
 func Describe(err error) string {
 	if refusal, ok := errors.AsType[*pq.Error](err); ok {
 		switch {

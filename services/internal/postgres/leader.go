@@ -10,16 +10,16 @@ import (
 )
 
 // LeaseTimeout is how long a leader may go without a statement on its
-// connection before Postgres ends the session and, with it, the lead.
+// connection before Postgres ends the session and, with it, the leadership.
 const LeaseTimeout = 15 * time.Second
 
-// Lead is the session by which one process of its kind is the active one.
+// Lead is the session by which one process of a kind is the leader.
 type Lead struct{ conn *sql.Conn }
 
-// TryLead takes the lead under a name, or returns nil where another process
-// has it. The lead lasts as long as the session: it is lost with the
-// connection, and a process that hangs for LeaseTimeout is cut off by
-// Postgres, so that a standby can go on.
+// TryLead acquires the leadership under a name, or returns nil if another
+// process has it. It lasts as long as the session: it is lost with the
+// connection, and Postgres disconnects a process that hangs for LeaseTimeout,
+// so that a standby can take over.
 func TryLead(ctx context.Context, db *sql.DB, name string) (*Lead, error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
@@ -38,20 +38,20 @@ func TryLead(ctx context.Context, db *sql.DB, name string) (*Lead, error) {
 	return l, nil
 }
 
-// Conn is the session: statements that must not happen without the lead go
+// Conn is the session: statements that must not run without the leadership go
 // through it.
 func (l *Lead) Conn() *sql.Conn { return l.conn }
 
-// Check fails when the lead is lost, and otherwise renews it.
+// Check fails if the leadership is lost, and otherwise renews it.
 func (l *Lead) Check(ctx context.Context) error {
 	if _, err := l.conn.ExecContext(ctx, `SELECT 1`); err != nil {
-		return Translate(fmt.Errorf("renew the lead: %w", err))
+		return Translate(fmt.Errorf("renew leadership: %w", err))
 	}
 	return nil
 }
 
-// Hold keeps the lead while work is done that makes no use of its connection.
-// The work's context ends where the lead is lost; the error says so then.
+// Hold renews the leadership during work that does not use its connection. If
+// the leadership is lost, the work's context ends and the error says so.
 func (l *Lead) Hold(ctx context.Context, work func(ctx context.Context)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -76,14 +76,14 @@ func (l *Lead) Hold(ctx context.Context, work func(ctx context.Context)) error {
 	}
 }
 
-// Release gives the lead up by ending the session, which works whatever
-// state the session is in.
+// Release gives up the leadership by ending the session, which works in any
+// state of the session.
 func (l *Lead) Release() error {
 	// This error from Raw makes database/sql close the connection instead of
-	// handing its settings and locks to the next user of the pool.
+	// passing its settings and locks to the next user of the pool.
 	_ = l.conn.Raw(func(any) error { return driver.ErrBadConn })
 	if err := l.conn.Close(); err != nil && !errors.Is(err, sql.ErrConnDone) {
-		return fmt.Errorf("release the lead: %w", err)
+		return fmt.Errorf("release leadership: %w", err)
 	}
 	return nil
 }

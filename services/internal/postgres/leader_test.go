@@ -10,7 +10,7 @@ import (
 	"posthorn/services/internal/postgres"
 )
 
-// lead takes the lead under a name, to be lost after a time without a statement.
+// lead acquires the leadership under a name, to be lost after a time without a statement.
 func lead(t *testing.T, url, name string, lease string) *postgres.Lead {
 	t.Helper()
 	db, err := postgres.Open(url, name, 2)
@@ -39,7 +39,7 @@ func TestALeadIsHeldDuringLongWorkAndItsLossEndsTheWork(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = db.Close() })
-	// Both would be lost after the same time; one has somebody who holds it.
+	// Both would be lost after the same time; one of them is held.
 	held, idle := lead(t, url, "held", "5s"), lead(t, url, "idle", "5s")
 	gone := func(name string) bool {
 		var n int

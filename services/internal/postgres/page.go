@@ -8,22 +8,22 @@ import (
 	"strconv"
 )
 
-// PageBytes is about how much of what is stored one page of a list holds. A
-// page always has one item, however large that is.
+// PageBytes is the approximate limit of stored bytes in one page of a list. A
+// page always has at least one item, however large.
 const PageBytes = 1 << 20
 
-// Page is one page of a list. More says that the list continues after it.
+// Page is one page of a list. More reports whether the list continues.
 type Page[T any] struct {
 	Items []T
 	More  bool
 }
 
-// pageQuery makes of a query one whose rows are those of the first page: at
-// most limit, and as many as fit into PageBytes by the column page_size. The
-// bound is the server's to keep: a driver that stops early still receives the
-// rest. Each row has its rank, the bytes so far and the number of rows found
-// behind the query's own columns; readPage reads them. The limit and the bytes
-// are the arguments after those of the query.
+// pageQuery limits a query to the rows of the first page: at most limit, and as
+// many as fit into PageBytes by the column page_size. The server has to apply
+// the bound: a driver that stops early still receives the rest. After the
+// query's own columns each row has its rank, the bytes so far and the number of
+// rows found; readPage reads them. The limit and the bytes are the arguments
+// after those of the query.
 func pageQuery(query, order string, args int) string {
 	most, bytes := "$"+strconv.Itoa(args+1), "$"+strconv.Itoa(args+2)
 	return `
@@ -36,8 +36,8 @@ func pageQuery(query, order string, args int) string {
 		ORDER BY page_rank`
 }
 
-// ReadPage runs a query that is turned into pages by pageQuery. read reads one
-// row, page_size left out, which has to be the query's last column.
+// ReadPage runs a query through pageQuery. read reads one row without
+// page_size, which has to be the query's last column.
 func ReadPage[T any](ctx context.Context, q Queryer, what, query, order string, limit int, args []any,
 	read func(scan func(...any) error) (T, error),
 ) (page Page[T], err error) {
@@ -66,9 +66,9 @@ func ReadPage[T any](ctx context.Context, q Queryer, what, query, order string, 
 	return page, nil
 }
 
-// Fitting are the first of the positions that a query finds, with their sizes:
-// at most limit, and as many as fit into so many bytes. more says that there
-// are others.
+// Fitting returns the first positions that a query of positions and sizes
+// finds: at most limit, and as many as fit into the given bytes. more reports
+// whether there are others.
 func Fitting(ctx context.Context, q Queryer, what, query string, limit, maxBytes int, args ...any) (positions []int64, more bool, err error) {
 	rows, err := q.QueryContext(ctx, query, args...)
 	if err != nil {

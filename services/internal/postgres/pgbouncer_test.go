@@ -22,7 +22,7 @@ import (
 	"posthorn/services/internal/postgres"
 )
 
-// pgbouncer starts a real one before the database, and returns its URL.
+// pgbouncer starts a PgBouncer in front of the database, and returns its URL.
 func pgbouncer(t *testing.T, databaseURL, poolMode string) string {
 	t.Helper()
 	path, err := exec.LookPath("pgbouncer")
@@ -45,7 +45,7 @@ func pgbouncer(t *testing.T, databaseURL, poolMode string) string {
 	}
 	password, _ := server.User.Password()
 	name := strings.TrimPrefix(server.Path, "/")
-	dir, err := os.MkdirTemp("", "pgbouncer") //nolint:usetesting // nobody else can pass through the test's own
+	dir, err := os.MkdirTemp("", "pgbouncer") //nolint:usetesting // other users cannot enter the test's own
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ default_pool_size = 5
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), path, "-q", file)
-	if os.Geteuid() == 0 { // as whom it refuses to run
+	if os.Geteuid() == 0 { // PgBouncer refuses to run as root
 		nobody, err := user.Lookup("nobody")
 		if err != nil {
 			t.Fatal(err)
@@ -121,13 +121,13 @@ func TestPgBouncerPoolingSessionsWorks(t *testing.T) {
 	if err := postgres.Probe(t.Context(), db); err != nil {
 		t.Fatal(err)
 	}
-	// What an outage would cost must not be left to the pooler's settings.
+	// Durability must not depend on the pooler's settings.
 	var durable, compiled string
 	if err := db.QueryRowContext(t.Context(), `SELECT current_setting('synchronous_commit'), current_setting('jit')`).Scan(&durable, &compiled); err != nil ||
 		durable != "on" || compiled != "off" {
 		t.Errorf("synchronous_commit %q, jit %q, %v", durable, compiled, err)
 	}
-	// Locks of sessions, prepared statements, and the log.
+	// Session locks, prepared statements, and the log.
 	lead, err := postgres.TryLead(t.Context(), db, "relay")
 	if err != nil || lead == nil {
 		t.Fatalf("take the lead: %v, %v", lead, err)
@@ -201,12 +201,12 @@ func TestWhatWillNotPassIsToldAtOnce(t *testing.T) {
 		if !errors.Is(err, postgres.ErrUnusable) || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "wrong-secret") {
 			t.Errorf("%s: %v, want %q", name, err, c.says)
 		}
-		// And later, when it is asked for something, it is no outage either.
+		// A later query must not report an outage either.
 		if err := postgres.Translate(db.PingContext(t.Context())); err == nil || errors.Is(err, postgres.ErrUnavailable) {
 			t.Errorf("%s is taken for an outage: %v", name, err)
 		}
 	}
-	// What the same settings allow is fine, and a database that is away may come.
+	// Allowed parameters pass, and an unreachable database is not an error.
 	for name, address := range map[string]string{
 		"a parameter": change(direct, parameter),
 		"nobody":      change(direct, func(u *url.URL) { u.Host = "127.0.0.1:1" }),

@@ -7,10 +7,10 @@ import (
 	"sync"
 )
 
-// Prepared is a Queryer that keeps the statements it is given prepared, for
-// those that run so often that planning them would cost more than running
-// them. It is safe for concurrent use. It is not for statements that join or
-// search: their plan would be kept from when the tables were empty.
+// Prepared is a Queryer that prepares its statements once and keeps them, for
+// statements that run so often that planning them would cost more than running
+// them. It is safe for concurrent use. Do not use it for statements that join
+// or search: they would keep a plan from when the tables were empty.
 type Prepared struct {
 	db *sql.DB
 
@@ -45,7 +45,7 @@ func (p *Prepared) QueryContext(ctx context.Context, query string, args ...any) 
 func (p *Prepared) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
 	statement, err := p.prepare(ctx, query) //nolint:sqlclosecheck // it is kept
 	if err != nil {
-		return p.db.QueryRowContext(ctx, query, args...) // which will say why
+		return p.db.QueryRowContext(ctx, query, args...) // which reports the error
 	}
 	return statement.QueryRowContext(ctx, args...)
 }
@@ -56,7 +56,7 @@ func (p *Prepared) prepare(ctx context.Context, query string) (*sql.Stmt, error)
 	if statement, ok := p.statements[query]; ok {
 		return statement, nil
 	}
-	// From here on database/sql prepares it on each connection that runs it.
+	// database/sql prepares it again on each connection that runs it.
 	statement, err := p.db.PrepareContext(ctx, query) //nolint:sqlclosecheck // it is kept
 	if err != nil {
 		return nil, fmt.Errorf("prepare statement: %w", err)

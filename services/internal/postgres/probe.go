@@ -11,22 +11,22 @@ import (
 	"github.com/lib/pq"
 )
 
-// ErrUnusable is wrapped by what Probe finds: waiting will not help.
+// ErrUnusable is wrapped by errors of Probe: waiting will not help.
 var ErrUnusable = errors.New("postgres cannot be used")
 
 const (
 	probeTimeout = 10 * time.Second
-	// oldestServer is the server_version_num of the oldest Postgres that will do.
+	// oldestServer is the server_version_num of the oldest supported Postgres.
 	oldestServer = 150000
-	// poolerTries is how often is looked whether sessions share connections.
+	// poolerTries is the number of checks whether sessions share connections.
 	poolerTries = 5
 )
 
-// Probe connects and reports what will not pass by itself, with what to do about
-// it: a user, a password or a database that the server does not know, parameters
-// that a pooler does not let through, a Postgres that is too old, and a pooler
-// that gives a session's connection to others between its transactions. A
-// database that is away is no such thing, and no error.
+// Probe connects and reports permanent errors, with advice: a user, a password
+// or a database that the server does not know, parameters that a pooler
+// refuses, a Postgres that is too old, and a pooler that gives a session's
+// connection to others between its transactions. An unreachable database is not
+// an error here.
 func Probe(ctx context.Context, db *sql.DB) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -58,9 +58,9 @@ func probe(ctx context.Context, db *sql.DB) error {
 	return probePooler(ctx, db, one)
 }
 
-// probePooler finds out whether a session keeps its connection between its
-// transactions, on which locks, prepared statements and settings rely. A pooler
-// that takes it away gives it to the next who asks.
+// probePooler checks whether a session keeps its connection between its
+// transactions, on which locks, prepared statements and settings rely. Another
+// pooler gives it to the next client.
 func probePooler(ctx context.Context, db *sql.DB, one *sql.Conn) error {
 	other, err := db.Conn(ctx)
 	if err != nil {
@@ -93,9 +93,9 @@ func probePooler(ctx context.Context, db *sql.DB, one *sql.Conn) error {
 	return nil
 }
 
-// refusalOf says what a server or a pooler refuses for good, and what to do
-// about it; empty for what passes. PgBouncer has one code for all that it has to
-// say, outages included, so there the words decide.
+// refusalOf describes a permanent refusal of a server or a pooler, with advice;
+// "" for a temporary error. PgBouncer has one code for all its errors,
+// including outages, so there the text decides.
 func refusalOf(err *pq.Error) string {
 	message := strings.ToLower(err.Message)
 	has := func(words string) bool { return strings.Contains(message, words) }

@@ -12,10 +12,10 @@ import (
 )
 
 // ErrOutcomeUnknown is wrapped, together with ErrUnavailable, when the
-// connection was lost while a commit was under way: it may have happened.
-var ErrOutcomeUnknown = errors.New("whether it was committed is unknown")
+// connection was lost during a commit, which may have happened.
+var ErrOutcomeUnknown = errors.New("outcome of the commit is unknown")
 
-// CommitTx is InTx that tells a commit that failed from one that may not have.
+// CommitTx is an InTx that distinguishes a failed commit from one with an unknown outcome.
 func CommitTx(ctx context.Context, db *sql.DB, f func(tx *sql.Tx) error) error {
 	if ok, err := joined(ctx, f); ok {
 		return err
@@ -25,7 +25,7 @@ func CommitTx(ctx context.Context, db *sql.DB, f func(tx *sql.Tx) error) error {
 		return Translate(fmt.Errorf("begin transaction: %w", err))
 	}
 	if err := f(tx); err != nil {
-		_ = tx.Rollback() // the connection is dropped where this fails too
+		_ = tx.Rollback() // if this fails too, the connection is dropped
 		return Translate(err)
 	}
 	failpoint.Hit("append.before_commit")
@@ -37,9 +37,9 @@ func CommitTx(ctx context.Context, db *sql.DB, f func(tx *sql.Tx) error) error {
 	return UnlessAnswered(fmt.Errorf("commit: %w", err))
 }
 
-// UnlessAnswered says of a commit that failed whether it may have happened: an
-// answer from Postgres settles it. Anything else, the context's end included,
-// leaves open whether the commit arrived.
+// UnlessAnswered adds ErrOutcomeUnknown to the error of a commit, unless it is
+// a response from Postgres. After any other error, including the context's end,
+// the commit may have happened.
 func UnlessAnswered(err error) error {
 	var answer *pq.Error
 	if errors.As(err, &answer) && answer.Code.Class() != "57" && answer.Code.Class() != "08" {
@@ -59,7 +59,7 @@ func InTx(ctx context.Context, db *sql.DB, f func(tx *sql.Tx) error) error {
 		return Translate(fmt.Errorf("begin transaction: %w", err))
 	}
 	if err := f(tx); err != nil {
-		_ = tx.Rollback() // the connection is dropped where this fails too
+		_ = tx.Rollback() // if this fails too, the connection is dropped
 		return Translate(err)
 	}
 	if err := tx.Commit(); err != nil {
@@ -76,7 +76,7 @@ func WithTx(ctx context.Context, tx *sql.Tx) context.Context {
 	return context.WithValue(ctx, txKey{}, tx)
 }
 
-// joined runs f in the transaction of WithTx, if ctx has one: ok says so.
+// joined runs f in the transaction of WithTx; ok reports whether ctx has one.
 func joined(ctx context.Context, f func(tx *sql.Tx) error) (ok bool, err error) {
 	tx, ok := ctx.Value(txKey{}).(*sql.Tx)
 	if !ok {

@@ -24,8 +24,8 @@ func StringMapJSON(headers map[string]string) string {
 	return string(b)
 }
 
-// DecodeStringMap is total: a producer that wrote something other than text
-// must not stop the log, so that value is kept as its JSON.
+// DecodeStringMap never fails: a producer that wrote a value other than text
+// must not stop the log, so the value is kept as its JSON.
 func DecodeStringMap(b []byte) map[string]string {
 	if len(b) == 0 || string(b) == "{}" {
 		return nil

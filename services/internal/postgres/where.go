@@ -12,7 +12,7 @@ type Where struct {
 	args       []any
 }
 
-// And adds a condition. Each ? in it is the argument that is given.
+// And adds a condition. Each ? in it stands for the argument.
 func (w *Where) And(condition string, arg any) {
 	w.conditions = append(w.conditions, strings.ReplaceAll(condition, "?", w.Arg(arg)))
 }
@@ -27,7 +27,7 @@ func (w *Where) Arg(arg any) string {
 	return "$" + strconv.Itoa(len(w.args))
 }
 
-// String is the conditions as they stand behind WHERE.
+// String returns the conditions for use after WHERE.
 func (w *Where) String() string {
 	if len(w.conditions) == 0 {
 		return "true"

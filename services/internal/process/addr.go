@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// CheckAddr reports what is wrong with an address to listen on: a host and a
-// port, both of them. Where one is missing, net.Listen takes any, which is not
-// what a person means who leaves it out.
+// CheckAddr validates a listen address, which needs both a host and a port. If
+// one is missing, net.Listen takes any, which a user who leaves it out rarely
+// means.
 func CheckAddr(addr string) error {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -22,7 +22,7 @@ func CheckAddr(addr string) error {
 	case !isPort(port):
 		return fmt.Errorf("%w; a port is a number up to 65535", badAddr(addr, "3000"))
 	case host == "":
-		return fmt.Errorf("%w, or 0.0.0.0:%s to be reached by others too", badAddr(addr, port), port)
+		return fmt.Errorf("%w, or 0.0.0.0:%s to be reachable from other machines", badAddr(addr, port), port)
 	case net.ParseIP(cutZone(host)) == nil && !isHostName(host):
 		return badAddr(addr, port)
 	}

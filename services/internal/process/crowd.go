@@ -8,10 +8,10 @@ import (
 	"sync"
 )
 
-// crowd bounds how many connections of a listener are open: when there is no
-// room for another one, that which nobody has been served on for the longest is
-// closed. Whoever holds connections without using them takes nothing from
-// those who do, and the files that are left are the deliveries'.
+// crowd bounds the open connections of a listener: at the limit, it closes the
+// connection that has been idle the longest to accept another. Clients that
+// hold idle connections take nothing from active ones, and the remaining files
+// are left to deliveries.
 type crowd struct {
 	net.Listener
 	limit int
@@ -19,8 +19,8 @@ type crowd struct {
 	mu    sync.Mutex
 	room  *sync.Cond
 	count int
-	// waiting are the connections on which no request is served, the longest
-	// first: new ones, idle ones, and those that send a request bit by bit.
+	// waiting are the connections on which no request is being served, the
+	// longest first: new ones, idle ones, and those that send a request slowly.
 	waiting *list.List
 	members map[net.Conn]*member
 	closed  bool
@@ -28,7 +28,7 @@ type crowd struct {
 
 type member struct {
 	conn net.Conn
-	// place is the member's in the waiting list, nil while it is served.
+	// place is the member's element in the waiting list, nil while it is served.
 	place *list.Element
 }
 
@@ -68,7 +68,7 @@ func (c *crowd) Accept() (net.Conn, error) {
 	return conn, nil
 }
 
-// Close also ends an Accept that waits for room.
+// Close also ends an Accept that waits for a free slot.
 func (c *crowd) Close() error {
 	c.mu.Lock()
 	c.closed = true
@@ -104,7 +104,7 @@ func (c *crowd) state(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// leave takes a member out, with c.mu held.
+// leave removes a member; the caller holds c.mu.
 func (c *crowd) leave(m *member) {
 	if m.place != nil {
 		c.waiting.Remove(m.place)
@@ -115,7 +115,7 @@ func (c *crowd) leave(m *member) {
 	c.room.Broadcast()
 }
 
-// serve keeps the connection of a request while it is served.
+// serve protects the connection of a request while it is served.
 func (c *crowd) serve(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if m, ok := r.Context().Value(memberKey{}).(*member); ok && m != nil {

@@ -67,7 +67,7 @@ func TestConnectionsThatNobodyUsesMakeRoom(t *testing.T) {
 	for n := range 100 {
 		conn := dial()
 		switch n % 3 {
-		case 1: // one that sends its request bit by bit
+		case 1: // one that sends its request slowly
 			if _, err := io.WriteString(conn, "GET / HT"); err != nil {
 				t.Fatal(err)
 			}
@@ -84,8 +84,8 @@ func TestConnectionsThatNobodyUsesMakeRoom(t *testing.T) {
 			t.Fatalf("among 100 that are not used: %v", err)
 		}
 	}
-	// Which of them are left is not said to one: the server may be told of the end
-	// of a request after the client.
+	// The exact number left may differ by one: the server may learn of the end of a request after
+	// the client.
 	ends := make(chan bool, len(unused))
 	for _, conn := range unused {
 		go func() { ends <- closed(conn) }()
@@ -117,7 +117,7 @@ func TestAConnectionThatIsServedStays(t *testing.T) {
 		go func() { answers <- ask(t, conn) }()
 		<-entered
 	}
-	// The fifth waits until one of them is done, and takes no one's place.
+	// The fifth waits until one of them is done, and closes none.
 	fifth := dial()
 	go func() { answers <- ask(t, fifth) }()
 	select {

@@ -4,7 +4,7 @@ package process
 
 import "syscall"
 
-// FileLimit is how many files this process may have open, where that is known.
+// FileLimit is how many files this process may have open, if known.
 func FileLimit() (uint64, bool) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

@@ -1,11 +1,10 @@
 // Package process runs the parts of a program together and stops them in
 // order.
 //
-// It promises that parts are stopped in the order in which they were added,
-// each one drained before the next is told to stop: intake first, then the
-// work in flight, then what carries it. When a part fails, the others are
-// stopped in the same way and its error is returned. A second signal does not
-// wait.
+// It promises to stop parts in the order in which they were added, and to drain
+// each one before stopping the next: intake first, then the work in flight,
+// then the connections that carry it. When a part fails, it stops the others in
+// the same way and returns the error. A second signal ends the program at once.
 package process
 
 import (
@@ -29,12 +28,12 @@ type part struct {
 	run  func(ctx context.Context) error
 }
 
-// Add adds a part: run works until ctx ends and returns when it is drained.
+// Add adds a part: run works until ctx ends and returns once it is drained.
 func (g *Group) Add(name string, run func(ctx context.Context) error) {
 	g.parts = append(g.parts, part{name, run})
 }
 
-// Close adds a step that is taken when all parts added before have stopped.
+// Close adds a step that runs once all parts added before have stopped.
 func (g *Group) Close(name string, closer func() error) {
 	g.Add(name, func(ctx context.Context) error {
 		<-ctx.Done()
@@ -43,7 +42,7 @@ func (g *Group) Close(name string, closer func() error) {
 }
 
 // Run runs the parts until ctx ends or one of them returns, then stops all of
-// them and returns what went wrong.
+// them and returns their errors.
 func (g *Group) Run(ctx context.Context) error {
 	type ended struct {
 		index int
@@ -103,7 +102,7 @@ func Signals(ctx context.Context) (context.Context, context.CancelFunc) {
 			cancel()
 		case <-ctx.Done():
 		}
-		// The default action is back for whoever is impatient.
+		// Restore the default action for an impatient user.
 		signal.Stop(signals)
 	}()
 	return ctx, cancel

@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// drainRequests is how long requests in flight are given when stopping.
+// drainRequests is how long requests in flight may take when stopping.
 const drainRequests = 20 * time.Second
 
-// writeTimeout is how long an answer may take, reading the request included. A
-// handler whose answer takes longer sets a deadline of its own.
+// writeTimeout is how long a response may take, including reading the request.
+// A handler that needs longer sets its own deadline.
 const writeTimeout = time.Minute
 
 // ErrPortTaken is returned by Listen when another process has the port.
@@ -27,8 +27,8 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
-		_, port, _ := net.SplitHostPort(addr) // CheckAddr has read it
-		return nil, fmt.Errorf("listen on %s: %w; ss -ltnp 'sport = :%s' shows by which process", addr, ErrPortTaken, port)
+		_, port, _ := net.SplitHostPort(addr) // CheckAddr has parsed it
+		return nil, fmt.Errorf("listen on %s: %w; ss -ltnp 'sport = :%s' shows the process", addr, ErrPortTaken, port)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", addr, err)
@@ -36,14 +36,14 @@ func Listen(ctx context.Context, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// The shares of the files that a process may open, of which listeners take
-// their connections: Serve's parts.
+// The parts of Serve: the share of the process's open files that a listener may
+// use for connections.
 const (
 	ForMany = 4  // a quarter, for an API
 	ForFew  = 16 // for metrics and the like
 )
 
-// leastConnections are admitted however few files there are.
+// leastConnections are accepted however low the file limit.
 const leastConnections = 8
 
 // capacity is how many connections a listener may have open at once.
@@ -55,10 +55,9 @@ func capacity(part int) int {
 	return max(leastConnections, int(files)/part)
 }
 
-// Serve serves HTTP on a listener until ctx ends and the requests in flight
-// are answered. It has a part of the files that the process may open for its
-// connections, and closes those that are not used for the longest if that is
-// not enough.
+// Serve serves HTTP on a listener until ctx ends and the requests in flight are
+// answered. Its connections may use a share of the files that the process may
+// open; beyond it, those idle the longest are closed.
 func Serve(l net.Listener, part int, handler http.Handler) func(ctx context.Context) error {
 	return serve(newCrowd(l, capacity(part)), handler)
 }

@@ -1,10 +1,10 @@
 // Package proxy is a TCP proxy for tests whose connections can fail: cut, silent,
 // slow or narrow.
 //
-// A Proxy listens on an address of its own and passes on what arrives there, in
-// both directions and byte for byte, until it is told to do otherwise, which
-// applies to open connections as well as to new ones. It promises
-// that after Close nothing of it is left. It fails only where it cannot listen.
+// A Proxy listens on its own address and forwards data in both directions, byte
+// for byte, until a fault is set, which applies to open and new connections. It
+// promises to leave nothing behind after Close. It fails only if it cannot
+// listen.
 package proxy
 
 import (
@@ -28,7 +28,7 @@ type Proxy struct {
 	changed  chan struct{} // closed when fault changes
 }
 
-// fault is what happens to data on its way, in each direction.
+// fault is the effect on data in transit, in each direction.
 type fault struct {
 	dead  bool
 	delay time.Duration
@@ -48,7 +48,7 @@ func (p *Proxy) Addr() string { return p.addr }
 func (p *Proxy) Cut() {
 	p.mu.Lock()
 	if p.listener != nil {
-		_ = p.listener.Close() // it is given up
+		_ = p.listener.Close() // it is not used again
 		p.listener = nil
 	}
 	p.disconnect()
@@ -56,10 +56,10 @@ func (p *Proxy) Cut() {
 	p.wg.Wait()
 }
 
-// disconnect closes all connections. The lock is held.
+// disconnect closes all connections. The caller holds the lock.
 func (p *Proxy) disconnect() {
 	for c := range p.conns {
-		_ = c.Close() // whoever copies from it takes it away
+		_ = c.Close() // its copying goroutine removes it
 	}
 	clear(p.conns)
 }
@@ -80,17 +80,17 @@ func (p *Proxy) Mend(ctx context.Context) error {
 	return nil
 }
 
-// Close cuts it for good.
+// Close cuts the proxy permanently.
 func (p *Proxy) Close() { p.Cut() }
 
-// Silence swallows all data while the connections stay open. Heal ends that, and
-// them: what was swallowed is missing.
+// Silence drops all data while the connections stay open. Heal ends it and
+// closes them, since the dropped data is missing.
 func (p *Proxy) Silence() { p.set(fault{dead: true}) }
 
-// Delay has data take longer, each way.
+// Delay delays data in each direction.
 func (p *Proxy) Delay(d time.Duration) { p.set(fault{delay: d}) }
 
-// Limit lets through so many bytes a second, each way and connection.
+// Limit limits the bytes per second, in each direction and connection.
 func (p *Proxy) Limit(bytesPerSecond int) { p.set(fault{rate: bytesPerSecond}) }
 
 // Heal ends Silence, Delay and Limit.
@@ -133,7 +133,7 @@ func (p *Proxy) connect(client net.Conn) {
 	defer cancel()
 	server, err := new(net.Dialer).DialContext(ctx, "tcp", p.target)
 	if err != nil {
-		_ = client.Close() // it is told so
+		_ = client.Close() // the client learns of it
 		return
 	}
 	both := []net.Conn{client, server}
@@ -166,14 +166,14 @@ func (p *Proxy) connect(client net.Conn) {
 	pair.Wait()
 }
 
-// chunk is data on its way.
+// chunk is data in transit.
 type chunk struct {
 	data []byte
 	read time.Time
 }
 
-// pass passes on one direction and calls end when that has ended. Data that are
-// delayed wait in a channel, so that a delay does not limit the rate.
+// pass forwards one direction and calls end at its end. Delayed data waits in a
+// channel, so that a delay does not limit the rate.
 func (p *Proxy) pass(ctx context.Context, end func(), to io.Writer, from io.Reader) {
 	const (
 		chunkBytes = 16 << 10
@@ -210,7 +210,7 @@ func (p *Proxy) pass(ctx context.Context, end func(), to io.Writer, from io.Read
 	}
 }
 
-// hold waits until a chunk may go on, and reports whether it does.
+// hold waits until a chunk may continue, and reports whether it does.
 func (p *Proxy) hold(ctx context.Context, c chunk) bool {
 	started := time.Now()
 	for {

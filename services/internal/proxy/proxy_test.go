@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// echo is a proxy to a server that sends back what it gets.
+// echo is a proxy to an echo server.
 func echo(t *testing.T) *proxy.Proxy {
 	t.Helper()
 	server, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -56,8 +56,8 @@ func dial(t *testing.T, l *proxy.Proxy) net.Conn {
 	return c
 }
 
-// ask sends text and returns how long its echo took, or why there is none
-// within the time.
+// ask sends text and returns how long its echo took, or an error if there is
+// none in time.
 func ask(t *testing.T, c net.Conn, within time.Duration) (time.Duration, error) {
 	t.Helper()
 	started := time.Now()
@@ -117,7 +117,7 @@ func TestASilentLineIsOpenAndLetsNothingThrough(t *testing.T) {
 		t.Errorf("ended with %v", err)
 	}
 	l.Heal()
-	// What was swallowed is missing, so it cannot go on.
+	// The dropped data is missing, so the connection cannot continue.
 	if _, err := ask(t, c, 10*time.Second); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("the connection ended with %v", err)
 	}

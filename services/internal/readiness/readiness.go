@@ -1,9 +1,9 @@
-// Package readiness says which parts of a process can do their work, and what
-// keeps the others from it, for /readyz.
+// Package readiness reports which parts of a process are ready, and why the
+// others are not, for /readyz.
 //
-// It promises an answer within Timeout, in words that hold no address, name or
-// password: who is shown them need not be trusted. The parts' logs have the
-// details. A process is ready when each part that counts is.
+// It promises a response within Timeout, without any address, name or password:
+// its readers need not be trusted. The parts' logs have the details. A process
+// is ready when each part that counts is.
 package readiness
 
 import (
@@ -22,8 +22,8 @@ import (
 // not ready.
 const Timeout = 3 * time.Second
 
-// Report is what a part says of itself. Without problems it is ready; warnings
-// are for an operator to look at, and keep it from nothing.
+// Report is the state that a part reports. Without problems it is ready;
+// warnings are for an operator and do not affect readiness.
 type Report struct {
 	Problems []string
 	Warnings []string
@@ -32,15 +32,15 @@ type Report struct {
 // Check asks a part. It ends with ctx.
 type Check func(ctx context.Context) Report
 
-// Parts are the parts of a process. They may be added while they are asked.
+// Parts are the parts of a process. Parts may be added during State.
 type Parts struct {
 	mu      sync.Mutex
 	checks  map[string]Check
 	counted map[string]bool
 }
 
-// Count makes some parts the only ones that the process' state follows from; by
-// default all do. The others are shown all the same.
+// Count selects the parts that decide the process' state; by default all do.
+// The others are still shown.
 func (p *Parts) Count(names ...string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -66,15 +66,15 @@ const (
 	NotReady = "not ready"
 )
 
-// State is what /readyz answers.
+// State is the response of /readyz.
 type State struct {
 	Status string `json:"status" enum:"ready,not ready" doc:"ready if every part that counts is"`
-	// Reason is what keeps the process from being ready, in a line.
+	// Reason says in one line why the process is not ready.
 	Reason string               `json:"reason,omitempty" doc:"Why it is not ready"`
 	Parts  map[string]PartState `json:"parts" doc:"Parts of this process"`
 }
 
-// PartState is what one part says of itself.
+// PartState is the state of one part.
 type PartState struct {
 	Status   string   `json:"status" enum:"ready,not ready"`
 	Counts   bool     `json:"counts" doc:"Whether the process is ready only if this part is"`
@@ -128,7 +128,7 @@ collect:
 	return state
 }
 
-// ServeHTTP answers 200 with the State, or 503 where the process is not ready.
+// ServeHTTP responds with the State and 200, or 503 if the process is not ready.
 func (p *Parts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	state := p.State(r.Context())
 	body, err := json.Marshal(state)
@@ -142,5 +142,5 @@ func (p *Parts) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "1")
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	_, _ = w.Write(append(body, '\n')) // nobody is left to tell
+	_, _ = w.Write(append(body, '\n')) // an error means that the client is gone
 }

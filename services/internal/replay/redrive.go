@@ -6,8 +6,8 @@ import (
 	"posthorn/services/internal/ledger"
 )
 
-// SelectionsOf are selections like the base, one for each subscription, of the
-// named deliveries.
+// SelectionsOf returns selections like base, one for each subscription, of the
+// given deliveries.
 func SelectionsOf(base Selection, ids []ledger.DeliveryID) (list []Selection) {
 	for _, id := range ids {
 		at := slices.IndexFunc(list, func(s Selection) bool { return s.Subscription == id.Subscription })

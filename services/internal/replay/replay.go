@@ -25,16 +25,16 @@ func (r Replay) selectedArgs(types []string) []any {
 	if !r.Unfiltered {
 		own = pq.Array(matching.PatternExpressions(types))
 	}
-	// Test events were for one subscription alone: they are redriven, but are
-	// no part of the past that is replayed.
+	// Test events were for one subscription only: they are redriven, but not
+	// replayed.
 	return []any{
 		r.Account, r.Cause == ledger.CauseRedrive, own, postgres.TextsOrNull(matching.PatternExpressions(matching.PatternTexts(r.EventTypes))), postgres.TextsOrNull(r.Subjects),
 		postgres.PositionsOrNull(r.Positions), r.fromTime, r.toTime,
 	}
 }
 
-// ErrUnknownEvents is wrapped by CreateReplay and PreviewReplay when event
-// ids were given of which not one is in the log.
+// ErrUnknownEvents is wrapped by Create and PreviewOf if none of the given
+// event ids is in the log.
 var ErrUnknownEvents = errors.New("none of the events exists")
 
 // ID names a replay: "rpl_" and a UUIDv7.
@@ -42,11 +42,11 @@ type ID string
 
 const prefix = id.Prefix("rpl_")
 
-// NewID returns a new id, which sorts by the time at which it was made.
+// NewID returns a new id, which sorts by creation time.
 func NewID() ID { return ID(prefix.New()) }
 
-// ParseID returns the id that s spells; ErrNotFound for one that no
-// replay can have.
+// ParseID returns the canonical id in s, or ErrNotFound for one that no replay
+// can have.
 func ParseID(s string) (ID, error) {
 	parsed, ok := prefix.Parse(s)
 	if !ok {
@@ -69,12 +69,12 @@ type Status string
 const (
 	Running   Status = "running"
 	Paused    Status = "paused"
-	Cancelled Status = "cancelled" // what was sent is delivered, nothing more is sent
+	Cancelled Status = "cancelled" // nothing more is sent; deliveries that were sent are still made
 	Done      Status = "done"      // everything is sent; deliveries may still be under way
 	Failed    Status = "failed"    // see Error; it can be resumed
 )
 
-// Selection is what a replay is of: past events for one subscription. The zero
+// Selection selects past events for a replay to one subscription. The zero
 // value of a field selects all.
 type Selection struct {
 	Account      string
@@ -86,27 +86,27 @@ type Selection struct {
 	EventTypes []events.Pattern
 	Subjects   []string
 	EventIDs   []string
-	// Positions of deliveries that exist.
+	// Positions of existing deliveries.
 	Positions []int64
-	// OnlyDead: of the deliveries only those that are dead; a redrive also takes
-	// those that wait for a retry.
+	// OnlyDead selects only dead deliveries; a redrive also takes those that
+	// wait for a retry.
 	OnlyDead bool
 	Dead     ledger.DeadFilter
-	// Unfiltered: the event types of the subscription do not count.
+	// Unfiltered ignores the event types of the subscription.
 	Unfiltered bool
-	// Rate is how many are sent in a second; 0 is no limit.
+	// Rate is the maximum number sent per second; 0 means no limit.
 	Rate int
 }
 
-// Replay is a Selection at work.
+// Replay is a Selection that is being carried out.
 type Replay struct {
 	Selection
 	ID ID
-	// After and Through bound the positions; Position is how far it has come.
+	// After and Through bound the positions; Position is the position reached.
 	After, Through, Position int64
 	Status                   Status
-	// Matched events were either Sent or Skipped, since their delivery was
-	// under way anyhow.
+	// Matched events were either Sent, or Skipped because their delivery was
+	// already under way.
 	Matched, Sent, Skipped           int64
 	Error                            string
 	CreatedAt, UpdatedAt, FinishedAt time.Time
@@ -146,7 +146,7 @@ func scanReplay(scan func(...any) error) (Replay, error) {
 	return r, nil
 }
 
-// plan turns a Selection into a replay of what is settled now.
+// plan turns a Selection into a replay of the records settled now.
 func plan(ctx context.Context, q postgres.Queryer, s Selection) (Replay, error) {
 	r := Replay{ID: NewID(), Selection: s, Status: Running}
 	var err error
@@ -170,8 +170,8 @@ func plan(ctx context.Context, q postgres.Queryer, s Selection) (Replay, error) 
 	return r, nil
 }
 
-// Create makes a replay of what is in the log now. ErrNotFound where the
-// subscription does not exist or was deleted.
+// Create creates a replay of events that are in the log now. It returns
+// ErrNotFound if the subscription does not exist or was deleted.
 func Create(ctx context.Context, db *sql.DB, s Selection) (Replay, error) {
 	var created Replay
 	err := postgres.CommitTx(ctx, db, func(tx *sql.Tx) error {
@@ -222,7 +222,7 @@ func insertReplayTx(ctx context.Context, tx *sql.Tx, r Replay) (Replay, error) {
 		postgres.TimeOrNull(r.Dead.Since), postgres.TimeOrNull(r.Dead.Until), filter, r.Rate).Scan)
 }
 
-// ByID is the account's replay with the id.
+// ByID returns the account's replay with the id.
 func ByID(ctx context.Context, q postgres.Queryer, account string, id ID) (Replay, error) {
 	r, err := scanReplay(q.QueryRowContext(ctx, `
 		SELECT `+replayColumns+` FROM posthorn.replays WHERE id = $1 AND account = $2`, id.uuid(), account).Scan)
@@ -235,12 +235,12 @@ type Filter struct {
 	Account      string
 	Subscription subscription.ID
 	Status       Status
-	// Before is the last id of the page before.
+	// Before is the last id of the previous page.
 	Before ID
 	Limit  int
 }
 
-// List is one page of an account's replays, the latest first.
+// List returns one page of an account's replays, latest first.
 func List(ctx context.Context, q postgres.Queryer, f Filter) (postgres.Page[Replay], error) {
 	var sub, before any
 	if f.Subscription != "" {
@@ -258,7 +258,7 @@ func List(ctx context.Context, q postgres.Queryer, f Filter) (postgres.Page[Repl
 		"id DESC", f.Limit, []any{f.Account, sub, string(f.Status), before}, scanReplay)
 }
 
-// AllRunning are those that the leading relay has to work at.
+// AllRunning returns the replays that the leading relay has to carry out.
 func AllRunning(ctx context.Context, q postgres.Queryer) ([]Replay, error) {
 	return queryReplays(ctx, q, `SELECT `+replayColumns+` FROM posthorn.replays WHERE status = 'running' ORDER BY id`)
 }
@@ -267,8 +267,8 @@ func queryReplays(ctx context.Context, q postgres.Queryer, query string, args ..
 	return postgres.Collect(ctx, q, "list replays", scanReplay, query, args...)
 }
 
-// SetStatus pauses, resumes (a failed one too) or cancels a replay. It
-// wraps ErrState where that is not possible; what is so already is no error.
+// SetStatus pauses, resumes (a failed one too) or cancels a replay. It wraps
+// ErrState if that is not possible; setting the current status is not an error.
 func SetStatus(ctx context.Context, db *sql.DB, account string, id ID, status Status) (Replay, error) {
 	var from []Status
 	switch status {
@@ -301,7 +301,7 @@ func SetStatus(ctx context.Context, db *sql.DB, account string, id ID, status St
 	return changed, err
 }
 
-// Fail ends a running replay that cannot go on.
+// Fail ends a running replay that cannot continue.
 func Fail(ctx context.Context, q postgres.Queryer, id ID, why error) error {
 	if _, err := q.ExecContext(ctx, `
 		UPDATE posthorn.replays SET status = 'failed', error = $2, updated_at = clock_timestamp(), finished_at = clock_timestamp()

@@ -62,7 +62,7 @@ func TestAReplayBeginsRunsAndMakesEarlierMessagesStale(t *testing.T) {
 	if len(first.Due) != 2 || first.Due[0].ID != "e1" || first.Due[1].ID != "e2" || first.Due[0].Run != 1 || first.Position != 3 {
 		t.Fatalf("first step = %+v, want the first two in their run 1", first)
 	}
-	// It goes no further than the relay has come.
+	// It does not pass the relay's position.
 	second := step(t, db, r.ID, 10)
 	if len(second.Due) != 1 || second.Position != 4 || second.Status != replay.Running {
 		t.Errorf("second step = %+v, want the third delivery, and more to come", second)

@@ -16,29 +16,28 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// Bounds of one step of a replay: so many positions are looked at, and so many
-// bytes of data are sent.
+// Bounds of one step of a replay: positions scanned, and bytes of data sent.
 const (
 	replayPositions = 20_000
 	replayBytes     = 8 << 20
 )
 
-// Step is what one step of a replay came to.
+// Step is the result of one step of a replay.
 type Step struct {
 	Replay
-	// Due are the new runs that were begun, in position order: their messages
-	// are to be sent now that the step is committed.
+	// Due are the new runs, in position order: their messages are to be sent
+	// now that the step is committed.
 	Due []ledger.Due
-	// Waiting: nothing could be done, because the relay has not come so far.
+	// Waiting: nothing could be done, because the relay has not reached these positions.
 	Waiting bool
 }
 
 // TakeStep takes a running replay through its next stretch, at most rows
 // deliveries long. In one transaction it begins a new run of each selected
-// delivery that is finished or waits for a retry, or enters it where there was
-// none, and moves the replay's position. Deliveries that are under way are left
-// to themselves. A
-// replay that is not running any more comes back as it is, with nothing due.
+// delivery that is finished or waits for a retry, or enters a delivery if there
+// was none, and moves the replay's position. Deliveries that are under way are
+// left alone. A replay that is no longer running is returned unchanged, with
+// nothing due.
 func TakeStep(ctx context.Context, db *sql.DB, id ID, rows int) (Step, error) {
 	var step Step
 	err := postgres.InTx(ctx, db, func(tx *sql.Tx) (err error) {
@@ -49,17 +48,17 @@ func TakeStep(ctx context.Context, db *sql.DB, id ID, rows int) (Step, error) {
 }
 
 func stepReplayTx(ctx context.Context, tx *sql.Tx, id ID, rows int) (Step, error) {
-	// The row's lock makes two relays that both believe to lead, and whoever
-	// pauses or cancels, take turns.
+	// The row's lock serialises two relays that both believe that they lead,
+	// and callers that pause or cancel.
 	r, err := scanReplay(tx.QueryRowContext(ctx, `
 		SELECT `+replayColumns+` FROM posthorn.replays WHERE id = $1 FOR NO KEY UPDATE`, id.uuid()).Scan)
 	if err != nil || r.Status != Running {
 		return Step{Replay: r}, err
 	}
-	// The route is there from the moment on at which the relay has passed the
-	// record of the subscription's creation, until it passes that of its
-	// deletion; the lock holds the latter up, so that it finds what is entered
-	// here and cancels it.
+	// The route exists from when the relay passes the record of the
+	// subscription's creation until it passes the record of its deletion. The
+	// lock holds up the deletion, so that it finds the deliveries entered here
+	// and cancels them.
 	types, relayed, err := replayGroundTx(ctx, tx, r.Subscription)
 	switch {
 	case errors.Is(err, errDeleted):
@@ -94,10 +93,9 @@ func stepReplayTx(ctx context.Context, tx *sql.Tx, id ID, rows int) (Step, error
 
 var errDeleted = errors.New("subscription is deleted")
 
-// replayGroundTx is what a replay stands on: the subscription's event types as
-// they are now, and the position up to which the relay has entered in the
-// ledger what is owed. That is 0 while the relay does not know the
-// subscription.
+// replayGroundTx returns the subscription's current event types, and the
+// position up to which the relay has entered owed deliveries in the ledger, or
+// 0 while the relay does not know the subscription.
 func replayGroundTx(ctx context.Context, tx *sql.Tx, id subscription.ID) (types []string, relayed int64, err error) {
 	err = tx.QueryRowContext(ctx, `
 		SELECT s.event_types, (SELECT position FROM posthorn.readers WHERE name = 'relay')
@@ -146,7 +144,7 @@ const selected = `
 	AND ($7::timestamptz IS NULL OR o.recorded_at >= $7) AND ($8::timestamptz IS NULL OR o.recorded_at < $8)`
 
 // matcher decides which types are replayed: those of the selection that the
-// subscription wants. The query has narrowed them.
+// subscription matches. The query has narrowed them.
 func (r Replay) matcher(types []string) func(eventType string) bool {
 	own := make([]events.Pattern, len(types))
 	for i, t := range types {
@@ -161,9 +159,9 @@ func (r Replay) matcher(types []string) func(eventType string) bool {
 // selectReplayed finds the positions of the replay's next stretch, up to
 // through, and how far the stretch goes.
 //
-// All of the log is looked at in closed ranges, as any reader does. What an
-// index leads to is taken by a LIMIT instead, so that a few events far apart
-// are found without going through what lies between.
+// It scans the log in closed ranges, as any reader does. A search by an index
+// uses a LIMIT instead, so that a few events far apart are found without
+// scanning the records between them.
 func selectReplayed(ctx context.Context, q postgres.Queryer, r Replay, types []string, through int64, limit int) (found []int64, reached int64, err error) {
 	args := r.selectedArgs(types)
 	var query string
@@ -233,17 +231,17 @@ func selectReplayed(ctx context.Context, q postgres.Queryer, r Replay, types []s
 	return found, reached, nil
 }
 
-// Preview is what a replay would do if it began now.
+// Preview shows the effect of a replay that would begin now.
 type Preview struct {
 	Replay // not stored
-	// Matched events; Skipped of them are being delivered anyhow.
+	// Matched events; Skipped of them are already being delivered.
 	Matched, Skipped int64
-	// First are the first ones of them, as many as were asked for and fit into
-	// a page.
+	// First are the first of them, as many as were requested and fit into a
+	// page.
 	First []events.Event
 }
 
-// PreviewOf counts what a replay of the selection would be of, and changes
+// PreviewOf counts the events of a replay of the selection, and changes
 // nothing.
 func PreviewOf(ctx context.Context, q postgres.Queryer, s Selection, first int) (Preview, error) {
 	sub, err := subscription.OfAccount(ctx, q, s.Account, s.Subscription)

@@ -1,11 +1,10 @@
-// Package retry says when a failed delivery is attempted again.
+// Package retry schedules the retries of failed deliveries.
 //
-// A Schedule is a list of delays: after the first attempt fails, wait for the
-// first, after the second for the second, and after the last there is no
-// further attempt. It promises delays from 0.9 s to 24 h, never before a
-// moment that the subscriber asked us to wait for, and spread by chance so
-// that what failed together does not come back together. A list that is out
-// of bounds fails with ErrInvalidSchedule.
+// A Schedule is a list of delays: the first follows the first failed attempt,
+// the second the second, and after the last there is no further attempt. It
+// promises delays from 0.9 s to 24 h, never shorter than the subscriber's
+// Retry-After, and with jitter, so that deliveries that fail together are not
+// retried together. A list that is out of bounds fails with ErrInvalidSchedule.
 package retry
 
 import (
@@ -16,8 +15,8 @@ import (
 	"time"
 )
 
-// ErrInvalidSchedule is wrapped by what Parse returns. The text after it can
-// be shown to whoever sent the schedule.
+// ErrInvalidSchedule is wrapped by errors of Parse. The text after it can be
+// shown to the user.
 var ErrInvalidSchedule = errors.New("invalid retry schedule")
 
 // The bounds of a schedule.
@@ -27,14 +26,14 @@ const (
 	MaxSteps = 20
 )
 
-// jitter is how far a delay may lie from its step, as a part of it.
+// jitter is how far a delay may deviate from its step, as a fraction of it.
 const jitter = 0.1
 
-// Schedule is a list of delays. An empty one, nil included, means one attempt
-// and no more. It must not be changed after Parse.
+// Schedule is a list of delays. An empty one, including nil, means one attempt
+// only. It must not be changed after Parse.
 type Schedule []time.Duration
 
-// Default is what a subscription has that asks for no other: eight attempts
+// Default is the schedule of a subscription that sets no other: eight attempts
 // over about 17 and a half hours.
 func Default() Schedule {
 	return Schedule{
@@ -43,9 +42,9 @@ func Default() Schedule {
 	}
 }
 
-// Parse reads steps such as "5s", "2m" or "1h30m": at most 20, each a whole
-// number of seconds from 1 s to 24 h. They need not grow. Nil is Default; a
-// list that is there but empty means no retries.
+// Parse parses steps such as "5s", "2m" or "1h30m": at most 20, each a whole
+// number of seconds from 1 s to 24 h. They need not increase. Nil means
+// Default; an empty list that is not nil means no retries.
 func Parse(steps []string) (Schedule, error) {
 	if steps == nil {
 		return Default(), nil
@@ -69,17 +68,16 @@ func Parse(steps []string) (Schedule, error) {
 	return schedule, nil
 }
 
-// Attempts is how many attempts a delivery gets, the first one included.
+// Attempts is how many attempts a delivery gets, including the first.
 func (s Schedule) Attempts() int { return len(s) + 1 }
 
 // Next returns how long to wait after attempt (1 is the first) has failed, or
 // false if it was the last.
 //
-// The delay is the schedule's step, 10 % more or less by chance; or retryAfter,
-// if that is longer; at most 24 h. The subscriber's wish can make the wait
-// longer but not shorter: a server in trouble that answers "Retry-After: 0"
-// does not get to be hammered. rnd returns a number from [0, 1), as
-// math/rand/v2's Float64 does.
+// The delay is the schedule's step with a random jitter of 10 %, or retryAfter
+// if that is longer, and at most 24 h. retryAfter can make the wait longer but
+// not shorter: a server in trouble that answers "Retry-After: 0" must not be
+// hammered. rnd returns a number from [0, 1), like math/rand/v2's Float64.
 func (s Schedule) Next(attempt int, retryAfter time.Duration, rnd func() float64) (time.Duration, bool) {
 	if attempt < 1 || attempt > len(s) {
 		return 0, false
@@ -89,8 +87,8 @@ func (s Schedule) Next(attempt int, retryAfter time.Duration, rnd func() float64
 	return min(max(delay, retryAfter), MaxStep), true
 }
 
-// Latest are the longest delays that Next can return where nobody has asked to
-// wait: the first is that after the first attempt.
+// Latest returns the longest delays that Next can return without a Retry-After;
+// the first is the delay after the first attempt.
 func (s Schedule) Latest() []time.Duration {
 	latest := make([]time.Duration, len(s))
 	for i, step := range s {
@@ -99,7 +97,7 @@ func (s Schedule) Latest() []time.Duration {
 	return latest
 }
 
-// Strings returns the steps as Parse reads them: "2m", not "2m0s".
+// Strings returns the steps in the form that Parse accepts: "2m", not "2m0s".
 func (s Schedule) Strings() []string {
 	texts := make([]string, len(s))
 	for i, step := range s {
@@ -111,14 +109,14 @@ func (s Schedule) Strings() []string {
 // String returns the steps with commas between them.
 func (s Schedule) String() string { return strings.Join(s.Strings(), ",") }
 
-// MarshalJSON returns the steps as a list of texts.
+// MarshalJSON returns the steps as a list of strings.
 func (s Schedule) MarshalJSON() ([]byte, error) { return json.Marshal(s.Strings()) }
 
-// UnmarshalJSON reads what MarshalJSON writes, as Parse does; null is Default.
+// UnmarshalJSON parses the output of MarshalJSON, like Parse; null means Default.
 func (s *Schedule) UnmarshalJSON(data []byte) error {
 	var texts []string
 	if err := json.Unmarshal(data, &texts); err != nil {
-		return fmt.Errorf("%w: not a list of texts", ErrInvalidSchedule)
+		return fmt.Errorf("%w: not a list of strings", ErrInvalidSchedule)
 	}
 	parsed, err := Parse(texts)
 	if err != nil {

@@ -15,22 +15,22 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// Keys seal what is stored with one of several keys.
+// Keys seal stored values with one of several keys.
 type Keys interface {
 	Seal(plaintext, associatedData []byte) []byte
 	Open(sealed, associatedData []byte) ([]byte, error)
 	Current(sealed []byte) bool
 }
 
-// SealedWith is how much is sealed with a key.
+// SealedWith counts the values sealed with a key.
 type SealedWith struct {
-	// KeyID is as signing.Keyring's; empty for what is no sealed value.
+	// KeyID is that of signing.Keyring; empty for a value that is not sealed.
 	KeyID string
-	// Secrets of subscriptions, and Answers that are kept for an Idempotency-Key.
+	// Secrets of subscriptions, and Answers stored for an Idempotency-Key.
 	Secrets, Answers int64
 }
 
-// Seals counts what is sealed, by the key that did.
+// Seals counts the sealed values by key.
 func Seals(ctx context.Context, q postgres.Queryer) ([]SealedWith, error) {
 	return postgres.Collect(ctx, q, "count sealed values", func(scan func(...any) error) (s SealedWith, err error) {
 		err = scan(&s.KeyID, &s.Secrets, &s.Answers)
@@ -44,19 +44,19 @@ func Seals(ctx context.Context, q postgres.Queryer) ([]SealedWith, error) {
 		) all_sealed GROUP BY key ORDER BY key`)
 }
 
-// Resealed is how far Reseal has come.
+// Resealed is the progress of Reseal.
 type Resealed struct {
 	// Resealed values, and those that no key of the ring opens.
 	Resealed, Unopened int64
 }
 
-// resealAtOnce is how much is resealed in one transaction.
+// resealAtOnce is how many values are resealed in one transaction.
 const resealAtOnce = 500
 
-// Reseal seals everything that another key sealed with the one that seals now,
-// and tells after each batch how far it has come. It may run beside everything
-// else: what is changed meanwhile stays as it was changed. Killed at any moment,
-// it leaves each value sealed with one key or the other, and is run again.
+// Reseal reseals every value of another key with the current key, and reports
+// its progress after each batch. It may run alongside everything else:
+// concurrent changes are kept. Killed at any moment, it leaves each value
+// sealed with one key or the other, and can be run again.
 func Reseal(ctx context.Context, db *sql.DB, keys Keys, progress func(Resealed)) (done Resealed, err error) {
 	for _, kind := range []func(context.Context, *sql.DB, Keys, func(Resealed)) error{resealSubscriptions, resealAnswers} {
 		err := kind(ctx, db, keys, func(more Resealed) {
@@ -96,8 +96,8 @@ func resealSubscriptions(ctx context.Context, db *sql.DB, keys Keys, progress fu
 				oldPrevious, newPrevious = append(oldPrevious, bytesOrEmpty(old.Previous)), append(newPrevious, bytesOrEmpty(s.Sealed.Previous))
 			}
 		}
-		// Only what is as it was read: a secret that was rotated meanwhile is
-		// sealed with the key of whoever did it.
+		// Update only unchanged values: a secret rotated meanwhile is already
+		// sealed with its own key.
 		result, err := db.ExecContext(ctx, `
 			UPDATE posthorn.subscriptions s SET secret = g.new_secret, previous_secret = nullif(g.new_previous, '')
 			FROM unnest($1::uuid[], $2::bytea[], $3::bytea[], $4::bytea[], $5::bytea[]) AS g(id, old_secret, old_previous, new_secret, new_previous)

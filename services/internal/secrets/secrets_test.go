@@ -72,7 +72,7 @@ func TestResealingIsInterruptedAndKeepsWhatIsChangedMeanwhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	done, err := secrets.Reseal(t.Context(), db, both, func(secrets.Resealed) {})
-	if err != nil || done.Unopened != 0 || done.Resealed != n-500-1+1 { // but the first batch and the rotated one, and the answer
+	if err != nil || done.Unopened != 0 || done.Resealed != n-500-1+1 { // all except the first batch and the rotated one, and the stored response
 		t.Fatalf("resealed %+v, %v", done, err)
 	}
 	for _, id := range ids {
@@ -95,7 +95,7 @@ func TestResealingIsInterruptedAndKeepsWhatIsChangedMeanwhile(t *testing.T) {
 	if again, err := secrets.Reseal(t.Context(), db, both, func(secrets.Resealed) {}); err != nil || again.Resealed != 0 {
 		t.Errorf("once more: %+v, %v", again, err)
 	}
-	// Without the key nothing is touched.
+	// Without the key nothing is changed.
 	if lost, err := secrets.Reseal(t.Context(), db, ring(t, signing.GenerateKey()), func(secrets.Resealed) {}); err != nil || lost.Resealed != 0 || lost.Unopened != n+1 {
 		t.Errorf("with another key: %+v, %v", lost, err)
 	}

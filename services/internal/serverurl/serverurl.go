@@ -1,9 +1,8 @@
-// Package serverurl reads the addresses of servers that have passwords in them.
+// Package serverurl parses server URLs with passwords.
 //
-// It promises that no error shows any piece of one, and that a password that
-// should have been percent-encoded is recognised before anybody connects:
-// "postgres://user:pa@ss/word@db/name" has the host "ss" by the rules of URLs, and
-// looking it up would tell a name server a piece of the password.
+// It promises that no error shows any part of a password, and that a password that should have been
+// percent-encoded is detected before connecting: "postgres://user:pa@ss/word@db/name" has the host
+// "ss" by the rules of URLs, and a lookup would send part of the password to a name server.
 package serverurl
 
 import (
@@ -17,8 +16,8 @@ import (
 // ErrInvalid is wrapped by every error of Parse.
 var ErrInvalid = errors.New("invalid address of a server")
 
-// Parse reads a URL with one of the schemes. example and password, the name of
-// the setting that a password can be in by itself, are for the error.
+// Parse parses a URL with one of the schemes. The error mentions example and
+// password, the name of the setting for a separate password.
 func Parse(raw string, schemes []string, example, password string) (*url.URL, error) {
 	wrong := func(what string) error {
 		return fmt.Errorf("%w: %s; want %s, where / ? # @ : %% and blanks in the password are percent-encoded (/ is %%2F, ? %%3F, # %%23, @ %%40, : %%3A, %% %%25), or leave the password out and set %s",
@@ -31,10 +30,10 @@ func Parse(raw string, schemes []string, example, password string) (*url.URL, er
 	u, err := url.Parse(raw)
 	if err != nil {
 		// The parser's own error quotes the URL.
-		return nil, wrong("it is no URL")
+		return nil, wrong("not a URL")
 	}
-	// Where a password's character ended the host too early, the "@" that should
-	// have come before it is in what follows.
+	// If a character of the password ended the host too early, the "@" that
+	// should precede the host is in the rest.
 	authority := rest
 	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
 		authority = rest[:i]
