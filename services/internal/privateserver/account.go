@@ -14,7 +14,7 @@ import (
 	"syscall"
 )
 
-// sharedDir is where data goes that root keeps below a folder closed to others.
+// sharedDir holds root's data that would otherwise be below a folder closed to others.
 const sharedDir = "/var/lib/posthorn"
 
 // account is the user that a server runs as when root starts it.
@@ -23,22 +23,22 @@ type account struct {
 	uid, gid uint32
 }
 
-// accountFor returns whom the server has to run as: nil for the caller, who is
-// not root; the owner of the data where there are any, so that a folder can be
-// used by its user today and by root tomorrow; else the package's own user.
+// accountFor returns the user that the server has to run as: nil for a caller
+// that is not root; the owner of existing data, so that a folder can be used by
+// its user today and by root tomorrow; otherwise the package's own user.
 func accountFor(chroot, systemUser, data string) (*account, error) {
 	if os.Geteuid() != 0 {
 		if chroot != "" {
 			return nil, errors.New("running a server in a chroot takes root")
 		}
-		return nil, nil //nolint:nilnil // nobody else to become
+		return nil, nil //nolint:nilnil // keep the current user
 	}
 	if info, err := os.Stat(data); err == nil {
 		if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Uid != 0 {
 			return &account{name: "with uid " + strconv.Itoa(int(stat.Uid)), uid: stat.Uid, gid: stat.Gid}, nil
 		}
 	}
-	// os/user would look in the machine's file, not the chroot's.
+	// os/user would read the machine's file, not the chroot's.
 	f, err := os.Open(filepath.Join(chroot, "/etc/passwd")) //nolint:gosec // the caller's chroot
 	if err != nil {
 		return nil, fmt.Errorf("look up user %s: %w", systemUser, err)
@@ -60,10 +60,10 @@ func accountFor(chroot, systemUser, data string) (*account, error) {
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("look up user %s: %w", systemUser, err)
 	}
-	return nil, fmt.Errorf("there is no user %s, which its package makes: %w", systemUser, ErrNotInstalled)
+	return nil, fmt.Errorf("no user %s, which the server's package creates: %w", systemUser, ErrNotInstalled)
 }
 
-// closedTo returns the first folder on the way from root to dir that a cannot
+// closedTo returns the first folder on the path from root to dir that a cannot
 // enter.
 func closedTo(root, dir string, a *account) string {
 	closed := ""
@@ -91,10 +91,10 @@ func canEnter(info fs.FileInfo, a *account) bool {
 	return mode&0o001 != 0
 }
 
-// DataDir returns a folder for the servers' data: preferred, unless root asks
-// and preferred lies below a folder that the servers' users cannot enter, as
-// everything below /root does. Then it is one below /var/lib/posthorn, always
-// the same for the same preferred, and preferred becomes a link to it.
+// DataDir returns a folder for the servers' data: preferred, unless the caller
+// is root and preferred is below a folder that the servers' users cannot enter,
+// such as /root. Then it is a folder below /var/lib/posthorn, always the same
+// for the same preferred, and preferred becomes a link to it.
 func DataDir(preferred string) (string, error) {
 	preferred, err := filepath.Abs(preferred)
 	if err != nil {
@@ -112,7 +112,7 @@ func DataDir(preferred string) (string, error) {
 	sum := sha256.Sum256([]byte(preferred))
 	dir := filepath.Join(sharedDir, hex.EncodeToString(sum[:6]))
 	for _, made := range []string{sharedDir, dir} {
-		// Chmod as well, whatever the umask is.
+		// Also chmod, because of the umask.
 		if err := errors.Join(os.MkdirAll(made, 0o711), os.Chmod(made, 0o711)); err != nil { //nolint:gosec // as above
 			return "", fmt.Errorf("make data folder: %w", err)
 		}
@@ -120,7 +120,7 @@ func DataDir(preferred string) (string, error) {
 	if err := os.MkdirAll(filepath.Dir(preferred), 0o750); err != nil {
 		return "", fmt.Errorf("make data folder: %w", err)
 	}
-	// The link is for people; where a folder is in its place, that stays.
+	// The link is a convenience; an existing folder in its place stays.
 	if err := os.Symlink(dir, preferred); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", fmt.Errorf("link to data folder: %w", err)
 	}

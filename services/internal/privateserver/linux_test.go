@@ -77,7 +77,7 @@ func TestNothingListensBeyondLoopback(t *testing.T) {
 	if name, err := os.ReadFile("/proc/" + strconv.Itoa(mq.PID()) + "/comm"); err != nil || strings.TrimSpace(string(name)) != "beam.smp" {
 		t.Errorf("the pid is that of %q, %v", name, err)
 	}
-	// rabbitmqctl is a node of the distribution as well.
+	// rabbitmqctl is also a distributed Erlang node.
 	if _, err := mq.Ctl(t.Context(), "await_startup"); err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestAServerLeftBehindIsEndedByTheNextStart(t *testing.T) {
 	o := privateserver.Options{Dir: folder(t)}
 	pg := startPostgres(t, o)
 	stop(t, pg)
-	// What tells a server of ours is that it works in the folder.
+	// A server of ours is recognised by its working directory.
 	data := filepath.Join(o.Dir, "data")
 	leftover := exec.CommandContext(t.Context(), "sleep", "600")
 	leftover.Dir = data

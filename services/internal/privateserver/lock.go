@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// lock is held on a folder for as long as its server may run. The kernel gives
-// it back when the holder ends, however it ends.
+// lock is held on a folder for as long as its server may run. The kernel
+// releases it when the holder ends for any reason.
 type lock struct{ file *os.File }
 
 func (h *home) lock() (*lock, error) {

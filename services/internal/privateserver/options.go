@@ -13,30 +13,30 @@ import (
 
 // Options says where and how a server runs. Only Dir is required.
 type Options struct {
-	// Dir is the server's folder, made when missing. Each server needs one of
-	// its own. Started by root, the path has to be one that other users can
-	// pass through; see DataDir.
+	// Dir is the server's folder, created if missing. Each server needs its
+	// own. For root, other users must be able to pass through the path; see
+	// DataDir.
 	Dir string
-	// Port is the port that is wanted: another one is taken where it is not
-	// free. 0 picks one.
+	// Port is the preferred port: if it is not free, another is used. 0 picks
+	// one.
 	Port int
 	// ManagementPort is the same for RabbitMQ's web page.
 	ManagementPort int
-	// Settings are added to the server's configuration: postgresql.conf's
-	// names for Postgres, rabbitmq.conf's for RabbitMQ. They override ours.
+	// Settings are added to the server's configuration, with the names of
+	// postgresql.conf or rabbitmq.conf. They override ours.
 	Settings map[string]string
-	// BinDir is where the server's programs are; found when empty.
+	// BinDir is where the server's programs are; empty means search.
 	BinDir string
-	// Chroot runs the programs of another root file system, for other versions
-	// than the machine's. Dir has to lie in it, and it takes root.
+	// Chroot runs the programs of another root file system, for versions other
+	// than the machine's. Dir has to be in it, and only root can use it.
 	Chroot string
-	// Logger gets what happens; slog.DiscardHandler when nil.
+	// Logger logs; nil means slog.DiscardHandler.
 	Logger *slog.Logger
-	// Progress is told, in words for people, what a start is waiting for.
+	// Progress is called with a description of the step that a start is waiting for.
 	Progress func(step string)
 }
 
-// home is the folder that a server lives in, seen from both sides of a chroot.
+// home is the folder of a server, as seen from both sides of a chroot.
 type home struct {
 	dir     string
 	chroot  string
@@ -45,8 +45,8 @@ type home struct {
 	tell    func(string)
 }
 
-// open makes the folder ready for the server that runs as the user systemUser.
-// data is the folder below it that the server itself owns.
+// open prepares the folder for a server that runs as the user systemUser. data
+// is the folder below it that the server itself owns.
 func (o Options) open(systemUser, data string) (*home, error) {
 	if o.Dir == "" {
 		return nil, errors.New("no folder given")
@@ -77,7 +77,7 @@ func (o Options) open(systemUser, data string) (*home, error) {
 			return nil, fmt.Errorf("find chroot: %w", err)
 		}
 		if !strings.HasPrefix(dir, h.chroot+"/") {
-			return nil, fmt.Errorf("folder %s does not lie in the chroot %s", dir, h.chroot)
+			return nil, fmt.Errorf("folder %s is not in the chroot %s", dir, h.chroot)
 		}
 	}
 	if h.account, err = accountFor(h.chroot, systemUser, filepath.Join(dir, data)); err != nil {
@@ -95,12 +95,12 @@ func (o Options) open(systemUser, data string) (*home, error) {
 	return h, nil
 }
 
-// inside is a path as the server sees it.
+// inside returns a path as the server sees it.
 func (h *home) inside(path string) string {
 	return strings.TrimPrefix(path, h.chroot)
 }
 
-// mkdir makes a folder that belongs to the server's user.
+// mkdir creates a folder that belongs to the server's user.
 func (h *home) mkdir(path string) error {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return err
@@ -123,7 +123,7 @@ func (h *home) give(path string) error {
 	return os.Lchown(path, int(h.account.uid), int(h.account.gid))
 }
 
-// find returns the folder, seen from inside, of the first program that is there.
+// find returns the folder of the first program that exists, as seen from inside.
 func (h *home) find(program string, patterns ...string) (string, error) {
 	for _, pattern := range patterns {
 		found, err := filepath.Glob(filepath.Join(h.chroot, pattern, program))
@@ -166,7 +166,7 @@ func digits(s string) string {
 	return s[:len(s)-len(strings.TrimLeft(s, "0123456789"))]
 }
 
-// merged is the defaults with the caller's settings over them, in order.
+// merged returns the defaults overridden by the caller's settings, in order.
 func merged(defaults, settings map[string]string) (keys []string, all map[string]string) {
 	all = maps.Clone(defaults)
 	maps.Copy(all, settings)

@@ -8,9 +8,9 @@ import (
 	"strconv"
 )
 
-// Ports are picked below the range that systems hand to outgoing connections
-// (32768 and up on Linux, 49152 on others), so that none can take the port
-// between its choice and the server's bind, or while the server is down.
+// Ports are picked below the range for outgoing connections (32768 and up on
+// Linux, 49152 on others), so that none can take the port between its choice
+// and the server's bind, or while the server is down.
 const (
 	lowestPort  = 20000
 	highestPort = 32000
@@ -20,13 +20,13 @@ const (
 // ports picks free ports of 127.0.0.1, no port twice.
 type ports map[int]bool
 
-// pick returns wanted where it is free, and another port otherwise.
+// pick returns wanted if it is free, and another port otherwise.
 func (p ports) pick(ctx context.Context, wanted int) (int, error) {
 	if wanted != 0 && p.take(ctx, wanted) {
 		return wanted, nil
 	}
 	for range portTries {
-		port := lowestPort + rand.IntN(highestPort-lowestPort) //nolint:gosec // spreads, protects nothing
+		port := lowestPort + rand.IntN(highestPort-lowestPort) //nolint:gosec // for spreading, not for security
 		if p.take(ctx, port) {
 			return port, nil
 		}

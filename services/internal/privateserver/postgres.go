@@ -18,8 +18,8 @@ import (
 const (
 	// owner is the superuser of the cluster and the account of the broker.
 	owner = "posthorn"
-	// startTries is how often a start goes on when its ports are taken from
-	// under it.
+	// startTries is how often a start tries again when its ports are taken
+	// meanwhile.
 	startTries = 5
 )
 
@@ -38,7 +38,7 @@ type Postgres struct {
 	process *process
 }
 
-// StartPostgres starts the cluster in o.Dir, made when there is none: UTF8,
+// StartPostgres starts the cluster in o.Dir, created if there is none: UTF8,
 // locale C.UTF-8, scram passwords, one superuser and one database, both named
 // posthorn. It returns once connections are accepted. ctx bounds the start, not
 // the server's life.
@@ -87,7 +87,7 @@ func StartPostgres(ctx context.Context, o Options) (_ *Postgres, err error) {
 }
 
 // findBin returns the newest version's programs, or those of the version that
-// made the data.
+// created the data.
 func (pg *Postgres) findBin() (string, error) {
 	const debian = "/usr/lib/postgresql"
 	version, err := os.ReadFile(filepath.Join(pg.data, "PG_VERSION"))
@@ -102,8 +102,8 @@ func (pg *Postgres) findBin() (string, error) {
 	return pg.home.find("postgres", filepath.Join(debian, "*/bin"), "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin", "/usr/local/opt/postgresql@*/bin", "/usr/local/bin", "/usr/bin")
 }
 
-// init makes the cluster and its database. A cluster is put in its place only
-// when it is whole, so that one that was cut short is made again.
+// init creates the cluster and its database. It moves the cluster into place
+// only once it is complete, so that an interrupted init starts over.
 func (pg *Postgres) init(ctx context.Context) error {
 	h := pg.home
 	if _, err := os.Stat(filepath.Join(pg.data, "PG_VERSION")); err == nil {
@@ -122,7 +122,7 @@ func (pg *Postgres) init(ctx context.Context) error {
 	if err := h.writeFile(secret, pg.password+"\n"); err != nil {
 		return fmt.Errorf("make cluster: %w", err)
 	}
-	defer func() { _ = os.Remove(secret) }() // holds no more than the password file beside it
+	defer func() { _ = os.Remove(secret) }() // contains only the password in the file beside it
 	args := []string{
 		"--pgdata=" + h.inside(fresh), "--username=" + owner, "--pwfile=" + h.inside(secret),
 		"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C.UTF-8", "--no-instructions",
@@ -152,7 +152,7 @@ func (pg *Postgres) init(ctx context.Context) error {
 	return nil
 }
 
-// start runs the postmaster on the port that is set, until it is ready.
+// start runs the postmaster on the configured port, and returns once it is ready.
 func (pg *Postgres) start(ctx context.Context) (err error) {
 	h := pg.home
 	log, from, err := h.openLog()
@@ -200,7 +200,7 @@ func (pg *Postgres) start(ctx context.Context) (err error) {
 	return nil
 }
 
-// ready reads what pg_ctl reads: the eighth line of postmaster.pid.
+// ready checks the eighth line of postmaster.pid, as pg_ctl does.
 func (pg *Postgres) ready(pid int) bool {
 	content, err := os.ReadFile(filepath.Join(pg.data, "postmaster.pid"))
 	if err != nil {
@@ -210,7 +210,7 @@ func (pg *Postgres) ready(pid int) bool {
 	return len(lines) >= 8 && lines[0] == strconv.Itoa(pid) && strings.TrimSpace(lines[7]) == "ready"
 }
 
-// URL is the address of the database posthorn, password included. It stays the
+// URL is the address of the database posthorn, with its password. It stays the
 // same across Restart.
 func (pg *Postgres) URL() string {
 	u := url.URL{
@@ -230,8 +230,8 @@ func (pg *Postgres) PID() int { return pg.current().pid }
 // from inside the chroot.
 func (pg *Postgres) BinDir() string { return pg.bin }
 
-// Done is closed when the server has ended, asked or not. Restart makes
-// another one.
+// Done is closed when the server has ended for any reason. Restart makes a new
+// channel.
 func (pg *Postgres) Done() <-chan struct{} { return pg.current().done }
 
 func (pg *Postgres) current() *process {
@@ -241,8 +241,8 @@ func (pg *Postgres) current() *process {
 }
 
 // Stop shuts the server down (fast: open transactions are rolled back) and
-// gives the folder free. When ctx ends first the server is killed, and that is
-// returned as an error. A second Stop does nothing.
+// releases the folder. If ctx ends first the server is killed, and an error
+// returned. A second Stop does nothing.
 func (pg *Postgres) Stop(ctx context.Context) error {
 	pg.mu.Lock()
 	defer pg.mu.Unlock()
@@ -250,15 +250,15 @@ func (pg *Postgres) Stop(ctx context.Context) error {
 	return errors.Join(wrap("stop postgres", err), pg.giveUp())
 }
 
-// Kill ends the server and every process of it with SIGKILL, as a crash of the
-// machine would. The folder stays ours, for Restart.
+// Kill ends the server and all its processes with SIGKILL, as a crash of the
+// machine would. The folder stays locked, for Restart.
 func (pg *Postgres) Kill() error {
 	pg.mu.Lock()
 	defer pg.mu.Unlock()
 	return wrap("kill postgres", pg.process.kill(context.Background())) // it has a deadline of its own
 }
 
-// Restart stops the server where it runs and starts it again on the same port,
+// Restart stops the server if it runs and starts it again on the same port,
 // with the same data.
 func (pg *Postgres) Restart(ctx context.Context) error {
 	pg.mu.Lock()

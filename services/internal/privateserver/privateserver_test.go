@@ -24,7 +24,7 @@ import (
 
 const patience = 90 * time.Second
 
-// TestMain also plays the program that starts servers and is killed.
+// TestMain also acts as the program that starts servers and is killed.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "starter" {
 		if err := startAndWait(os.Args[2]); err != nil {
@@ -54,7 +54,7 @@ func startAndWait(dir string) error {
 
 func fast() map[string]string { return map[string]string{"fsync": "off"} }
 
-// folder is one that the servers' users can pass through, as t.TempDir's is not.
+// folder creates a folder that the servers' users can pass through, unlike that of t.TempDir.
 func folder(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "posthorn-private-") //nolint:usetesting // t.TempDir is closed to others
@@ -97,7 +97,7 @@ func startRabbitMQ(t *testing.T, o privateserver.Options) *privateserver.RabbitM
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		// An orderly stop takes six seconds; the tests that are about it ask for one.
+		// An orderly stop takes six seconds; only tests about stopping do one.
 		if err := mq.Kill(); err != nil {
 			t.Error(err)
 		}

@@ -22,13 +22,13 @@ const (
 	killTimeout = 10 * time.Second
 	// leftoverTimeout is how long a server whose starter died may take to stop.
 	leftoverTimeout = 30 * time.Second
-	// logLimit is where a log is begun anew instead of continued.
+	// logLimit is the size at which a log is truncated instead of continued.
 	logLimit = 10 << 20
 	// logTail is how much of a log goes into an error.
 	logTail = 2000
 )
 
-// process is a child with a process group of its own.
+// process is a child with its own process group.
 type process struct {
 	pid    int
 	dir    string
@@ -36,22 +36,22 @@ type process struct {
 	done   chan struct{}
 }
 
-// command is what a process runs. All paths are seen from inside the chroot.
+// command is the command of a process. All paths are as seen from inside the chroot.
 type command struct {
 	path string
 	args []string
 	env  []string
-	// dir is the working directory, by which a leftover is recognised.
+	// dir is the working directory, which identifies a leftover.
 	dir string
 	// family are the names of the processes that it starts in dir and that may
-	// outlive it for a moment.
+	// briefly outlive it.
 	family []string
 	// deathSignal is sent to the process when we are killed.
 	deathSignal syscall.Signal
 	output      io.Writer
 }
 
-// prepare is a command that ends with ctx.
+// prepare returns a command that ends with ctx.
 func (h *home) prepare(ctx context.Context, c command) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.path, c.args...) //nolint:gosec // programs of the servers, found or given
 	cmd.Dir = c.dir
@@ -93,7 +93,7 @@ func (h *home) start(ctx context.Context, c command) (*process, error) {
 	return p, nil
 }
 
-// run runs a command to its end and puts what it said into the error.
+// run runs a command to its end and includes its output in the error.
 func (h *home) run(ctx context.Context, c command, stdin io.Reader) (string, error) {
 	var stdout, stderr strings.Builder
 	cmd := h.prepare(ctx, c)
@@ -117,8 +117,8 @@ func (p *process) running() bool {
 	}
 }
 
-// stop asks with sig and waits. When ctx ends first, the process is killed,
-// which is an error.
+// stop sends sig and waits. If ctx ends first, the process is killed, which is
+// an error.
 func (p *process) stop(ctx context.Context, sig syscall.Signal) error {
 	if !p.running() {
 		return p.awaitFamily(ctx)
@@ -134,15 +134,15 @@ func (p *process) stop(ctx context.Context, sig syscall.Signal) error {
 	}
 }
 
-// kill ends the process and all that it started, with SIGKILL, also when ctx
-// has ended.
+// kill ends the process and all its children with SIGKILL, even if ctx has
+// ended.
 func (p *process) kill(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
 	defer cancel()
 	if !p.running() {
 		return p.awaitFamily(ctx)
 	}
-	// Stopped, it can neither start another child nor see one die.
+	// While stopped, it can neither start another child nor notice that one died.
 	if err := syscall.Kill(p.pid, syscall.SIGSTOP); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return fmt.Errorf("stop pid %d: %w", p.pid, err)
 	}
@@ -160,10 +160,10 @@ func (p *process) kill(ctx context.Context) error {
 	return errors.Join(awaitGone(ctx, tree), p.awaitFamily(ctx))
 }
 
-// awaitFamily waits for what a process that has ended had started. It ends by
-// itself, a moment later.
+// awaitFamily waits for the children of an ended process, which end by
+// themselves a moment later.
 func (p *process) awaitFamily(ctx context.Context) error {
-	return wrap("wait for what the server started", poll(ctx, func() (bool, error) {
+	return wrap("wait for the server's children", poll(ctx, func() (bool, error) {
 		return len(namesakes(p.dir, p.family)) == 0, nil
 	}))
 }
@@ -174,7 +174,7 @@ func awaitGone(ctx context.Context, pids []int) error {
 	})
 }
 
-// poll asks until done says true or fails.
+// poll calls done until it returns true or fails.
 func poll(ctx context.Context, done func() (bool, error)) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -192,8 +192,8 @@ func poll(ctx context.Context, done func() (bool, error)) error {
 }
 
 // clearLeftover ends a process whose pid was recorded in the folder by a
-// program that has died since. It returns once that process is gone, or never
-// was one of ours: its working directory tells.
+// program that has died since. It returns once that process is gone, or if its
+// working directory shows that it is not one of ours.
 func clearLeftover(ctx context.Context, h *home, pidFile, dir string, sig syscall.Signal) error {
 	pid, err := readPID(pidFile)
 	if err != nil || pid == 0 {
@@ -229,7 +229,7 @@ func clearLeftover(ctx context.Context, h *home, pidFile, dir string, sig syscal
 	return nil
 }
 
-// readPID returns 0 where no process is recorded.
+// readPID returns 0 if no process is recorded.
 func readPID(path string) (int, error) {
 	content, err := os.ReadFile(path) //nolint:gosec // in the server's folder
 	if errors.Is(err, os.ErrNotExist) {
@@ -246,7 +246,7 @@ func readPID(path string) (int, error) {
 	return pid, nil
 }
 
-// openLog opens the server's log and says where what is written now begins.
+// openLog opens the server's log and returns the offset where new output begins.
 func (h *home) openLog() (*os.File, int64, error) {
 	path := filepath.Join(h.dir, "server.log")
 	flags := os.O_CREATE | os.O_WRONLY | os.O_APPEND
@@ -264,7 +264,7 @@ func (h *home) openLog() (*os.File, int64, error) {
 	return f, end, nil
 }
 
-// logSince is what the log says from a place on.
+// logSince returns the log from an offset.
 func (h *home) logSince(from int64) string {
 	f, err := os.Open(filepath.Join(h.dir, "server.log"))
 	if err != nil {
@@ -278,7 +278,7 @@ func (h *home) logSince(from int64) string {
 	return string(content)
 }
 
-// tail is the end of what a program said, in whole lines.
+// tail returns the end of a program's output, in whole lines.
 func tail(said string) string {
 	said = strings.TrimSpace(said)
 	if len(said) <= logTail {

@@ -11,20 +11,20 @@ import (
 
 func setDeathSignal(attr *syscall.SysProcAttr, sig syscall.Signal) { attr.Pdeathsig = sig }
 
-// alive says whether a process runs; one that only waits to be reaped does not.
+// alive reports whether a process is running; a zombie is not.
 func alive(pid int) bool {
 	state, _, ok := stat(pid)
 	return ok && state != "Z" && state != "X"
 }
 
-// worksIn says whether dir is a process's working directory.
+// worksIn reports whether dir is a process's working directory.
 func worksIn(pid int, dir string) bool {
 	cwd, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "cwd"))
 	return err == nil && cwd == dir
 }
 
-// namesakes returns the processes in dir that have one of the names. A shell of
-// somebody who looks around there is none.
+// namesakes returns the processes in dir that have one of the names, which
+// excludes a user's shell there.
 func namesakes(dir string, names []string) []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -44,8 +44,8 @@ func namesakes(dir string, names []string) []int {
 	return found
 }
 
-// descendants returns the pids of all that a process started, as far as they
-// still hang on it.
+// descendants returns the pids of all descendants of a process that are still
+// attached to it.
 func descendants(root int) []int {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -79,7 +79,7 @@ func stat(pid int) (state string, parent int, ok bool) {
 	if err != nil {
 		return "", 0, false
 	}
-	// The name before it may hold spaces and parentheses.
+	// The name before it may contain spaces and parentheses.
 	fields := strings.Fields(string(content[strings.LastIndexByte(string(content), ')')+1:]))
 	if len(fields) < 2 {
 		return "", 0, false

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// DefaultManagementPort is where people expect RabbitMQ's web page.
+// DefaultManagementPort is the usual port of RabbitMQ's web page.
 const DefaultManagementPort = 15672
 
 const (
@@ -46,10 +46,10 @@ type RabbitMQ struct {
 	epmd    *process
 }
 
-// StartRabbitMQ starts the node in o.Dir and returns once it takes connections
-// and its web page answers, which takes some seven seconds. Its only account is
-// posthorn, an administrator, with a password of its own; there is no guest.
-// ctx bounds the start, not the server's life.
+// StartRabbitMQ starts the node in o.Dir and returns once it accepts
+// connections and its web page responds, which takes about seven seconds. Its
+// only account is posthorn, an administrator, with a generated password; there
+// is no guest. ctx bounds the start, not the server's life.
 func StartRabbitMQ(ctx context.Context, o Options) (_ *RabbitMQ, err error) {
 	h, err := o.open("rabbitmq", "node")
 	if err != nil {
@@ -113,8 +113,8 @@ func (mq *RabbitMQ) pickPorts(ctx context.Context, tried ports, wanted, wantedMa
 	return err
 }
 
-// configure writes the files that the node reads. The machine's own in
-// /etc/rabbitmq are not read.
+// configure writes the files that the node reads. It does not read the
+// machine's own in /etc/rabbitmq.
 func (mq *RabbitMQ) configure() error {
 	defaults := map[string]string{
 		"listeners.tcp.1":     address(mq.port),
@@ -124,8 +124,8 @@ func (mq *RabbitMQ) configure() error {
 		"default_pass":        mq.password,
 	}
 	if _, err := os.Stat(filepath.Join(mq.home.chroot, "/proc/meminfo")); err != nil {
-		// The other strategies read /proc, and fail in a chroot that has none.
-		// So does asking for the machine's memory, which then counts as 1 GB.
+		// The other strategies read /proc, and fail in a chroot without it. So
+		// does reading the machine's memory, which then counts as 1 GB.
 		defaults["vm_memory_calculation_strategy"] = "allocated"
 		defaults["total_memory_available_override_value"] = "4GB"
 	}
@@ -161,7 +161,8 @@ func (mq *RabbitMQ) env() []string {
 		"ERL_CRASH_DUMP_SECONDS=0", // a dump of a node killed in a test is hundreds of megabytes
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=" + loopbackOnly,
 		// The script then becomes the node instead of waiting for it, so that
-		// the child's pid is the node's. What it leaves out is added here.
+		// the child's pid is the node's. The settings that it then omits are
+		// added here.
 		"RABBITMQ_ALLOW_INPUT=1",
 		"RABBITMQ_SERVER_START_ARGS=-noinput +B i",
 		"RABBITMQ_CTL_ERL_ARGS=" + loopbackOnly,
@@ -172,7 +173,7 @@ func (mq *RabbitMQ) env() []string {
 	}
 }
 
-// start runs epmd and the node on the ports that are set, until both are ready.
+// start runs epmd and the node on the configured ports, and returns once both are ready.
 func (mq *RabbitMQ) start(ctx context.Context) (err error) {
 	if err := mq.configure(); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
@@ -187,8 +188,8 @@ func (mq *RabbitMQ) start(ctx context.Context) (err error) {
 	h.tell("starting RabbitMQ (this takes some seconds)")
 	h.logger.InfoContext(ctx, "starting rabbitmq", "dir", h.dir)
 
-	// In the foreground as our child: the one that a node starts by itself is a
-	// daemon that stays behind.
+	// In the foreground as our child: a node would start a daemon that stays
+	// behind.
 	epmdBin, err := h.find("epmd", "/usr/bin", "/usr/lib/erlang/bin", "/usr/lib/erlang/erts-*/bin", "/usr/local/bin", "/opt/homebrew/bin")
 	if err != nil {
 		return err
@@ -234,7 +235,7 @@ func (mq *RabbitMQ) start(ctx context.Context) (err error) {
 	return nil
 }
 
-// await returns when the node takes AMQP connections and serves its web page.
+// await returns once the node accepts AMQP connections and serves its web page.
 func (mq *RabbitMQ) await(ctx context.Context, node *process, from int64) error {
 	booted := false
 	err := poll(ctx, func() (bool, error) {
@@ -258,8 +259,8 @@ func (mq *RabbitMQ) await(ctx context.Context, node *process, from int64) error 
 	return fmt.Errorf("%w: %s", err, tail(said))
 }
 
-// answers says whether something on the port takes a connection and, where a
-// question is asked, answers with the bytes expected.
+// answers reports whether something on the port accepts a connection and, if
+// there is a question, answers it with the expected bytes.
 func answers(ctx context.Context, port int, question, expected string) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -283,7 +284,7 @@ func answers(ctx context.Context, port int, question, expected string) bool {
 	return err == nil && string(answer) == expected
 }
 
-// serves says whether the web page answers.
+// serves reports whether the web page responds.
 func (mq *RabbitMQ) serves(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -291,7 +292,7 @@ func (mq *RabbitMQ) serves(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	// Neither a proxy of the environment nor a connection kept.
+	// Without a proxy of the environment and without keep-alive.
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if err != nil {
@@ -300,7 +301,7 @@ func (mq *RabbitMQ) serves(ctx context.Context) bool {
 	return response.Body.Close() == nil && response.StatusCode == http.StatusOK
 }
 
-// record keeps a pid for a later start to find.
+// record stores a pid for a later start.
 func (h *home) record(file string, pid int) error {
 	if err := os.WriteFile(filepath.Join(h.dir, file), []byte(strconv.Itoa(pid)+"\n"), 0o600); err != nil {
 		return fmt.Errorf("record pid: %w", err)
@@ -308,7 +309,7 @@ func (h *home) record(file string, pid int) error {
 	return nil
 }
 
-// URL is the address for AMQP clients, password included. It stays the same
+// URL is the address for AMQP clients, with the password. It stays the same
 // across Restart.
 func (mq *RabbitMQ) URL() string {
 	u := url.URL{Scheme: "amqp", User: url.UserPassword(owner, mq.password), Host: address(mq.port), Path: "/"}
@@ -330,11 +331,11 @@ func (mq *RabbitMQ) Password() string { return mq.password }
 // Port is the port for AMQP.
 func (mq *RabbitMQ) Port() int { return mq.port }
 
-// PID is the node's process id: the beam itself, not a script before it.
+// PID is the node's process id: that of the Erlang VM itself, not of its script.
 func (mq *RabbitMQ) PID() int { return mq.current().pid }
 
-// Done is closed when the node has ended, asked or not. Restart makes another
-// one.
+// Done is closed when the node has ended for any reason. Restart makes a new
+// channel.
 func (mq *RabbitMQ) Done() <-chan struct{} { return mq.current().done }
 
 func (mq *RabbitMQ) current() *process {
@@ -343,9 +344,9 @@ func (mq *RabbitMQ) current() *process {
 	return mq.process
 }
 
-// Ctl runs rabbitmqctl against the node and returns what it printed. A node
-// takes connections a moment before it takes commands, so one that was refused
-// for that reason is tried again until ctx ends.
+// Ctl runs rabbitmqctl against the node and returns its output. A node accepts
+// connections a moment before it accepts commands, so a command that is refused
+// for that reason is retried until ctx ends.
 func (mq *RabbitMQ) Ctl(ctx context.Context, args ...string) (string, error) {
 	h := mq.home
 	for {
@@ -359,8 +360,8 @@ func (mq *RabbitMQ) Ctl(ctx context.Context, args ...string) (string, error) {
 	}
 }
 
-// Stop shuts the node down and gives the folder free. When ctx ends first the
-// node is killed, and that is returned as an error. A second Stop does nothing.
+// Stop shuts the node down and releases the folder. If ctx ends first the node
+// is killed, and an error returned. A second Stop does nothing.
 func (mq *RabbitMQ) Stop(ctx context.Context) error {
 	mq.mu.Lock()
 	defer mq.mu.Unlock()
@@ -373,12 +374,12 @@ func (mq *RabbitMQ) Stop(ctx context.Context) error {
 }
 
 func (mq *RabbitMQ) stop(ctx context.Context) error {
-	// epmd keeps nothing: it need not be asked.
+	// epmd has no state, so killing it is safe.
 	return errors.Join(mq.process.stop(ctx, syscall.SIGTERM), mq.epmd.kill(ctx))
 }
 
-// Kill ends the node, epmd and all that the node started with SIGKILL, as a
-// crash of the machine would. The folder stays ours, for Restart.
+// Kill ends the node, epmd and all children of the node with SIGKILL, as a
+// crash of the machine would. The folder stays locked, for Restart.
 func (mq *RabbitMQ) Kill() error {
 	mq.mu.Lock()
 	defer mq.mu.Unlock()
@@ -386,16 +387,16 @@ func (mq *RabbitMQ) Kill() error {
 	return wrap("kill rabbitmq", errors.Join(mq.process.kill(ctx), mq.epmd.kill(ctx)))
 }
 
-// Restart stops the node where it runs and starts it again on the same ports,
-// with the same data.
+// Restart stops the node if it runs and starts it again on the same ports, with
+// the same data.
 func (mq *RabbitMQ) Restart(ctx context.Context) error {
 	mq.mu.Lock()
 	defer mq.mu.Unlock()
 	return wrap("restart rabbitmq", mq.restart(ctx, func() error { return nil }))
 }
 
-// Wipe is Restart as an empty node: every queue, exchange, message and account
-// is gone but the account posthorn, with the same password.
+// Wipe is a Restart as an empty node: every queue, exchange, message and
+// account is gone except the account posthorn, which keeps its password.
 func (mq *RabbitMQ) Wipe(ctx context.Context) error {
 	mq.mu.Lock()
 	defer mq.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// password returns the server's password, made at the first start and kept in
-// its folder, readable only by whoever starts it.
+// password returns the server's password, which is generated at the first start
+// and kept in its folder, readable only by the user that starts it.
 func (h *home) password() (string, error) {
 	path := filepath.Join(h.dir, "password")
 	content, err := os.ReadFile(path) //nolint:gosec // in the server's folder

@@ -11,13 +11,14 @@ import (
 
 const maxKeyFile = 4096
 
-// LoadOrCreateKeyFile returns the ring in the file at path. If there is none
-// it makes a key and writes it there, for its owner alone to read: the open
-// mode, where a key is not worth a newcomer's time but its secrets still are.
-// Of several programs that start at once, one makes the key and all use it.
+// LoadOrCreateKeyFile returns the ring in the file at path. If there is none it
+// generates a key and writes it there, readable by its owner only. It is for
+// the open mode, where a newcomer should not have to provide a key but secrets
+// are still sealed. Of several programs that start at once, one creates the key
+// and all use it.
 //
-// A file that others may read is refused, and one that is not a key is never
-// overwritten: what was sealed with it would be lost.
+// It refuses a file that others may read, and never overwrites one that is not
+// a key: values sealed with it would be lost.
 func LoadOrCreateKeyFile(path string) (*Keyring, error) {
 	ring, err := loadKeyFile(path)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
@@ -34,7 +35,7 @@ func loadKeyFile(path string) (*Keyring, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open key file: %w", err)
 	}
-	defer func() { _ = file.Close() }() // only read
+	defer func() { _ = file.Close() }() // read only
 	info, err := file.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("open key file: %w", err)
@@ -57,8 +58,8 @@ func loadKeyFile(path string) (*Keyring, error) {
 	return ring, nil
 }
 
-// createKeyFile leaves a whole file at path or none: the key is written under
-// another name and linked, which fails where a file is already.
+// createKeyFile leaves a complete file at path or none: it writes the key under
+// another name and links it, which fails if path exists.
 func createKeyFile(path string) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -68,7 +69,7 @@ func createKeyFile(path string) error {
 	if err != nil {
 		return fmt.Errorf("make file: %w", err)
 	}
-	defer func() { _ = os.Remove(file.Name()) }() // the other name stays
+	defer func() { _ = os.Remove(file.Name()) }() // path stays
 	_, err = file.WriteString(GenerateKey() + "\n")
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return fmt.Errorf("write file: %w", err)
@@ -79,7 +80,7 @@ func createKeyFile(path string) error {
 	return syncDir(dir)
 }
 
-// syncDir makes the new name survive a power cut, before anything is sealed.
+// syncDir makes the new name survive a power failure, before anything is sealed.
 func syncDir(dir string) error {
 	d, err := os.Open(dir) //nolint:gosec // the operator's own path
 	if err != nil {

@@ -1,14 +1,14 @@
 // Package signing keeps signing secrets safe at rest.
 //
 // A Keyring seals them with AES-256-GCM before they go to the database and
-// opens them after. It promises that a sealed value tells nothing without the
-// key, that a changed one does not open, and that one moved to another row
-// does not either, as long as the caller names the row in the associated data.
+// opens them after. It promises that a sealed value reveals nothing without the
+// key, that a changed one does not open, and that one moved to another row does
+// not open either, as long as the caller names the row in the associated data.
 //
-// A sealed value names its key, so keys can be rotated: the first key of a
-// ring seals, all of them open. What a ring has no key for fails with
-// ErrUnknownKey; what was changed fails with ErrNotAuthentic. Neither error,
-// nor any other here, carries key, text or sealed value.
+// A sealed value names its key, so keys can be rotated: the first key of a ring
+// seals, all of them open. A value without a key in the ring fails with
+// ErrUnknownKey; a changed value fails with ErrNotAuthentic. No error of this
+// package contains a key, a text or a sealed value.
 package signing
 
 import (
@@ -29,13 +29,14 @@ var (
 	// ErrInvalidKey is returned by ParseKeyring and LoadOrCreateKeyFile for a
 	// text that is not a key.
 	ErrInvalidKey = errors.New("invalid secret key")
-	// ErrMalformed is returned by Open for what Seal never returned.
+	// ErrMalformed is returned by Open for a value that Seal cannot have returned.
 	ErrMalformed = errors.New("sealed value malformed")
 	// ErrUnknownKey is returned by Open when the key that sealed the value is
-	// not in the ring: it was removed too early, or the database is another's.
+	// not in the ring: it was removed too early, or the value is from another
+	// installation.
 	ErrUnknownKey = errors.New("sealed with a key that is not in the ring")
-	// ErrNotAuthentic is returned by Open when the value or the associated
-	// data is not what was sealed.
+	// ErrNotAuthentic is returned by Open when the value or the associated data
+	// differs from the sealed one.
 	ErrNotAuthentic = errors.New("sealed value not authentic")
 )
 
@@ -55,12 +56,12 @@ type Keyring struct {
 type key struct {
 	id   [idSize]byte
 	aead cipher.AEAD
-	raw  []byte // what Derive starts from
+	raw  []byte // input of Derive
 }
 
 // ParseKeyring reads one or more keys of 32 bytes in base64, separated by
-// commas: the value of POSTHORN_SECRET_KEY. To rotate, put the new key in
-// front, reseal what there is, and remove the old one.
+// commas: the value of POSTHORN_SECRET_KEY. To rotate, put the new key first,
+// reseal existing values, and remove the old one.
 func ParseKeyring(text string) (*Keyring, error) {
 	ring := &Keyring{}
 	for i, one := range strings.Split(text, ",") {
@@ -68,15 +69,15 @@ func ParseKeyring(text string) (*Keyring, error) {
 		if one == "" {
 			return nil, fmt.Errorf("read key %d: empty: %w", i+1, ErrInvalidKey)
 		}
-		// Either alphabet, with or without padding: what made the key decides.
+		// Either alphabet, with or without padding, depending on the tool that generated the key.
 		plain := strings.NewReplacer("-", "+", "_", "/").Replace(strings.TrimRight(one, "="))
 		raw, err := base64.RawStdEncoding.Strict().DecodeString(plain)
 		if err != nil {
-			// The decoder's own error quotes from the key.
-			return nil, fmt.Errorf("read key %d: not base64 (make one with \"openssl rand -base64 32\"): %w", i+1, ErrInvalidKey)
+			// The decoder's own error quotes the key.
+			return nil, fmt.Errorf("read key %d: not base64 (generate one with \"openssl rand -base64 32\"): %w", i+1, ErrInvalidKey)
 		}
 		if len(raw) != keySize {
-			return nil, fmt.Errorf("read key %d: %d bytes and not %d (make one with \"openssl rand -base64 32\"): %w",
+			return nil, fmt.Errorf("read key %d: %d bytes, want %d (generate one with \"openssl rand -base64 32\"): %w",
 				i+1, len(raw), keySize, ErrInvalidKey)
 		}
 		k, err := newKey(raw)
@@ -85,7 +86,7 @@ func ParseKeyring(text string) (*Keyring, error) {
 		}
 		for _, other := range ring.keys {
 			if other.id == k.id {
-				return nil, fmt.Errorf("read key %d: the same as one before it: %w", i+1, ErrInvalidKey)
+				return nil, fmt.Errorf("read key %d: duplicate of an earlier key: %w", i+1, ErrInvalidKey)
 			}
 		}
 		ring.keys = append(ring.keys, k)
@@ -126,10 +127,10 @@ func (r *Keyring) Seal(plaintext, associatedData []byte) []byte {
 	sealed := make([]byte, 0, 1+idSize+k.aead.Overhead()+len(plaintext))
 	sealed = append(sealed, version)
 	sealed = append(sealed, k.id[:]...)
-	return k.aead.Seal(sealed, nil, plaintext, bind(sealed, associatedData)) //nolint:gosec // makes its own nonce, and takes none
+	return k.aead.Seal(sealed, nil, plaintext, bind(sealed, associatedData)) //nolint:gosec // generates its own nonce, and takes none
 }
 
-// Open returns what was sealed.
+// Open returns the sealed plaintext.
 func (r *Keyring) Open(sealed, associatedData []byte) ([]byte, error) {
 	k, err := r.keyOf(sealed)
 	if err != nil {
@@ -143,13 +144,13 @@ func (r *Keyring) Open(sealed, associatedData []byte) ([]byte, error) {
 	return plaintext, nil
 }
 
-// Current reports whether sealed was made with the key that seals now. What
-// was not should be opened and sealed again before its key is removed.
+// Current reports whether sealed was sealed with the current key. Other values
+// should be resealed before their key is removed.
 func (r *Keyring) Current(sealed []byte) bool {
 	return len(sealed) > idSize && sealed[0] == version && bytes.Equal(sealed[1:1+idSize], r.keys[0].id[:])
 }
 
-// KeyIDs name the keys of the ring, in its order, as sealed values name theirs.
+// KeyIDs returns the ids of the keys of the ring, in its order, as sealed values contain them.
 func (r *Keyring) KeyIDs() []string {
 	ids := make([]string, len(r.keys))
 	for i, k := range r.keys {
@@ -158,7 +159,7 @@ func (r *Keyring) KeyIDs() []string {
 	return ids
 }
 
-// KeyID names the key that seals now, for a log. It says nothing of the key.
+// KeyID returns the id of the current key, for a log. It reveals nothing about the key.
 func (r *Keyring) KeyID() string { return hex.EncodeToString(r.keys[0].id[:]) }
 
 // String names the ring's first key by its id.
@@ -182,7 +183,7 @@ func (r *Keyring) keyOf(sealed []byte) (key, error) {
 	return key{}, ErrUnknownKey
 }
 
-// bind makes the value's own prefix a part of what is authenticated.
+// bind includes the value's own prefix in the authenticated data.
 func bind(prefix, associatedData []byte) []byte {
 	bound := make([]byte, 0, len(prefix)+len(associatedData))
 	bound = append(bound, prefix...)

@@ -108,8 +108,8 @@ func TestKeysRotate(t *testing.T) {
 	}
 }
 
-// A value sealed by an earlier release must open for ever. This one was made
-// with another implementation (Node's crypto).
+// A value sealed by an earlier release must always open. This one was created
+// by another implementation (Node's crypto).
 func TestTheFormatIsStable(t *testing.T) {
 	t.Parallel()
 	raw := make([]byte, keySize)
@@ -154,7 +154,7 @@ func TestParseKeyringRefuses(t *testing.T) {
 	if _, err := ParseKeyring(" " + key + " , " + GenerateKey() + "\n"); err != nil {
 		t.Errorf("white space around keys: %v", err)
 	}
-	// Bytes that both alphabets write differently, and one key whichever it is.
+	// Bytes that the alphabets encode differently give the same key.
 	raw := bytes.Repeat([]byte{0xfb, 0xff}, 16)
 	for _, encoding := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding, base64.URLEncoding, base64.RawURLEncoding} {
 		text := encoding.EncodeToString(raw)
@@ -222,7 +222,7 @@ func TestKeyFileIsRefused(t *testing.T) {
 			if err := os.WriteFile(path, []byte(c.text), c.mode); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Chmod(path, c.mode); err != nil { // whatever the umask
+			if err := os.Chmod(path, c.mode); err != nil { // because of the umask
 				t.Fatal(err)
 			}
 			if _, err := LoadOrCreateKeyFile(path); !errors.Is(err, ErrInvalidKey) {

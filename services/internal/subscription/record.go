@@ -12,9 +12,8 @@ import (
 // "subscription" and its subject is the subscription's id.
 const RecordType = "posthorn.subscription"
 
-// Record tells of a change: what the subscription is from this position of
-// the log on. URL and secrets are not in it; whoever delivers reads them when
-// it delivers.
+// Record is a change: the state of the subscription from this position of the
+// log on. URL and secrets are not in it; delivery reads them for each request.
 type Record struct {
 	ID         ID               `json:"id"`
 	Account    string           `json:"account"`
@@ -40,8 +39,8 @@ func (r Record) Encode() ([]byte, error) {
 	return data, nil
 }
 
-// ParseRecord reads what Encode wrote. Fields that it does not know are passed
-// over, so that an older reader can follow a newer writer.
+// ParseRecord parses the output of Encode. It ignores unknown fields, so that
+// an older reader can follow a newer writer.
 func ParseRecord(data []byte) (Record, error) {
 	var r Record
 	if err := json.Unmarshal(data, &r); err != nil {

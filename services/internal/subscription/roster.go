@@ -11,8 +11,8 @@ import (
 	"posthorn/services/internal/postgres"
 )
 
-// Changed are those that changed in the time before now, by the
-// clock of Postgres, deleted ones included. Their secrets are sealed.
+// Changed returns the subscriptions that changed within the time before now, by
+// the clock of Postgres, including deleted ones. Their secrets are sealed.
 func Changed(ctx context.Context, q postgres.Queryer, within time.Duration) ([]Subscription, error) {
 	return Query(ctx, q, `
 		SELECT `+Columns+` FROM posthorn.subscriptions
@@ -20,7 +20,7 @@ func Changed(ctx context.Context, q postgres.Queryer, within time.Duration) ([]S
 		ORDER BY id`, within.Seconds())
 }
 
-// All are all there are, and those that were deleted in the last
+// All returns all subscriptions, including those that were deleted in the last
 // ten minutes. Their secrets are sealed.
 func All(ctx context.Context, q postgres.Queryer) ([]Subscription, error) {
 	return Query(ctx, q, `
@@ -29,8 +29,8 @@ func All(ctx context.Context, q postgres.Queryer) ([]Subscription, error) {
 		ORDER BY id`)
 }
 
-// HaveQueues are those of the subscriptions that the relay has reached in the
-// log and declared the queues of.
+// HaveQueues returns those of the subscriptions whose record the relay has
+// reached and whose queues it has declared.
 func HaveQueues(ctx context.Context, q postgres.Queryer, ids []ID) ([]ID, error) {
 	uuids := make([]string, len(ids))
 	for i, id := range ids {

@@ -6,7 +6,7 @@ import (
 	"posthorn/events/webhook"
 )
 
-// sealer encrypts what is stored, bound to the id of its subscription so that
+// sealer encrypts stored secrets, bound to the id of their subscription so that
 // a secret copied into another row does not open there.
 type sealer interface {
 	Seal(plaintext, associatedData []byte) []byte
@@ -27,15 +27,15 @@ func (s *Subscription) Seal(keys sealer) {
 	}
 }
 
-// Resealer seals with one of several keys, and knows which.
+// Resealer seals with one of several keys, and knows which key is current.
 type Resealer interface {
 	sealer
 	opener
 	Current(sealed []byte) bool
 }
 
-// Reseal has Sealed sealed with the key that seals now, and reports whether it
-// was not. It leaves everything as it is where a secret cannot be opened.
+// Reseal reseals Sealed with the current key, and reports whether it had
+// another. If a secret cannot be opened, it changes nothing.
 func (s *Subscription) Reseal(keys Resealer) (resealed bool, err error) {
 	current := func(sealed []byte) bool { return len(sealed) == 0 || keys.Current(sealed) }
 	if current(s.Sealed.Secret) && current(s.Sealed.Previous) {

@@ -17,8 +17,8 @@ import (
 	"posthorn/services/internal/target"
 )
 
-// ErrUnchanged may be returned by the change given to UpdateSubscription: the
-// subscription is as wanted already, and nothing is written.
+// ErrUnchanged may be returned by the change passed to Update: the subscription
+// needs no change, and nothing is written.
 var ErrUnchanged = errors.New("subscription is unchanged")
 
 // Filter selects subscriptions for a list; the zero value of a
@@ -26,16 +26,16 @@ var ErrUnchanged = errors.New("subscription is unchanged")
 type Filter struct {
 	Account string
 	// EventType selects those with a pattern that matches this type, or that
-	// is this very pattern.
+	// equals it.
 	EventType string
 	URL       string
 	Status    Status
-	// After is the last id of the page before.
+	// After is the last id of the previous page.
 	After ID
 	Limit int
 }
 
-// Columns are what Query reads, in its order.
+// Columns are the columns that Query reads, in its order.
 const Columns = `
 	id, account, url, event_types, description, status,
 	CASE WHEN retry_schedule IS NOT NULL THEN ARRAY(
@@ -58,7 +58,7 @@ func scanSubscription(scan func(...any) error) (Subscription, error) {
 		return Subscription{}, fmt.Errorf("read subscription: %w", err)
 	}
 	if normal, err := target.NormalizeURL(s.URL); err == nil {
-		s.URL = normal // it may have been stored as it was spelled
+		s.URL = normal // older rows may not be normalised
 	}
 	s.ID = FromUUID(id)
 	for _, t := range types {
@@ -75,8 +75,8 @@ func scanSubscription(scan func(...any) error) (Subscription, error) {
 	return s, nil
 }
 
-// storedPattern is a pattern from the database in its short form. One that was
-// stored before there were limits, and is beyond them, stays as it is.
+// storedPattern returns a pattern from the database in its short form. One that
+// was stored before the limits existed, and exceeds them, stays unchanged.
 func storedPattern(text string) events.Pattern {
 	if p, err := events.ParsePattern(text); err == nil {
 		return p
@@ -84,7 +84,7 @@ func storedPattern(text string) events.Pattern {
 	return events.Pattern(text)
 }
 
-// storedColumns are the arguments for what a change may touch, $2 on.
+// storedColumns are the arguments for the columns that a change may set, from $2.
 func storedColumns(s Subscription) []any {
 	types := make([]string, len(s.EventTypes))
 	for i, p := range s.EventTypes {
@@ -117,8 +117,8 @@ const scheduleValue = `
 	CASE WHEN $6::bigint[] IS NOT NULL THEN ARRAY(
 		SELECT d * interval '1 microsecond' FROM unnest($6::bigint[]) WITH ORDINALITY AS u(d, n) ORDER BY n) END`
 
-// Create stores a subscription, with its secrets sealed, and
-// appends the record that makes it count from that position of the log on.
+// Create stores a subscription, with its secrets sealed, and appends the record
+// from whose position on it is owed events.
 func Create(ctx context.Context, db *sql.DB, s Subscription) (created Subscription, err error) {
 	err = postgres.CommitTx(ctx, db, func(tx *sql.Tx) (err error) {
 		created, err = CreateTx(ctx, tx, s)
@@ -127,7 +127,7 @@ func Create(ctx context.Context, db *sql.DB, s Subscription) (created Subscripti
 	return created, err
 }
 
-// CreateTx is CreateSubscription in the caller's transaction.
+// CreateTx is Create in the caller's transaction.
 func CreateTx(ctx context.Context, tx *sql.Tx, s Subscription) (Subscription, error) {
 	created, err := scanSubscription(tx.QueryRowContext(ctx, `
 		INSERT INTO posthorn.subscriptions (id, url, event_types, description, status, retry_schedule, timeout,
@@ -147,11 +147,10 @@ func CreateTx(ctx context.Context, tx *sql.Tx, s Subscription) (Subscription, er
 	return created, nil
 }
 
-// Update changes a subscription that is not deleted and appends
-// the record of the change. change gets it with its secrets sealed, may refuse
-// with an error of its own, and may return ErrUnchanged; the version and the
-// times are not its business. Setting the status to deleted deletes it, and
-// its secrets with it.
+// Update changes a subscription that is not deleted and appends the record of
+// the change. change gets it with its secrets sealed, may refuse with its own
+// error, and may return ErrUnchanged; Update itself sets the version and the
+// times. Setting the status to deleted deletes it and its secrets.
 func Update(ctx context.Context, db *sql.DB, account string, id ID,
 	change func(*Subscription) error,
 ) (Subscription, error) {
@@ -208,7 +207,7 @@ func appendRecordTx(ctx context.Context, tx *sql.Tx, r Record) (position int64, 
 	return position, nil
 }
 
-// OfAccount is a subscription of the account that is not deleted.
+// OfAccount returns a subscription of the account that is not deleted.
 func OfAccount(ctx context.Context, q postgres.Queryer, account string, id ID) (Subscription, error) {
 	s, err := scanSubscription(q.QueryRowContext(ctx, `
 		SELECT `+Columns+` FROM posthorn.subscriptions
@@ -216,7 +215,7 @@ func OfAccount(ctx context.Context, q postgres.Queryer, account string, id ID) (
 	return s, postgres.Translate(err)
 }
 
-// ByID is a subscription of any account, deleted ones included; those
+// ByID returns a subscription of any account, including deleted ones, which
 // have no secrets.
 func ByID(ctx context.Context, q postgres.Queryer, id ID) (Subscription, error) {
 	s, err := scanSubscription(q.QueryRowContext(ctx, `
@@ -224,8 +223,7 @@ func ByID(ctx context.Context, q postgres.Queryer, id ID) (Subscription, error) 
 	return s, postgres.Translate(err)
 }
 
-// List is one page of an account's subscriptions, the oldest
-// first.
+// List returns one page of an account's subscriptions, oldest first.
 func List(ctx context.Context, q postgres.Queryer, f Filter) (postgres.Page[Subscription], error) {
 	after := f.After.UUID()
 	if after == "" {
@@ -244,7 +242,7 @@ func List(ctx context.Context, q postgres.Queryer, f Filter) (postgres.Page[Subs
 		if err != nil || f.EventType == "" || len(page.Items) == 0 {
 			return page, err
 		}
-		// The query narrows; the Matcher decides, as it does for deliveries.
+		// The query narrows; the Matcher decides, as for deliveries.
 		after = page.Items[len(page.Items)-1].ID.UUID()
 		page.Items = slices.DeleteFunc(page.Items, func(s Subscription) bool {
 			return !s.Matches(f.EventType) && !slices.Contains(s.EventTypes, events.Pattern(f.EventType))
@@ -260,8 +258,8 @@ func Query(ctx context.Context, q postgres.Queryer, query string, args ...any) (
 	return postgres.Collect(ctx, q, "list subscriptions", scanSubscription, query, args...)
 }
 
-// AppendTest appends an event that goes to this subscription alone, if allow
-// has nothing against it. The row stays locked against changes until then.
+// AppendTest appends an event that goes only to this subscription, if allow
+// permits it. The row stays locked against changes until then.
 func AppendTest(ctx context.Context, db *sql.DB, account string, id ID, e events.Event,
 	allow func(Subscription) error,
 ) (events.Event, error) {

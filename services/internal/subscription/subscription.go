@@ -1,11 +1,10 @@
-// Package subscription is what a subscription is: a URL and the event types
-// that it wants, with the settings of its deliveries and its signing secret.
+// Package subscription defines subscriptions: a URL and the event types that it
+// wants, with the settings of its deliveries and its signing secret.
 //
-// It promises that a Subscription which passed Validate can be stored, bound
-// and delivered to, and that what is wrong with one is said per field, in the
-// names of the HTTP API. It also holds Record, the form in which a change of a
-// subscription travels through the log to those who act on it. It knows
-// neither SQL nor HTTP.
+// It promises that a Subscription that passed Validate can be stored, bound and
+// delivered to, and that Validate reports errors per field, in the names of the
+// HTTP API. It also has Record, the form of a change of a subscription in the
+// log.
 package subscription
 
 import (
@@ -25,7 +24,7 @@ import (
 const (
 	MaxEventTypes = 250
 	// MaxWildcards limits the event types with wildcards, each of which is
-	// tried for every new type of the account.
+	// matched against every new type of the account.
 	MaxWildcards        = 50
 	MaxDescriptionBytes = 1024
 	MinTimeout          = time.Second
@@ -33,19 +32,19 @@ const (
 	DefaultTimeout      = 15 * time.Second
 	MaxMaxInFlight      = 256
 	DefaultMaxInFlight  = 8
-	// SecretOverlap is how long a secret that was rotated away still signs.
+	// SecretOverlap is how long a rotated secret still signs.
 	SecretOverlap = 24 * time.Hour
 )
 
-// Status says what happens to the events that a subscription matches.
+// Status decides what happens to the events that a subscription matches.
 type Status string
 
 // The statuses.
 const (
 	Active   Status = "active"   // they are delivered
-	Paused   Status = "paused"   // they wait; nothing is lost, resuming goes on with them
+	Paused   Status = "paused"   // they wait; nothing is lost, resuming delivers them
 	Disabled Status = "disabled" // they are not owed
-	Deleted  Status = "deleted"  // the subscription is only kept to explain the past
+	Deleted  Status = "deleted"  // the subscription is kept only to explain the past
 )
 
 // Owed reports whether an event that matches becomes a delivery.
@@ -59,21 +58,21 @@ type Subscription struct {
 	EventTypes  []events.Pattern
 	Description string
 	Status      Status
-	// Schedule of retries; nil means the default one, an empty one no retries.
+	// Schedule of retries; nil means the default, an empty one no retries.
 	Schedule    retry.Schedule
 	Timeout     time.Duration
 	MaxInFlight int
 
-	// Secret signs the deliveries; PreviousSecret signs them as well until
-	// PreviousSecretUntil. They are zero until Open was called.
+	// Secret signs the deliveries; PreviousSecret also signs them until
+	// PreviousSecretUntil. They are zero until Open is called.
 	Secret              webhook.Secret
 	PreviousSecret      webhook.Secret
 	PreviousSecretUntil time.Time
-	// Sealed holds the two as they are stored.
+	// Sealed holds the two in their stored form.
 	Sealed Sealed
 
-	// Since is the position of the record that created it; events up to there
-	// are not its own.
+	// Since is the position of the record that created it; it is not owed
+	// earlier events.
 	Since     int64
 	Version   int
 	CreatedAt time.Time
@@ -89,7 +88,7 @@ func (s Subscription) Matches(eventType string) bool {
 	return matching.New(s.EventTypes).Match(eventType)
 }
 
-// Secrets are those that sign at the given time, the current one first.
+// Secrets returns the secrets that sign at the given time, the current one first.
 func (s Subscription) Secrets(now time.Time) []webhook.Secret {
 	if s.PreviousSecretUntil.After(now) && !s.PreviousSecret.IsZero() {
 		return []webhook.Secret{s.Secret, s.PreviousSecret}
@@ -97,10 +96,10 @@ func (s Subscription) Secrets(now time.Time) []webhook.Secret {
 	return []webhook.Secret{s.Secret}
 }
 
-// FieldError says what is wrong with one field, named as in the HTTP API.
+// FieldError describes one invalid field, named as in the HTTP API.
 type FieldError struct{ Field, Message string }
 
-// InvalidError is the error of Validate: one entry for each field that is wrong.
+// InvalidError is the error of Validate: one entry for each invalid field.
 type InvalidError []FieldError
 
 func (e InvalidError) Error() string {
@@ -117,7 +116,7 @@ func (e InvalidError) Error() string {
 	return b.String()
 }
 
-// Validate returns InvalidError with all that is wrong, or nil.
+// Validate returns an InvalidError with all invalid fields, or nil.
 func (s Subscription) Validate() error {
 	var wrong InvalidError
 	add := func(field, format string, args ...any) {
@@ -174,7 +173,7 @@ func (s Subscription) Validate() error {
 	return nil
 }
 
-// message drops the sentinel that other packages put in front of the words.
+// message drops the sentinel that other packages put before the text.
 func message(err error) string {
 	text := err.Error()
 	for _, sentinel := range []error{events.ErrInvalid, target.ErrInvalidURL, retry.ErrInvalidSchedule} {

@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// ErrBlocked is returned by Guard.Check for an address or port that must not
-// be connected to. Its text is the same for every address: which of them
-// exists inside is nobody's business.
+// ErrBlocked is returned by Guard.Check for an address or port that must not be
+// connected to. Its text is the same for every address, so that it does not
+// reveal which exist internally.
 var ErrBlocked = errors.New("address not allowed")
 
 // Guard decides which addresses may be connected to. Everything that is not a
@@ -27,7 +27,7 @@ type Guard struct {
 	own     ownAddresses
 }
 
-// NewGuard returns a Guard that makes an exception for the networks given.
+// NewGuard returns a Guard that makes an exception for the given networks.
 func NewGuard(allow []netip.Prefix) *Guard {
 	g := &Guard{
 		own: ownAddresses{list: interfaceNetworks, now: time.Now},
@@ -37,7 +37,7 @@ func NewGuard(allow []netip.Prefix) *Guard {
 			"10.0.0.0/8",       // private
 			"100.64.0.0/10",    // carrier-grade NAT; Alibaba's metadata
 			"127.0.0.0/8",      // loopback
-			"168.63.129.16/32", // a public address that inside Azure is the platform
+			"168.63.129.16/32", // a public address that is the platform inside Azure
 			"169.254.0.0/16",   // link-local; most clouds' metadata
 			"172.16.0.0/12",    // private
 			"192.0.0.0/24",     // protocol assignments; Oracle's metadata
@@ -53,10 +53,10 @@ func NewGuard(allow []netip.Prefix) *Guard {
 			"224.0.0.0/4",      // multicast
 			"240.0.0.0/4",      // reserved; broadcast
 		),
-		// Of IPv6 only 2000::/3 is handed out. To refuse the rest as a whole
-		// covers ::/96, ::ffff:0:0/96, 64:ff9b::/96, 64:ff9b:1::/48, 100::/64,
-		// 5f00::/16, fc00::/7, fe80::/10, fec0::/10, ff00::/8 and what is
-		// invented next. Within it:
+		// Of IPv6 only 2000::/3 is allocated. Refusing the rest covers ::/96,
+		// ::ffff:0:0/96, 64:ff9b::/96, 64:ff9b:1::/48, 100::/64, 5f00::/16,
+		// fc00::/7, fe80::/10, fec0::/10, ff00::/8 and future assignments.
+		// Within it:
 		global6: netip.MustParsePrefix("2000::/3"),
 		deny6: prefixes(
 			"2001::/23",         // protocol assignments: Teredo, ORCHID, benchmarks
@@ -81,7 +81,7 @@ func prefixes(texts ...string) []netip.Prefix {
 }
 
 // unmapPrefix turns a prefix below ::ffff:0:0/96 into the IPv4 prefix that it
-// means; addresses are compared after the same step.
+// stands for; addresses are unmapped too before they are compared.
 func unmapPrefix(p netip.Prefix) netip.Prefix {
 	if p.Addr().Is4In6() && p.Bits() >= 96 {
 		return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96).Masked()
@@ -122,10 +122,9 @@ func (g *Guard) allows(addr netip.Addr) bool {
 	return slices.ContainsFunc(g.allow, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
-// CheckConnected returns ErrBlocked if a connection leads back to this machine:
-// only then are both of its addresses the same. The interfaces do not tell of an
-// address that came up a moment ago, nor of one that is routed here without being
-// an interface's.
+// CheckConnected returns ErrBlocked if a connection leads back to this machine: only then are both
+// of its addresses the same. The list of interfaces lacks an address that came up a moment ago, and
+// one that is routed here without belonging to an interface.
 func (g *Guard) CheckConnected(local, remote net.Addr) error {
 	from, ok := local.(*net.TCPAddr)
 	to, also := remote.(*net.TCPAddr)
@@ -140,15 +139,16 @@ func (g *Guard) CheckConnected(local, remote net.Addr) error {
 }
 
 // isISATAP reports whether addr's interface identifier embeds an IPv4 address
-// (RFC 5214), which a host with such a tunnel would send the packet to.
+// (RFC 5214), to which a host with such a tunnel would send the packet.
 func isISATAP(addr netip.Addr) bool {
 	b := addr.As16()
 	return (b[8] == 0 || b[8] == 2) && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe
 }
 
 // Control is net.Dialer's hook: it runs after the name is resolved and before
-// each connect, so what is checked is what is dialled. To check a name, or
-// its addresses ahead of dialling, would leave room for a second answer.
+// each connect, so it checks the address that is dialled. Checking a name, or
+// its addresses before dialling, would leave room for a different second
+// answer.
 func (g *Guard) Control(_ context.Context, network, address string, _ syscall.RawConn) error {
 	if network != "tcp4" && network != "tcp6" {
 		return fmt.Errorf("connect over %s: %w", network, ErrBlocked)
@@ -160,8 +160,8 @@ func (g *Guard) Control(_ context.Context, network, address string, _ syscall.Ra
 	return g.Check(target)
 }
 
-// badPort reports whether the WHATWG Fetch standard blocks the port: services
-// that could take an HTTP request for a command of their own protocol.
+// badPort reports whether the WHATWG Fetch standard blocks the port, because
+// its service could interpret an HTTP request as a command of its own protocol.
 func badPort(port int) bool {
 	switch port {
 	case 0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69,

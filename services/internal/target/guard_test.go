@@ -23,7 +23,7 @@ func TestGuardRefuses(t *testing.T) {
 		"::ffff:10.0.0.1", "::ffff:a9fe:a9fe", "::ffff:127.0.0.1", "::127.0.0.1", "::169.254.169.254",
 		"64:ff9b::a9fe:a9fe", "64:ff9b::808:808", "64:ff9b:1::1", "2002:7f00:1::", "2002:a9fe:a9fe::1",
 		"2001:0::1", "2001:0:4136:e378:8000:63bf:3fff:fdd2", "2a00::5efe:10.0.0.1", "2a00::200:5efe:10.0.0.1",
-		// No unicast host.
+		// Not unicast.
 		"224.0.0.1", "239.255.255.250", "240.0.0.1", "255.255.255.255", "ff02::1", "ff0e::1",
 		// Documentation, benchmarks, discard, the future.
 		"192.0.2.1", "198.51.100.1", "203.0.113.1", "198.18.0.1", "198.19.255.255",
@@ -90,9 +90,9 @@ func TestGuardHookRefusesWhatItCannotRead(t *testing.T) {
 	}
 }
 
-// span is a range by its first and last address. The oracle below is written
-// in these, from the registries, so that a mistake in the Guard's prefixes is
-// not made twice.
+// span is a range by its first and last address. The oracle below uses these,
+// from the registries, so that it cannot repeat a mistake in the Guard's
+// prefixes.
 type span struct{ first, last string }
 
 func (s span) contains(addr netip.Addr) bool {
@@ -198,8 +198,8 @@ func TestGuardAgreesWithTheOracle(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			var raw [16]byte
 			copy(raw[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "address"))
-			// Random bytes alone would hardly ever come near a range: start
-			// from a range's prefix more often than not.
+			// Random bytes alone would hardly ever be near a range, so usually
+			// start from a range's prefix.
 			if near := rapid.IntRange(-4, len(spans)-1).Draw(t, "near"); near >= 0 {
 				first := netip.MustParseAddr(spans[near].first).As16()
 				keep := rapid.IntRange(0, 16).Draw(t, "keep")

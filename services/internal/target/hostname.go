@@ -12,8 +12,8 @@ const (
 	maxLabelLen = 63
 )
 
-// asciiHost is a host's name as DNS has it: in lower case, and international
-// labels in their one ASCII form by UTS 46, as browsers look them up.
+// asciiHost returns a host's name as DNS has it: in lower case, with
+// international labels in their ASCII form by UTS 46, as browsers look them up.
 func asciiHost(host string) (string, error) {
 	host = strings.Map(func(r rune) rune {
 		switch r {
@@ -72,8 +72,8 @@ func isASCII(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r >= 0x80 })
 }
 
-// forbiddenInHost admits letters of any script. Symbols and digits of other
-// scripts have no use but to disguise.
+// forbiddenInHost allows letters of any script. Symbols and digits of other
+// scripts serve only to disguise a name.
 func forbiddenInHost(r rune) bool {
 	switch {
 	case r >= '0' && r <= '9', r == '-', r == '_':
@@ -83,8 +83,8 @@ func forbiddenInHost(r rune) bool {
 }
 
 // mixesScripts reports whether a label's letters are of scripts that no
-// language writes together, which makes names that look like others. Those
-// that go together are the ones of UTS 39, level "highly restrictive".
+// language writes together, which allows lookalike names. The allowed
+// combinations are those of UTS 39, level "highly restrictive".
 func mixesScripts(label string) bool {
 	scripts := map[string]bool{}
 	for _, r := range label {
@@ -110,7 +110,7 @@ func mixesScripts(label string) bool {
 	return true
 }
 
-// script is the name of the script that r belongs to alone, or empty.
+// script is the name of the only script of r, or empty.
 func script(r rune) string {
 	if unicode.In(r, unicode.Common, unicode.Inherited) {
 		return ""

@@ -9,12 +9,12 @@ import (
 	"time"
 )
 
-// ownFor is how long the addresses of this machine are taken for the same.
+// ownFor is how long the addresses of this machine are cached.
 const ownFor = 10 * time.Second
 
-// ownAddresses are what this machine answers to: also a public address leads to
-// what listens on it, past any firewall before it. An address that is translated
-// on the way, as in most clouds, is none of them.
+// ownAddresses are the addresses of this machine: even a public one leads to
+// its listeners, past any firewall in front of it. An address that is
+// translated on the way, as in most clouds, is not among them.
 type ownAddresses struct {
 	list func() ([]netip.Prefix, error)
 	now  func() time.Time
@@ -28,8 +28,8 @@ func (o *ownAddresses) contain(addr netip.Addr) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if now := o.now(); o.read.IsZero() || now.Sub(o.read) >= ownFor {
-		// Where they cannot be read, for want of files perhaps, those of before
-		// count, and are read again with the next connection.
+		// If they cannot be read, perhaps for lack of files, the previous ones
+		// apply, and the next connection reads them again.
 		if list, err := o.list(); err == nil {
 			o.known, o.read = list, now
 		}

@@ -32,7 +32,7 @@ func TestGuardRefusesTheMachinesOwnAddresses(t *testing.T) {
 	if err := errors.Join(check("5.5.5.5"), check("6.6.6.6")); err != nil {
 		t.Errorf("one that is gone, and one that is allowed: %v", err)
 	}
-	// Where they cannot be read, those that were known count.
+	// If they cannot be read, the known ones apply.
 	broken, own = errors.New("too many open files"), nil
 	now = now.Add(ownFor)
 	if err := check("7.7.7.7"); !errors.Is(err, ErrBlocked) {

@@ -11,24 +11,24 @@ import (
 	"unicode/utf8"
 )
 
-// ErrInvalidURL is wrapped by what ValidateURL returns. The text after it says
-// what is wrong, without the URL, and can be shown to whoever sent it.
+// ErrInvalidURL is wrapped by errors of ValidateURL. The text after it gives
+// the reason, without the URL, and can be shown to the user.
 var ErrInvalidURL = errors.New("invalid URL")
 
 const maxURLLen = 2048
 
-// ValidateURL reports why raw cannot be a subscription's URL. Whether its host
-// may be reached is not asked here, since a name can point elsewhere by the
-// time of the attempt: the Guard decides that on every connect.
+// ValidateURL reports why raw cannot be a subscription's URL. It does not check
+// whether its host may be reached, since a name can point elsewhere by the time
+// of the attempt: the Guard decides that on every connect.
 func ValidateURL(raw string) error {
 	_, err := ParseURL(raw)
 	return err
 }
 
 // NormalizeURL returns raw with its host as it is looked up, sent and shown: in
-// lower case and, where it is in another script, as UTS 46 maps it to ASCII
-// ("http://B\u00dcCHER.test/" is "http://xn--bcher-kva.test/"). It fails where
-// ValidateURL does.
+// lower case and, in another script, as UTS 46 maps it to ASCII
+// ("http://B\u00dcCHER.test/" is "http://xn--bcher-kva.test/"). It fails like
+// ValidateURL.
 func NormalizeURL(raw string) (string, error) {
 	u, err := ParseURL(raw)
 	if err != nil {
@@ -39,13 +39,13 @@ func NormalizeURL(raw string) (string, error) {
 	if i := strings.IndexAny(rest, "/?"); i >= 0 {
 		host = rest[:i]
 	}
-	// What follows the host stays as it was written, to the byte.
+	// The rest after the host stays byte for byte.
 	return u.Scheme + "://" + u.Host + rest[len(host):], nil
 }
 
 func invalidURL(why string) error { return fmt.Errorf("%w: %s", ErrInvalidURL, why) }
 
-// ParseURL reads a subscription's URL, with its host as NormalizeURL has it.
+// ParseURL parses a subscription's URL, with its host normalised like NormalizeURL.
 func ParseURL(raw string) (*url.URL, error) {
 	switch {
 	case raw == "":
@@ -103,8 +103,8 @@ func validatePort(u *url.URL) error {
 	return nil
 }
 
-// normalizeHost makes the URL's host the one that DNS, TLS and the Host header
-// have, or says what is wrong with it.
+// normalizeHost sets the URL's host to the form for DNS, TLS and the Host
+// header, or returns the reason if it is invalid.
 func normalizeHost(u *url.URL) error {
 	host := u.Hostname()
 	if strings.HasPrefix(u.Host, "[") {
@@ -122,9 +122,9 @@ func normalizeHost(u *url.URL) error {
 	if err != nil {
 		return err
 	}
-	// What ends in a number is an IPv4 address (WHATWG URL). Of the spellings
-	// that programs read as one, such as 2130706433, 0177.0.0.1, 0x7f.1 and
-	// 127.1, only the common one is taken.
+	// A host that ends in a number is an IPv4 address (WHATWG URL). Programs
+	// accept many spellings, such as 2130706433, 0177.0.0.1, 0x7f.1 and 127.1;
+	// only the common one is accepted here.
 	relative := strings.TrimSuffix(name, ".")
 	if isNumber(relative[strings.LastIndexByte(relative, '.')+1:]) {
 		if addr, err := netip.ParseAddr(name); err != nil || !addr.Is4() {
@@ -154,8 +154,8 @@ func forbiddenInURL(r rune) bool {
 	return r <= ' ' || r == '\\' || r == 0x7f || unicode.IsControl(r) || unicode.IsSpace(r)
 }
 
-// hasEscapedControl finds %00 to %1f and %7f. Nothing that we write would
-// decode them, but something behind the receiver's front may.
+// hasEscapedControl finds %00 to %1f and %7f. None of our code would decode
+// them, but a server behind the receiver's proxy may.
 func hasEscapedControl(raw string) bool {
 	for i := 0; i+2 < len(raw); i++ {
 		if raw[i] != '%' {

@@ -66,14 +66,14 @@ func TestValidateURLRefuses(t *testing.T) {
 	for _, raw := range []string{
 		"", "example.com", "/path", "//example.com/", "mailto:a@b.example", "http:example.com", "http:/example.com", "http://", "http:///a", "http://:80/",
 		"file:///etc/passwd", "gopher://example.com/", "ftp://example.com/", "javascript:alert(1)", "unix:///run/x", "ws://example.com/",
-		// Somebody else's host behind the one that is read first.
+		// Another host after the apparent one.
 		"http://a@127.0.0.1/", "http://a:b@example.com/", "http://@example.com/", "http://public#@127.0.0.1/", "http://example.com/#", "http://example.com\\@127.0.0.1/",
 		// Control characters, plain and escaped.
 		"http://x/%0d%0aHost:evil", "http://x/%0D%0A", "http://x/?a=%00", "http://x%0d%0a/", "http://x/\r\nHost: evil", "http://x/\x00", "http://x/\x7f", "http://x/%7f",
 		" http://example.com/", "http://example.com/ ", "http://exa mple.com/", "http://example.com/\u2028", "http://example.com/\u0085", "http://example.com/\xff",
 		// Ports.
 		"http://x:0/", "http://x:25/", "http://x:6667/", "http://x:70000/", "http://x:65536/", "http://x:-1/", "http://x:/", "http://x:http/", "http://x:22/", "http://[::1]:6000/",
-		// Numbers that are read as addresses, and other spellings of hosts.
+		// Numbers that are parsed as addresses, and other spellings of hosts.
 		"http://2130706433/", "http://0177.0.0.1/", "http://0x7f.1/", "http://0x7f000001/", "http://127.1/", "http://1.2.3/", "http://1.2.3.4.5/", "http://256.0.0.1/",
 		"http://127.0.0.01/", "http://0x/", "http://127.0.0.1./", "http://1.2.3.4.0xff/",
 		"http://ⓛocalhost/", "http://①②⑦.0.0.1/", "http://１２７.0.0.1/", "http://٣.example/",

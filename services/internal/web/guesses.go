@@ -13,21 +13,20 @@ import (
 )
 
 const (
-	// guessBurst wrong keys of a network are answered at once, and then one
-	// each guessEvery.
+	// guessBurst wrong keys of a network are answered at once, and then one per
+	// guessEvery.
 	guessBurst = 10
 	guessEvery = 2 * time.Second
-	// guessNetworks are remembered; of more, those that were quiet the longest
-	// are forgotten, and everybody together is bound by guessesOfAll a second.
+	// guessNetworks are remembered; beyond that, those idle the longest are
+	// forgotten, and guessesOfAll per second limits all networks together.
 	guessNetworks = 4096
 	guessesOfAll  = 50
-	// guessLogEvery is how often wrong keys are logged while they go on.
+	// guessLogEvery is how often wrong keys are logged while they continue.
 	guessLogEvery = time.Minute
 )
 
-// Guesses slow whoever tries keys that are wrong. The length of a key keeps it
-// from being guessed; this keeps the attempts from costing anything, and
-// shows them.
+// Guesses throttles clients that try wrong keys. The length of a key keeps it
+// from being guessed; this makes the attempts cheap and visible.
 type Guesses struct {
 	logger   *slog.Logger
 	now      func() time.Time
@@ -42,14 +41,14 @@ type Guesses struct {
 // NewGuesses logs to logger and reads the time from now.
 func NewGuesses(logger *slog.Logger, now func() time.Time) *Guesses {
 	networks, err := lru.New[netip.Prefix, *rate.Limiter](guessNetworks)
-	if err != nil { // of a size that is not positive
+	if err != nil { // the size is not positive
 		panic(err)
 	}
 	return &Guesses{logger: logger, now: now, networks: networks, all: rate.NewLimiter(guessesOfAll, guessesOfAll)}
 }
 
-// Wrong takes note of a wrong key and returns how long its sender has to wait
-// for an answer to another one: 0 unless there were too many of them.
+// Wrong records a wrong key and returns how long its sender has to wait before
+// the next: 0 unless there were too many.
 func (g *Guesses) Wrong(r *http.Request) time.Duration {
 	now, from := g.now(), network(r)
 	g.log(r.Context(), now, from)
@@ -58,7 +57,7 @@ func (g *Guesses) Wrong(r *http.Request) time.Duration {
 	if !known {
 		limiter = fresh
 	}
-	g.networks.Get(from) // it was seen
+	g.networks.Get(from) // mark it as recently used
 	if !limiter.AllowN(now, 1) || !g.all.AllowN(now, 1) {
 		return guessEvery
 	}
@@ -76,8 +75,8 @@ func (g *Guesses) log(ctx context.Context, now time.Time, from netip.Prefix) {
 	g.logged, g.unsaid = now, 0
 }
 
-// network is that of the client: its address, or the 64 bits of an IPv6 address
-// that a customer of a provider is given.
+// network returns the client's network: its address, or the /64 of an IPv6
+// address, which is what providers assign to a customer.
 func network(r *http.Request) netip.Prefix {
 	addr, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {

@@ -53,7 +53,7 @@ func TestWrongKeysAreSlowedByNetworkAndToldOnceAMinute(t *testing.T) {
 	if !strings.Contains(log.String(), "count=1201 last_from=192.0.2.1/32") {
 		t.Errorf("log:\n%s", &log)
 	}
-	// Many networks together are bound too.
+	// Many networks together are limited too.
 	n = 0
 	for i := range 10_000 {
 		n += answered(fmt.Sprintf("10.0.%d.%d:1", i/256, i%256), 1)

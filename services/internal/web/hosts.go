@@ -1,11 +1,10 @@
-// Package web has what every listener needs that a browser or a stranger can
-// reach: it tells requests that are meant for it from those that a foreign page
-// makes a browser send, counts and slows wrong keys, and keeps connections that
-// nobody uses from taking the files of those that work.
+// Package web protects listeners that browsers or strangers can reach: it
+// refuses requests that a page of another origin makes a browser send, and
+// counts and throttles wrong keys.
 //
-// It promises that a refused request reaches no handler, and is answered with a
-// problem (RFC 9457) that says what to do; that the right key is never kept
-// waiting by somebody's wrong ones; and that its memory is bounded.
+// It promises that a refused request reaches no handler, and gets a problem
+// (RFC 9457) that says what to do; that wrong keys never delay the right one;
+// and that its memory is bounded.
 package web
 
 import (
@@ -18,13 +17,13 @@ import (
 	"strings"
 )
 
-// Hosts are the names by which a listener is called. A page whose own name
-// leads to this machine (DNS rebinding) calls it by that name, and has the
-// browser's leave to read the answer.
+// Hosts are the names that requests to a listener may use. A page whose own
+// name leads to this machine (DNS rebinding) uses that name, and the browser
+// lets it read the response.
 type Hosts struct{ names []string }
 
-// ParseHosts reads names, such as "posthorn.example.com", without a port. The
-// host of addr, an address to listen on, is one of them if it is a name.
+// ParseHosts parses names, such as "posthorn.example.com", without a port. It
+// adds the host of addr, a listen address, if that is a name.
 func ParseHosts(names []string, addr string) (Hosts, error) {
 	var h Hosts
 	for _, name := range names {
@@ -40,8 +39,8 @@ func ParseHosts(names []string, addr string) (Hosts, error) {
 	return h, nil
 }
 
-// Admit reports whether the value of a Host header is that of an IP address, of
-// localhost or a name below it, or one of the names. Any port will do.
+// Admit reports whether the value of a Host header is an IP address, localhost
+// or a name below it, or one of the names, with any port.
 func (h Hosts) Admit(host string) bool {
 	if i := strings.LastIndexByte(host, ':'); i > strings.LastIndexByte(host, ']') {
 		if strings.Trim(host[i+1:], "0123456789") != "" {
@@ -66,12 +65,11 @@ func isName(name string) bool {
 	})
 }
 
-// Handler passes on what calls the listener by one of its names. All other is
-// answered 421.
+// Handler passes on requests to one of the names. Others get a 421.
 func (h Hosts) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !h.Admit(r.Host) {
-			Refuse(w, http.StatusMisdirectedRequest, "Without a key this is answered by its IP address, as localhost, and by the names in POSTHORN_HOSTS: "+
+			Refuse(w, http.StatusMisdirectedRequest, "Without a key this server answers only to its IP address, localhost and the names in POSTHORN_HOSTS: "+
 				"add the name of the Host header there if it is yours.")
 			return
 		}
@@ -79,7 +77,7 @@ func (h Hosts) Handler(next http.Handler) http.Handler {
 	})
 }
 
-// Refuse answers with a problem.
+// Refuse responds with a problem.
 func Refuse(w http.ResponseWriter, status int, detail string) {
 	body, err := json.Marshal(struct {
 		Type   string `json:"type"`
@@ -95,5 +93,5 @@ func Refuse(w http.ResponseWriter, status int, detail string) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(body, '\n')) // nobody is left to tell
+	_, _ = w.Write(append(body, '\n')) // an error means that the client is gone
 }

@@ -13,8 +13,8 @@ const (
 // ErrWeakKey is returned by CheckKey.
 var ErrWeakKey = errors.New("want at least 16 random visible ASCII characters, for example from: openssl rand -hex 24")
 
-// CheckKey reports whether a key is one that can be guessed, or that no client
-// could send: short, with blanks in it, or of a few characters over and over.
+// CheckKey refuses a key that can be guessed, or that no client could send: a
+// short one, one with blanks, or one of a few repeated characters.
 func CheckKey(key string) error {
 	distinct := map[rune]bool{}
 	for _, c := range key {

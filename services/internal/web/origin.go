@@ -10,14 +10,14 @@ import (
 // ErrForeignPage is returned by CheckOrigin.
 var ErrForeignPage = errors.New("request was made by a page of another origin")
 
-// CheckOrigin reports whether a page of another origin made a browser send a
-// request that changes something, by whatever method. What a person typed, a
-// page of this origin and what is no browser passes.
+// CheckOrigin refuses a request that changes something, by any method, if a
+// page of another origin made a browser send it. It accepts typed addresses,
+// pages of this origin and clients other than browsers.
 //
-// A browser says so in Sec-Fetch-Site, which it leaves out over plain HTTP to
-// another machine; there an Origin or a Referer of another host gives it away.
+// A browser says so in Sec-Fetch-Site, which it omits over plain HTTP to
+// another machine; there an Origin or a Referer of another host shows it.
 func CheckOrigin(r *http.Request) error {
-	// The standard library lets safe methods pass, which these are not.
+	// The standard library lets safe methods pass, but these are not safe.
 	unsafe := *r
 	unsafe.Method = http.MethodPost
 	if http.NewCrossOriginProtection().Check(&unsafe) != nil {

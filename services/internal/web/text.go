@@ -6,8 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// TextProblem says what is wrong with text that somebody sent as a name or a
-// value, or is empty.
+// TextProblem returns the reason why text from a client is not a valid name or
+// value, or "".
 func TextProblem(text string, maxBytes int) string {
 	switch {
 	case text == "":

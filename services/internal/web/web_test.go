@@ -45,7 +45,7 @@ func TestAMisdirectedRequestReachesNoHandler(t *testing.T) {
 	handler := web.Hosts{}.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached++ }))
 	for host, want := range map[string]int{"evil.example:3000": 421, "127.0.0.1:3000": 200} {
 		r := httptest.NewRequestWithContext(t.Context(), "POST", "http://"+host+"/", nil)
-		r.Header.Set("Origin", "http://"+host) // the browser takes it for the page's own
+		r.Header.Set("Origin", "http://"+host) // to the browser it is the page's own
 		answer := httptest.NewRecorder()
 		handler.ServeHTTP(answer, r)
 		if answer.Code != want || want == 421 && !strings.Contains(answer.Body.String(), "POSTHORN_HOSTS") {
