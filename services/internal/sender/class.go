@@ -17,24 +17,24 @@ import (
 	"posthorn/services/internal/target"
 )
 
-// Class is the kind of end that an attempt came to. It is stored.
+// Class is the class of an attempt's outcome. It is stored.
 type Class string
 
-// The classes. All but the last two speak about the subscriber's server.
+// The classes. All but the last two are about the subscriber's server.
 //
-// To the subscriber a name without an address and an address that the Guard
-// refuses are one class with one text: the difference would tell which names
-// exist inside. The operator has it in Result.Refusal.
+// The subscriber sees a name without an address and an address that the Guard
+// refuses as one class with one text: the difference would reveal which names
+// exist internally. The operator has it in Result.Refusal.
 const (
 	ClassOK        Class = "ok"        // a complete 2xx response
 	ClassStatus    Class = "status"    // a complete response that is not 2xx
-	ClassTimeout   Class = "timeout"   // not complete in time, from the name's lookup on
+	ClassTimeout   Class = "timeout"   // not complete in time, including the name's lookup
 	ClassConnect   Class = "connect"   // refused, reset, unreachable, closed early
 	ClassAddress   Class = "address"   // the host has no address that may be reached
 	ClassTLS       Class = "tls"       // no trusted connection
 	ClassProtocol  Class = "protocol"  // not HTTP, too large a header, or a request that cannot be made
-	ClassShortage  Class = "shortage"  // we are short of files, ports or memory: not the subscriber's failure, and not to be counted
-	ClassCancelled Class = "cancelled" // we stopped it: not the subscriber's failure, and not to be counted
+	ClassShortage  Class = "shortage"  // we are short of files, ports or memory: not the subscriber's failure, not counted
+	ClassCancelled Class = "cancelled" // we stopped it: not the subscriber's failure, not counted
 )
 
 // The refusals that ClassAddress stands for.
@@ -52,15 +52,15 @@ const addressText = "the host has no address that may be reached"
 const maxErrorLen = 240
 
 // fail sets the class and the error text for a request that got no complete
-// response. The texts are our own: those of package net name addresses, of
-// this machine, of its resolver, and of what is behind a name.
+// response. The texts are our own: those of package net contain addresses of
+// this machine, of its resolver, and of the resolved name.
 func (s *Sender) fail(ctx, attempt context.Context, err error, timeout time.Duration, result *Result) {
 	result.Class, result.Error = classify(err)
 	switch {
 	case errors.Is(err, target.ErrBlocked):
 		// Before anything else, so that the text does not depend on timing.
 	case result.Class == ClassShortage && result.Status == 0:
-		// Ours, also if the time is over meanwhile.
+		// Cancelled by us, even if the timeout has also passed.
 	case ctx.Err() != nil:
 		result.Class, result.Error = ClassCancelled, "stopped before there was a response"
 	case attempt.Err() != nil:
@@ -104,7 +104,7 @@ func classify(err error) (Class, string) {
 			return classDNS, "the host's name has no address"
 		}
 		return classDNS, "the host's name could not be resolved"
-	case errors.As(err, &addrErr): // of a name that is never asked for, such as those below .onion
+	case errors.As(err, &addrErr): // of a name that is never looked up, such as those below .onion
 		return classDNS, "the host's name has no address"
 	case errors.As(err, &certErr):
 		return ClassTLS, certErr.Err.Error()
@@ -144,14 +144,14 @@ func connectError(err error) (string, bool) {
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNABORTED):
 		return "the server reset the connection", true
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.ENETDOWN),
-		errors.Is(err, syscall.EADDRNOTAVAIL): // from no address of ours, see shortage
+		errors.Is(err, syscall.EADDRNOTAVAIL): // from none of our addresses, see shortage
 		return "the host cannot be reached", true
 	}
 	return "", false
 }
 
-// closedEarly recognises the ends of a connection that have no errno. The
-// transport's own errors for them are not exported.
+// closedEarly recognises connection errors without an errno. The transport does
+// not export its own errors for them.
 func closedEarly(err error) bool {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) {
 		return true

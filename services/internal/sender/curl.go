@@ -7,15 +7,14 @@ import (
 	"strings"
 )
 
-// CurlLine is a line for a shell that repeats a request. Everything in it that
-// others chose is quoted, and nothing in it can reach a terminal as a control
-// sequence.
+// CurlLine returns a shell command that repeats a request. It quotes all
+// external text, and contains no control sequence that could reach a terminal.
 func CurlLine(url string, headers map[string]string, body []byte) string {
 	var b strings.Builder
 	b.WriteString("curl -i --globoff -X POST " + quoteShell(url))
 	for _, name := range slices.Sorted(maps.Keys(headers)) {
 		if headers[name] == "" {
-			b.WriteString(" -H " + quoteShell(name+";")) // curl's way to send one without a value
+			b.WriteString(" -H " + quoteShell(name+";")) // curl's syntax for a header without a value
 			continue
 		}
 		b.WriteString(" -H " + quoteShell(name+": "+headers[name]))
@@ -24,9 +23,9 @@ func CurlLine(url string, headers map[string]string, body []byte) string {
 	return b.String()
 }
 
-// quoteShell quotes for any shell of the Bourne family; where there are control
-// or direction characters, which a terminal might obey or hide, for those that
-// know $'...', such as bash and zsh.
+// quoteShell quotes for any shell of the Bourne family. Text with control or
+// direction characters, which a terminal might obey or hide, is quoted as
+// $'...', for bash, zsh and the like.
 func quoteShell(s string) string {
 	if !strings.ContainsFunc(s, unseen) {
 		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
@@ -35,7 +34,7 @@ func quoteShell(s string) string {
 	b.WriteString("$'")
 	for i, r := range s {
 		switch {
-		case r == '\ufffd' && !strings.HasPrefix(s[i:], "\ufffd"): // a byte that is no UTF-8
+		case r == '\ufffd' && !strings.HasPrefix(s[i:], "\ufffd"): // a byte that is not UTF-8
 			fmt.Fprintf(&b, `\x%02x`, s[i])
 		case r == '\'' || r == '\\':
 			b.WriteByte('\\')
@@ -52,7 +51,7 @@ func quoteShell(s string) string {
 	return b.String()
 }
 
-// unseen also says yes to what stands for a byte that is no UTF-8.
+// unseen also returns true for the replacement of a byte that is not UTF-8.
 func unseen(r rune) bool {
 	return r < ' ' || r >= 0x7f && r <= 0x9f || r == 0x061c || r >= 0x200e && r <= 0x200f ||
 		r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == '\ufffd'

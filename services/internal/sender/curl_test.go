@@ -22,7 +22,7 @@ func TestACurlLineComesThroughTheShellAsItWas(t *testing.T) {
 				t.Errorf("character %U is in %q", r, line)
 			}
 		}
-		// A curl that shows what it was given.
+		// A curl that prints its arguments.
 		script := `curl() { printf '%s\0' "$@"; }; ` + line
 		out, err := exec.CommandContext(t.Context(), "bash", "-c", script).Output()
 		if err != nil {

@@ -1,6 +1,6 @@
-// Package sender makes one HTTP POST to somebody else's server: one attempt.
+// Package sender makes one HTTP POST to a third-party server: one attempt.
 //
-// What it talks to is hostile until shown otherwise. It promises that
+// It treats the server as hostile. It promises that
 //
 //   - no connection is made to an address that the Guard refuses, whatever a
 //     name resolves to, on every connect and not only on the first;
@@ -11,8 +11,8 @@
 //   - one Send is at most one request seen by the other side. There is no
 //     automatic second one, not even on a connection that broke.
 //
-// Send never returns a Go error: every end is a Result with a Class, and with
-// an Error that can be shown to the subscriber. That text never names an
-// address of ours, a resolver's or the one that a name resolved to, nor whether
-// a name exists that may not be reached.
+// Send never returns a Go error: every outcome is a Result with a Class, and
+// with an Error that can be shown to the subscriber. That text never contains
+// our addresses, a resolver's or the one that a name resolved to, and never
+// reveals whether a name exists that must not be reached.
 package sender

@@ -7,12 +7,12 @@ import (
 	"sync/atomic"
 )
 
-// flight follows one request: which connection it got, and whether a byte of a
-// response came back on it.
+// flight tracks one request: its connection, and whether a byte of a response
+// came back on it.
 type flight struct {
 	trace httptrace.ClientTrace
-	// reused and answered are set by the transport's goroutines, which may
-	// still run when it has returned an error.
+	// The transport's goroutines set reused and answered, and may still run
+	// after it has returned an error.
 	reused, answered atomic.Bool
 }
 
@@ -23,13 +23,13 @@ func newFlight() *flight {
 	return f
 }
 
-// roundTrip makes the request, and makes it again on a connection of its own
-// where one that was kept open ended before a byte of a response: servers close
-// idle connections, and the request may have crossed the close. A new
-// connection that ends like this is the server's answer.
+// roundTrip makes the request, and repeats it on a new connection if a
+// kept-open one ended before a byte of a response: servers close idle
+// connections, and the request may have crossed the close. If a new connection
+// ends like this, that is the result.
 //
-// net/http repeats a request only where nothing of it was written, or where it
-// is marked as idempotent, and then as often as it finds kept connections.
+// net/http repeats a request only if nothing of it was written, or if it is
+// marked as idempotent, and then as often as it finds kept connections.
 func (s *Sender) roundTrip(ctx context.Context, request func(context.Context) *http.Request) (response *http.Response, again bool, err error) {
 	f := newFlight()
 	response, err = s.transport.RoundTrip(request(httptrace.WithClientTrace(ctx, &f.trace)))

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// ErrInvalidHeader is wrapped by what ValidateHeaders returns. The text after
-// it can be shown to whoever sent the headers.
+// ErrInvalidHeader is wrapped by errors of ValidateHeaders. The text after it
+// can be shown to the user.
 var ErrInvalidHeader = errors.New("invalid header")
 
 const (
@@ -63,15 +63,15 @@ func isToken(name string) bool {
 
 func forbiddenInValue(r rune) bool { return r < ' ' || r > '~' }
 
-// reserved reports whether a subscriber may not choose the header, given its
-// canonical name: it frames the message, belongs to one connection, says what
-// the body is, or is ours.
+// reserved reports whether a subscriber must not set the header, given its
+// canonical name: it frames the message, belongs to one connection, describes
+// the body, or is ours.
 func reserved(name string) bool {
 	switch name {
 	case "Host", "Content-Length", "Content-Type", "Content-Encoding",
 		"Transfer-Encoding", "Te", "Trailer", "Connection", "Keep-Alive",
 		"Upgrade", "Expect", "Accept-Encoding", "User-Agent",
-		// net/http takes either as leave to send the request a second time.
+		// With either, net/http may send the request a second time.
 		"Idempotency-Key", "X-Idempotency-Key":
 		return true
 	}
@@ -79,8 +79,8 @@ func reserved(name string) bool {
 		strings.HasPrefix(name, "Ce-") // CloudEvents
 }
 
-// dropped is the part of reserved that Send enforces: Headers also carries
-// what Posthorn itself sets, such as Content-Type or Ce-Id.
+// dropped is the part of reserved that Send enforces: Headers also has headers
+// of Posthorn itself, such as Content-Type or Ce-Id.
 func dropped(name string) bool {
 	switch name {
 	case "Content-Type", "Content-Encoding", "User-Agent":
@@ -89,15 +89,15 @@ func dropped(name string) bool {
 	return reserved(name) && !strings.HasPrefix(name, "Ce-")
 }
 
-// Of an attempt's headers this much is kept.
+// Limits of the recorded headers of an attempt.
 const (
 	maxKeptHeaders = 64
 	maxKeptValue   = 1024
 	maxKeptTotal   = 8 << 10
 )
 
-// keep returns a request's headers as they are recorded: joined, capped, and
-// without the values that give access to something.
+// keep returns a request's headers for the record: joined, capped, and without
+// credentials.
 func keep(headers http.Header) map[string]string {
 	return keepUnless(headers, func(name, value string) string {
 		if sensitive(name) {
@@ -107,9 +107,9 @@ func keep(headers http.Header) map[string]string {
 	})
 }
 
-// keepResponse returns a response's headers as they are recorded. Whatever gives
-// access to something can be in a header of any name, so the values of those are
-// kept that are known to hold nothing of the kind, and of the others the names.
+// keepResponse returns a response's headers for the record. A header of any
+// name can contain a credential, so it keeps the values of headers that are
+// known to contain none, and only the names of others.
 func keepResponse(headers http.Header) map[string]string {
 	return keepUnless(headers, func(name, value string) string {
 		switch {
@@ -124,14 +124,14 @@ func keepResponse(headers http.Header) map[string]string {
 
 const redacted = "[redacted]"
 
-// harmless reports whether a response's header says what kind of answer it is,
-// when to come again, or by what name to ask the server's operator about it.
+// harmless reports whether a response's header describes the response, says
+// when to retry, or identifies the request for the server's operator.
 func harmless(name string) bool {
 	switch name {
 	case "Accept", "Age", "Allow", "Alt-Svc", "Cache-Control", "Connection", "Content-Encoding", "Content-Language", "Content-Length",
 		"Content-Type", "Date", "Expires", "Keep-Alive", "Last-Modified", "Retry-After", "Server", "Strict-Transport-Security",
 		"Transfer-Encoding", "Upgrade", "Vary", "Via", "X-Content-Type-Options", "X-Powered-By",
-		// Ids of requests, of which a subscriber's support asks.
+		// Request ids, for a subscriber's support.
 		"Cf-Ray", "Fly-Request-Id", "Request-Id", "Traceparent", "X-Amz-Cf-Id", "X-Amz-Request-Id", "X-Amzn-Requestid", "X-Amzn-Trace-Id",
 		"X-Azure-Ref", "X-Cache", "X-Cloud-Trace-Context", "X-Correlation-Id", "X-Ms-Request-Id", "X-Request-Id", "X-Runtime", "X-Trace-Id", "X-Vercel-Id":
 		return true
@@ -139,8 +139,8 @@ func harmless(name string) bool {
 	return strings.HasPrefix(name, "Ratelimit") || strings.HasPrefix(name, "X-Ratelimit-") || strings.HasPrefix(name, "X-Rate-Limit-")
 }
 
-// withoutQuery is a redirect's target without its query, fragment, user and
-// password, which often give access to something.
+// withoutQuery returns a redirect's target without its query, fragment, user
+// and password, which often contain credentials.
 func withoutQuery(location string) string {
 	u, err := url.Parse(location)
 	if err != nil || u.Opaque != "" {
@@ -162,7 +162,7 @@ func withoutQuery(location string) string {
 	return place
 }
 
-// keepUnless keeps headers by canonical name, with what show makes of each value.
+// keepUnless keeps headers by canonical name, with each value passed through show.
 func keepUnless(headers http.Header, show func(name, value string) string) map[string]string {
 	if len(headers) == 0 {
 		return nil
@@ -194,7 +194,7 @@ func keepUnless(headers http.Header, show func(name, value string) string) map[s
 		}
 		return kept
 	}
-	// Which ones fall away must not depend on a map's order.
+	// Which headers are dropped must not depend on a map's order.
 	names := make([]string, 0, len(headers))
 	for name := range headers {
 		names = append(names, name)
@@ -222,8 +222,9 @@ func overCap(headers http.Header) bool {
 	return total > maxKeptTotal
 }
 
-// sensitive goes by the name: a signature proves one request and is kept, a
-// credential opens the subscriber's server to whoever reads the ledger.
+// sensitive decides by the name: a signature proves one request and is kept; a
+// credential would give readers of the ledger access to the subscriber's
+// server.
 func sensitive(name string) bool {
 	switch name {
 	case "Webhook-Signature":
@@ -239,7 +240,7 @@ func sensitive(name string) bool {
 	return false
 }
 
-// containsFold spares the lower-case copy, of which an attempt would make a dozen.
+// containsFold avoids a lower-case copy, of which an attempt would make a dozen.
 func containsFold(name, word string) bool {
 	for i := 0; i+len(word) <= len(name); i++ {
 		if strings.EqualFold(name[i:i+len(word)], word) {
@@ -249,8 +250,8 @@ func containsFold(name, word string) bool {
 	return false
 }
 
-// printable keeps what can be stored and shown anywhere: a header's value may
-// hold bytes that are not UTF-8, which a text column refuses.
+// printable returns text that can be stored and shown anywhere: a header's
+// value may have bytes that are not UTF-8, which a text column refuses.
 func printable(text string) string {
 	if !strings.ContainsFunc(text, unprintable) {
 		return text

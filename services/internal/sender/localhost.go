@@ -9,9 +9,9 @@ import (
 
 var errNoNameServer = errors.New("name servers are not asked for localhost")
 
-// dialName connects to localhost and the names below it as RFC 6761 (6.3) wants: to
-// what the hosts file says of localhost, so that it can be pointed elsewhere in
-// a container, or else to loopback. Name servers are not asked.
+// dialName connects to localhost and the names below it as RFC 6761 (6.3) requires: to the
+// addresses of localhost in the hosts file, so that a container can change them, or else to
+// loopback. It does not ask name servers.
 func dialName(ctx context.Context, dialer *net.Dialer, network, address string) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil || !isLocalhost(host) {

@@ -23,7 +23,7 @@ func TestNamesOfThisMachine(t *testing.T) {
 	}
 }
 
-// Without a line for localhost in the hosts file.
+// Without an entry for localhost in the hosts file.
 func TestLoopbackIsTriedInBothFamilies(t *testing.T) {
 	t.Parallel()
 	var tried []string
@@ -33,7 +33,7 @@ func TestLoopbackIsTriedInBothFamilies(t *testing.T) {
 		return target.ErrBlocked
 	}
 	_, err := dialLoopback(t.Context(), dialer, "tcp", "3001")
-	// A machine without IPv6 has no socket to try the second with.
+	// A machine without IPv6 has no socket for the second.
 	all := strings.Join(tried, " ")
 	if !errors.Is(err, target.ErrBlocked) || all != "127.0.0.1:3001 [::1]:3001" && all != "127.0.0.1:3001" {
 		t.Errorf("tried %q: %v", tried, err)

@@ -28,7 +28,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// countingListener counts who connected, whatever came of it.
+// countingListener counts connections.
 func countingListener(t *testing.T, address string) (port string, accepted *atomic.Int32) {
 	t.Helper()
 	accepted = new(atomic.Int32)
@@ -72,8 +72,8 @@ func TestSendConnectsToNothingPrivate(t *testing.T) {
 	}
 }
 
-// TestNamesInsideCannotBeFoundOut has a subscriber try names: those that exist
-// inside and those that do not exist must look the same.
+// TestNamesInsideCannotBeFoundOut tries names like a subscriber: existing
+// internal names and names that do not exist must look the same.
 func TestNamesInsideCannotBeFoundOut(t *testing.T) {
 	t.Parallel()
 	inside := nameServer(t, func(int) []string { return []string{"10.1.2.3"} })
@@ -85,7 +85,7 @@ func TestNamesInsideCannotBeFoundOut(t *testing.T) {
 	}{
 		{"blocked", "db.corp.example", inside},
 		{"dns", "nothing.corp.example", nowhere},
-		{"dns", "nothing.onion", nowhere}, // which no resolver is asked for
+		{"dns", "nothing.onion", nowhere}, // which is never looked up
 		{"blocked", "169.254.169.254", nowhere},
 		{"blocked", "localhost", nowhere},
 	} {
@@ -94,7 +94,7 @@ func TestNamesInsideCannotBeFoundOut(t *testing.T) {
 		if reason, _, _ := strings.Cut(got.Refusal, ":"); reason != c.name || strings.Contains(got.Refusal, "10.1.2.3") {
 			t.Errorf("%s: refusal %q, want %s", c.host, got.Refusal, c.name)
 		}
-		// What is kept of the request has the signature in it, and is the same otherwise.
+		// The recorded request contains the signature, and is otherwise the same.
 		got.Refusal, got.StartedAt, got.Duration, got.RequestHeaders = "", time.Time{}, 0, nil
 		results[c.host] = got
 	}
@@ -105,8 +105,8 @@ func TestNamesInsideCannotBeFoundOut(t *testing.T) {
 	}
 }
 
-// nameServer answers A queries for any name with what next says at each, and
-// every other query with nothing.
+// nameServer answers A queries for any name with the result of next, and every
+// other query with nothing.
 func nameServer(t *testing.T, next func(query int) []string) *net.Resolver {
 	t.Helper()
 	var config net.ListenConfig
@@ -136,7 +136,7 @@ func nameServer(t *testing.T, next func(query int) []string) *net.Resolver {
 			binary.BigEndian.PutUint32(reply[8:], 0)
 			for _, addr := range addrs {
 				a := netip.MustParseAddr(addr).As4()
-				// The name by reference, A, IN, a TTL of zero, four bytes.
+				// The name as a pointer, A, IN, a TTL of zero, four bytes.
 				reply = append(reply, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4)
 				reply = append(reply, a[:]...)
 			}
@@ -149,8 +149,8 @@ func nameServer(t *testing.T, next func(query int) []string) *net.Resolver {
 	}}
 }
 
-// In these tests 127.0.0.2 stands for an address of the public network, and
-// 127.0.0.1 for one inside.
+// In these tests 127.0.0.2 stands for a public address, and 127.0.0.1 for an
+// internal one.
 func publicStandIn() []netip.Prefix {
 	return []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}
 }
@@ -167,7 +167,7 @@ func TestSendIsNotFooledByANameThatMoves(t *testing.T) {
 	})})
 	url := "http://rebind.example:" + port + "/"
 	wantClass(t, s.Send(t.Context(), newRequestTo(url)), ClassOK, "")
-	s.Close() // the next attempt has to connect again, and to ask for the name again
+	s.Close() // the next attempt has to connect, and to look up the name, again
 	wantClass(t, s.Send(t.Context(), newRequestTo(url)), ClassAddress, "no address that may be reached")
 	if inside.Load() != 0 || outside.Load() != 1 {
 		t.Errorf("%d connections inside, %d outside", inside.Load(), outside.Load())
@@ -220,8 +220,8 @@ func TestSendTimesOutWhileANameIsLookedUp(t *testing.T) {
 	<-asked
 }
 
-// certificate returns one for the names and addresses given, valid until then,
-// and the authority that it names.
+// certificate returns a certificate for the given names and addresses, valid
+// until until, and its authority.
 func certificate(t *testing.T, until time.Time, names ...string) (tls.Certificate, *x509.CertPool) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -314,7 +314,7 @@ func TestSendWithTLSToAServerWithout(t *testing.T) {
 	wantClass(t, newSender(t, Config{}).Send(t.Context(), newRequestTo("https://127.0.0.1:"+port)), ClassTLS, "does not speak TLS")
 }
 
-// A slow subscriber must not hold up another one.
+// A slow subscriber must not delay another one.
 func TestSendToOneHostIsNotHeldUpByAnother(t *testing.T) {
 	t.Parallel()
 	hanging := rawServer(t, untilClosed)
@@ -338,7 +338,7 @@ func TestSendToOneHostIsNotHeldUpByAnother(t *testing.T) {
 func TestNamesBelowLocalhostAreThisMachine(t *testing.T) {
 	t.Parallel()
 	port, accepted := countingListener(t, "127.0.0.1:0")
-	nowhere := nameServer(t, func(int) []string { return []string{"127.0.0.2"} }) // what a name server says is of no interest
+	nowhere := nameServer(t, func(int) []string { return []string{"127.0.0.2"} }) // the name server's response does not matter
 	s := newSender(t, Config{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("::1/128")}, Resolver: nowhere})
 	hosts := []string{"app.localhost", "a.b.localhost", "APP.LOCALHOST", "app.localhost.", "localhost."}
 	for _, host := range hosts {
@@ -352,7 +352,7 @@ func TestNamesBelowLocalhostAreThisMachine(t *testing.T) {
 	wantClass(t, s.Send(t.Context(), newRequestTo("http://app.localhost:"+port+"/")), ClassAddress, addressText)
 }
 
-// TestAnInternationalNameIsSentAsItIsLookedUp looks at what arrives.
+// TestAnInternationalNameIsSentAsItIsLookedUp checks the received request.
 func TestAnInternationalNameIsSentAsItIsLookedUp(t *testing.T) {
 	t.Parallel()
 	got := make(chan string, 1)

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// keeper is a server that answers the first request of each connection and
-// then does with the connection what after says.
+// keeper is a server that answers the first request of each connection and then
+// passes the connection to after.
 type keeper struct {
 	url                   string
 	requests, connections atomic.Int32
@@ -99,7 +99,7 @@ func TestSendConnectsAgainOverTLS(t *testing.T) {
 	}
 }
 
-// A receiver that closes what is idle, without saying so, as in the wild: some
+// A receiver that closes idle connections without notice, as real ones do: some
 // of the requests cross the close.
 func TestSendSurvivesAReceiverThatClosesIdleConnections(t *testing.T) {
 	t.Parallel()
@@ -170,7 +170,7 @@ func TestSendConnectsAgainOnceAndOnlyWithoutAnAnswer(t *testing.T) {
 		failing.Store(true)
 		requests.Store(0)
 		r := newRequestTo(url)
-		r.Headers = http.Header{"X-Idempotency-Key": {"a"}} // net/http would repeat for it
+		r.Headers = http.Header{"X-Idempotency-Key": {"a"}} // net/http would repeat the request because of it
 		wantClass(t, s.Send(t.Context(), r), ClassConnect, "closed")
 		if n := requests.Load(); n != 2 {
 			t.Errorf("%d requests for one attempt", n)

@@ -12,11 +12,10 @@ import (
 
 const maxRetryAfter = 24 * time.Hour
 
-// retryAfter is how long a response asks to be left alone (RFC 9110, 10.2.3), in
-// whole seconds: a number of seconds or a date, read leniently, and never as less
-// than what is asked for. Of several values the longest counts. What is neither,
-// negative or past is 0; what is too far is 24 h. A date is taken by the clock of
-// the server that sent it, or by ours, whichever makes the wait longer.
+// retryAfter is the wait that a response asks for (RFC 9110, 10.2.3), in whole seconds: a number of
+// seconds or a date, parsed leniently and never shortened. Of several values the longest counts. An
+// invalid, negative or past value is 0; a longer wait than 24 h is 24 h. A date is compared with
+// the clock of the server that sent it, or with ours, whichever makes the wait longer.
 func retryAfter(header http.Header, now time.Time) time.Duration {
 	values := header["Retry-After"]
 	if len(values) == 0 {
@@ -44,8 +43,8 @@ func wholeSeconds(seconds float64) time.Duration {
 	return time.Duration(math.Ceil(min(max(seconds, 0), maxRetryAfter.Seconds()))) * time.Second
 }
 
-// parseSeconds reads a number of seconds, which some write with a fraction, a
-// sign, quotes, parameters or a unit.
+// parseSeconds parses a number of seconds, which some servers write with a
+// fraction, a sign, quotes, parameters or a unit.
 func parseSeconds(text string) time.Duration {
 	text, _, _ = strings.Cut(text, ";")
 	text = strings.ToLower(strings.Trim(text, " \t\"'"))
@@ -75,8 +74,8 @@ func parseSeconds(text string) time.Duration {
 	return wholeSeconds(n)
 }
 
-// Zones that a date may name. Another abbreviation is not read: which one it is
-// cannot be known, and package time takes it for UTC.
+// Zones that a date may name. Other abbreviations are refused: they are
+// ambiguous, and package time treats them as UTC.
 func zoneOffset(name string) (string, bool) {
 	switch name {
 	case "GMT", "UTC", "UT", "Z":
@@ -95,7 +94,7 @@ func zoneOffset(name string) (string, bool) {
 	return name, strings.HasPrefix(name, "+") || strings.HasPrefix(name, "-")
 }
 
-// parseDate reads the three forms of HTTP's dates, in any case and with other
+// parseDate parses the three forms of HTTP's dates, in any case and with other
 // zones, with or without the day of the week; and RFC 3339.
 func parseDate(text string) (time.Time, bool) {
 	ordinary := strings.Replace(text, ":60", ":59", 1)

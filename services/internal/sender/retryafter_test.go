@@ -37,7 +37,7 @@ func TestRetryAfterIsReadLenientlyAndNeverAsLess(t *testing.T) {
 		"Fri, 02-Jan-2026 03:05:06 GMT":      61 * time.Second,
 		"Friday, 02-Jan-26 03:05:06 EST":     5*time.Hour + 61*time.Second,
 		"Thu, 01 Jan 2026 22:05:06 EST":      61 * time.Second,
-		"Fri, 02 Jan 2026 03:05:06 CET":      0, // which one is not known
+		"Fri, 02 Jan 2026 03:05:06 CET":      0, // ambiguous
 		"2026-01-02t03:05:06z":               61 * time.Second,
 		"2026-01-02 03:05:06Z":               61 * time.Second,
 		"2026-01-02T03:04:60Z":               55 * time.Second,

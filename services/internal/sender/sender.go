@@ -22,44 +22,44 @@ import (
 
 // Config of a Sender. The zero value is safe to use.
 type Config struct {
-	// AllowNetworks may be reached although they are private.
+	// AllowNetworks are private networks that may be reached.
 	AllowNetworks []netip.Prefix
 	// UserAgent defaults to "Posthorn/1".
 	UserAgent string
-	// MaxResponseBody is how much of a response's body is kept. 16 KiB.
+	// MaxResponseBody is how much of a response's body is kept. Default 16 KiB.
 	MaxResponseBody int
-	// MaxTimeout bounds Request.Timeout. 30 s.
+	// MaxTimeout bounds Request.Timeout. Default 30 s.
 	MaxTimeout time.Duration
-	// MaxIdlePerHost and MaxIdle bound the connections that are kept open,
-	// per host and in total. 512 and 4,096.
+	// MaxIdlePerHost and MaxIdle bound the idle connections, per host and in
+	// total. Default 512 and 4,096.
 	MaxIdlePerHost, MaxIdle int
 	// RootCAs replaces the system's certificate authorities.
 	RootCAs *x509.CertPool
-	// Resolver looks up names. The default is Go's own, which knows no
-	// spellings of an address that the C library's would accept.
+	// Resolver looks up names. The default is Go's own, which does not accept
+	// the C library's further spellings of an address.
 	Resolver *net.Resolver
 }
 
 const (
 	defaultTimeout = 15 * time.Second
 	dialTimeout    = 10 * time.Second
-	// Node and Apache close an idle connection after five seconds. To be
-	// first avoids writing a request to a connection that is being closed,
-	// of which nobody can say afterwards whether it was read.
+	// Node and Apache close an idle connection after five seconds. Closing it
+	// first avoids writing a request to a connection that is being closed, when
+	// it would be unknown whether the server read it.
 	idleTimeout = 4 * time.Second
 
 	maxResponseHeader = 32 << 10
-	// If no more than this is left of a body that is too long to be kept, it
-	// is cheaper to read it than to open another connection.
+	// If no more than this is left of a body that is too long to keep, reading
+	// it is cheaper than opening another connection.
 	maxDrain = 64 << 10
 )
 
-// Request is what to send.
+// Request is a request to send.
 type Request struct {
 	// URL as target.ValidateURL accepts it.
 	URL string
-	// Body is sent as it is. It must not be changed afterwards: a request that
-	// was given up may still be being written when Send returns.
+	// Body is sent unchanged. The caller must not modify it afterwards: an
+	// abandoned request may still be written when Send returns.
 	Body []byte
 	// ID is the webhook-id.
 	ID string
@@ -67,39 +67,39 @@ type Request struct {
 	Secrets []webhook.Secret
 	// Headers to add. Content-Type is application/json unless set here.
 	Headers http.Header
-	// Timeout for the whole attempt. 15 s.
+	// Timeout for the whole attempt. Default 15 s.
 	Timeout time.Duration
 	// At is the webhook-timestamp; zero means now.
 	At time.Time
 }
 
-// Result is how an attempt ended.
+// Result is the outcome of an attempt.
 type Result struct {
 	// StartedAt and Duration of the attempt, including the response's body.
 	StartedAt time.Time
 	Duration  time.Duration
-	// Status of the response, or 0 if there was none. It may be there
-	// although Class is not ClassOK or ClassStatus: then the response was not
-	// complete, and counts as none.
+	// Status of the response, or 0 if there was none. It may be set although
+	// Class is not ClassOK or ClassStatus: then the response was incomplete,
+	// and counts as none.
 	Status int
 	Class  Class
 	// Error explains a failure to the subscriber. Empty if OK.
 	Error string
-	// Refusal is for the operator alone: why ClassAddress has no address,
-	// "dns: ..." or "blocked: ...".
+	// Refusal is for the operator only: the reason for ClassAddress, "dns: ..."
+	// or "blocked: ...".
 	Refusal string
 	// RequestHeaders and ResponseHeaders by canonical name, capped, and
 	// without credentials. The signature is kept.
 	RequestHeaders, ResponseHeaders map[string]string
 	// ResponseBody is the beginning of the response's body; ResponseTruncated
-	// says that there was more.
+	// reports whether there was more.
 	ResponseBody      []byte
 	ResponseTruncated bool
-	// Reconnected: a connection that was kept open ended before there was a
-	// response, and the request was made again on a new one.
+	// Reconnected: a kept-open connection ended before there was a response,
+	// and the request was repeated on a new one.
 	Reconnected bool
-	// RetryAfter is what a response that is not 2xx asked for, complete or not,
-	// in whole seconds and at most 24 h.
+	// RetryAfter is the wait that a response other than 2xx asked for, complete
+	// or not, in whole seconds and at most 24 h.
 	RetryAfter time.Duration
 }
 
@@ -132,8 +132,8 @@ func New(config Config) *Sender {
 		return &buf
 	}
 	if config.RootCAs == nil {
-		// Read now and kept by package x509. Read while there are no files left,
-		// there would be none until the process ends.
+		// Load the pool now; package x509 caches it. Loaded without free files,
+		// it would stay empty until the process ends.
 		_, _ = x509.SystemCertPool()
 	}
 	resolver := config.Resolver
@@ -144,17 +144,17 @@ func New(config Config) *Sender {
 		Timeout:        dialTimeout,
 		ControlContext: s.guard.Control,
 		Resolver:       resolver,
-		// TCP's own keep-alive is of no use to connections that live for
-		// seconds, and costs three system calls each.
+		// TCP keep-alive is useless for connections that live for seconds, and
+		// costs three system calls each.
 		KeepAlive: -1,
 	}
 	// HTTP/1.1 only: one request per connection at a time, so that attempts to
-	// one host share no fate, and no retry inside the library, which HTTP/2
-	// makes on a refused stream.
+	// one host fail independently, and no retry inside the library, which
+	// HTTP/2 makes on a refused stream.
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	s.transport = &http.Transport{
-		Proxy:                  nil, // a proxy would connect in our place, past the guard
+		Proxy:                  nil, // a proxy would connect for us, past the guard
 		DialContext:            s.dialContext(dialer),
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: config.RootCAs},
 		TLSHandshakeTimeout:    dialTimeout,
@@ -166,14 +166,14 @@ func New(config Config) *Sender {
 		Protocols:              protocols,
 	}
 	s.fresh = s.transport.Clone()
-	// Unlike DisableKeepAlives it does not tell the server so: the two
+	// Unlike DisableKeepAlives it sends no Connection: close, so the two
 	// requests are the same.
 	s.fresh.MaxIdleConnsPerHost = -1
 	return s
 }
 
-// dialContext is dialer's, except that names of this machine are no matter of
-// DNS, and for what the Guard sees only afterwards.
+// dialContext is dialer's, except that names of this machine do not use DNS,
+// and that the Guard also checks the connection afterwards.
 func (s *Sender) dialContext(dialer *net.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dialName(ctx, dialer, network, address)
@@ -188,11 +188,11 @@ func (s *Sender) dialContext(dialer *net.Dialer) func(ctx context.Context, netwo
 	}
 }
 
-// Close closes the connections that are idle. Attempts under way go on.
+// Close closes idle connections. Attempts in flight continue.
 func (s *Sender) Close() { s.transport.CloseIdleConnections() }
 
-// Send makes one attempt. When ctx ends before the attempt does, the result is
-// of ClassCancelled, whatever the subscriber might still have answered.
+// Send makes one attempt. If ctx ends before the attempt, the result is
+// ClassCancelled, whatever the subscriber might still have responded.
 func (s *Sender) Send(ctx context.Context, r Request) Result {
 	result := Result{StartedAt: time.Now()}
 	s.send(ctx, r, &result)
@@ -216,7 +216,7 @@ func (s *Sender) send(ctx context.Context, r Request, result *Result) {
 	}
 	signature := webhook.Sign(r.ID, at, r.Body, r.Secrets...)
 	if signature == "" {
-		// Never unsigned: a receiver that did not check could be taught to rely on it.
+		// Never send unsigned: a receiver could come to rely on not checking.
 		result.Class, result.Error = ClassProtocol, "there is no secret to sign with"
 		return
 	}
@@ -236,7 +236,7 @@ func (s *Sender) send(ctx context.Context, r Request, result *Result) {
 		s.fail(ctx, attempt, err, timeout, result)
 		return
 	}
-	defer func() { _ = response.Body.Close() }() // nothing more is wanted of it
+	defer func() { _ = response.Body.Close() }() // the rest is not needed
 
 	result.Status = response.StatusCode
 	result.ResponseHeaders = keepResponse(response.Header)
@@ -268,8 +268,9 @@ func newRequest(ctx context.Context, to *url.URL, header http.Header, body []byt
 	}
 	if len(body) > 0 {
 		request.Body = io.NopCloser(bytes.NewReader(body))
-		// With it the transport may take another connection if a pooled one
-		// turns out closed before anything was written, and in no other case.
+		// With GetBody the transport may use another connection if a pooled one
+		// turns out to be closed before anything was written, and in no other
+		// case.
 		request.GetBody = func() (io.ReadCloser, error) {
 			return io.NopCloser(bytes.NewReader(body)), nil
 		}
@@ -279,7 +280,7 @@ func newRequest(ctx context.Context, to *url.URL, header http.Header, body []byt
 	return request.WithContext(ctx)
 }
 
-// header builds the request's headers. Ours come last and win.
+// header builds the request's headers. Ours come last and override others.
 func (s *Sender) header(r Request, at time.Time, signature string) http.Header {
 	header := make(http.Header, 5+len(r.Headers))
 	values := [...]string{"application/json", r.ID, webhook.Timestamp(at), signature}
@@ -296,8 +297,8 @@ func (s *Sender) header(r Request, at time.Time, signature string) http.Header {
 	return header
 }
 
-// readBody keeps the beginning of the body. An error means that the response
-// did not arrive as a whole, up to what is kept of it.
+// readBody keeps the beginning of the body. An error means that this beginning
+// did not arrive completely.
 func (s *Sender) readBody(response *http.Response, result *Result) error {
 	if response.Body == http.NoBody || response.StatusCode == http.StatusSwitchingProtocols {
 		return nil
@@ -310,11 +311,11 @@ func (s *Sender) readBody(response *http.Response, result *Result) error {
 	buf := *pooled
 
 	n, err := readUpTo(response.Body, buf)
-	if err == nil { // one byte more than is kept
+	if err == nil { // one byte more than the limit
 		n = s.maxBody
 		result.ResponseTruncated = true
 		if left := response.ContentLength - int64(len(buf)); response.ContentLength > 0 && left <= maxDrain {
-			// The result is known; whether the rest arrives changes nothing.
+			// The result is known; the rest does not matter.
 			_, _ = io.Copy(io.Discard, response.Body)
 		}
 	}
@@ -328,9 +329,9 @@ func (s *Sender) readBody(response *http.Response, result *Result) error {
 	return nil
 }
 
-// readUpTo fills buf, or returns what ended the reading before that: io.EOF
-// for a complete body. io.ReadFull has one error for that and for a body that
-// was cut off.
+// readUpTo fills buf, or returns the error that ended the reading earlier:
+// io.EOF for a complete body. io.ReadFull has one error for that and for a
+// truncated body.
 func readUpTo(r io.Reader, buf []byte) (n int, err error) {
 	for n < len(buf) && err == nil {
 		var k int

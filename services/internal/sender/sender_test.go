@@ -22,7 +22,7 @@ import (
 	"posthorn/events/webhook"
 )
 
-// loopback may be reached in tests, where the servers are.
+// loopback must be allowed in tests, since the servers are there.
 func loopback() []netip.Prefix {
 	return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 }
@@ -51,8 +51,8 @@ func serve(t testing.TB, handler http.HandlerFunc) string {
 	return server.URL
 }
 
-// rawServer hands every connection, with the request read up to the end of its
-// headers, to handle, and closes it afterwards.
+// rawServer reads each request up to the end of its headers, passes the
+// connection to handle, and closes it afterwards.
 func rawServer(t testing.TB, handle func(net.Conn)) string {
 	t.Helper()
 	listener := listen(t, "127.0.0.1:0")
@@ -92,7 +92,7 @@ func listen(t testing.TB, address string) net.Listener {
 	return listener
 }
 
-// untilClosed returns when the other side has closed the connection.
+// untilClosed returns once the peer has closed the connection.
 func untilClosed(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }
 
 func wantClass(t *testing.T, got Result, class Class, errorHas string) {
@@ -263,7 +263,7 @@ func TestSendIgnoresAProxyInTheEnvironment(t *testing.T) {
 	t.Setenv("HTTP_PROXY", proxy)
 	t.Setenv("http_proxy", proxy)
 	// net/http never uses a proxy for 127.0.0.1, so the request is for another
-	// host, whose name nobody has.
+	// host, whose name does not exist.
 	got := newSender(t, Config{}).Send(t.Context(), newRequestTo("http://posthorn-test.invalid/"))
 	if asked.Load() || got.OK() {
 		t.Errorf("the proxy was asked: %v, %+v", asked.Load(), got)
@@ -529,7 +529,7 @@ func TestSendReusesConnections(t *testing.T) {
 		case "/error":
 			w.WriteHeader(http.StatusInternalServerError)
 			_, _ = io.WriteString(w, "no")
-		case "/long": // longer than what is kept, short enough to be read to its end
+		case "/long": // longer than the limit, short enough to be read to its end
 			w.Header().Set("Content-Length", strconv.Itoa(40<<10))
 			_, _ = w.Write(make([]byte, 40<<10))
 		}

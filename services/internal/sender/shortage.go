@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// Errors that say that this machine or process has none left of something.
-// They are no answer of anybody else.
+// Errors that mean that this machine or process has run out of a resource. They
+// do not come from the peer.
 func filesShort() []syscall.Errno { return []syscall.Errno{syscall.EMFILE, syscall.ENFILE} }
 
 func otherShort() []syscall.Errno {
@@ -21,7 +21,7 @@ const (
 	textMemory = "this machine has no memory left for another connection"
 )
 
-// shortage tells our own shortages from failures of the subscriber's.
+// shortage distinguishes our own shortages from failures of the subscriber's server.
 func shortage(err error) (string, bool) {
 	for _, errno := range filesShort() {
 		if errors.Is(err, errno) {
@@ -36,7 +36,7 @@ func shortage(err error) (string, bool) {
 	if opErr, ok := errors.AsType[*net.OpError](err); ok && errors.Is(err, syscall.EADDRNOTAVAIL) && !sourceless(opErr.Addr) {
 		return textPorts, true
 	}
-	// The resolver keeps of the error of its own connection no more than the text.
+	// The resolver keeps only the text of its connection's error.
 	if dnsErr, ok := errors.AsType[*net.DNSError](err); ok && !dnsErr.IsNotFound {
 		for _, errno := range filesShort() {
 			if strings.Contains(dnsErr.Err, errno.Error()) {
@@ -52,10 +52,10 @@ func shortage(err error) (string, bool) {
 	return "", false
 }
 
-// sourceless reports whether this machine has no address from which the other
-// one could be reached: connecting fails with EADDRNOTAVAIL then too, as to
-// [::1] where there is no IPv6, and it is no shortage. A UDP socket is given
-// an address by the same rules, needs no port of TCP's, and sends nothing.
+// sourceless reports whether this machine has no source address for the peer:
+// connecting then also fails with EADDRNOTAVAIL, for example to [::1] without
+// IPv6, and that is not a shortage. A UDP socket gets its address by the same
+// rules, needs no TCP port, and sends nothing.
 func sourceless(addr net.Addr) bool {
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok {

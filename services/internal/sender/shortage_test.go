@@ -51,7 +51,7 @@ func TestShortagesAreOurs(t *testing.T) {
 
 const withoutFiles = "SENDER_TEST_WITHOUT_FILES"
 
-// A process of its own, which the other tests do not share files with.
+// A separate process, which shares no files with the other tests.
 func TestSendWithoutFiles(t *testing.T) {
 	t.Parallel()
 	if os.Getenv(withoutFiles) != "" {

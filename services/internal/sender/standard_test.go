@@ -11,7 +11,7 @@ import (
 	"posthorn/events/webhook"
 )
 
-// The standard's own library must accept what we send, and we what it signs.
+// The standard's own library must accept our requests, and we its signatures.
 
 func TestTheStandardsLibraryVerifiesWhatSendSends(t *testing.T) {
 	t.Parallel()
