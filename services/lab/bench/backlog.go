@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// backlog is what becomes of a million events that wait when the relay and the
-// deliveries start.
+// backlog measures how a million waiting events are delivered once the relay
+// and the deliveries start.
 func backlog(ctx context.Context, r *Run) error {
 	return r.withSystem(ctx, func(ctx context.Context, y *System) error {
 		if err := y.subscribe(ctx, inFlight, "one"); err != nil {
@@ -26,7 +26,7 @@ func backlog(ctx context.Context, r *Run) error {
 		if err := y.Expect(ctx, events); err != nil {
 			return err
 		}
-		const size = 500 // of which a request may be full
+		const size = 500 // the limit of a request's body
 		out, err := batched(y.Addr, 8, events, size).Run(ctx)
 		if err != nil {
 			return err

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// patience is how long nothing may arrive before a run is given up.
+// patience is how long a run waits without an arrival before it is given up.
 const patience = 20 * time.Second
 
-// inFlight is the maxInFlight of a subscription that stands alone.
+// inFlight is the maxInFlight of a single subscription.
 const inFlight = 64
 
-// burst is 50,000 events at once for one subscription.
+// burst sends 50,000 events at once to one subscription.
 func burst(load func(addr string, events int) Load) func(ctx context.Context, r *Run) error {
 	return func(ctx context.Context, r *Run) error {
 		events := r.scale(50_000)
@@ -38,7 +38,7 @@ func burst(load func(addr string, events int) Load) func(ctx context.Context, r 
 			if err != nil {
 				return err
 			}
-			// A limit is what can be done: the better of before and after.
+			// A limit is an upper bound, so take the better of before and after.
 			r.add("delivered", "events/s", m.rate, Goal{AtLeast: 5000, Share: 0.4}, max(raw, again), "published and consumed")
 			r.add("limit: plain POSTs to the receiver, 64 connections", "req/s", posts, Goal{}, 0, "")
 			r.addUse(m)

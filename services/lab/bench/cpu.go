@@ -5,7 +5,7 @@ import "time"
 // CPU is the CPU time of each process.
 type CPU map[string]time.Duration
 
-// since is what was used after an earlier look.
+// since is the CPU time used since an earlier measurement.
 func (c CPU) since(earlier CPU) CPU {
 	used := CPU{}
 	for name, t := range c {
@@ -23,10 +23,10 @@ const (
 	generator = "generator"
 )
 
-// Own is what belongs to the system, without what only measures.
+// Own is the CPU time of the system itself, without generator and receiver.
 func (c CPU) Own() time.Duration { return c[posthorn] + c[postgresP] + c[rabbitmq] }
 
-// Sum is that of all processes.
+// Sum is the CPU time of all processes.
 func (c CPU) Sum() (sum time.Duration) {
 	for _, t := range c {
 		sum += t

@@ -10,14 +10,14 @@ import (
 	"posthorn/services/lab/site"
 )
 
-// The crowd's subscriptions each want a type of their own, and one that all
+// Each of the crowd's subscriptions wants a type of its own, and one that all
 // want.
 const (
 	crowdType = "bench.crowd"
 	ownType   = "bench.own."
 )
 
-// crowd is a system with many subscriptions.
+// crowd measures a system with many subscriptions.
 func crowd(subscriptions int) func(ctx context.Context, r *Run) error {
 	return func(ctx context.Context, r *Run) error {
 		n := r.scale(subscriptions)
@@ -74,14 +74,14 @@ func (r *Run) own(ctx context.Context, y *System, typeOf func(i int) string) (*m
 	})
 }
 
-// gather makes the subscriptions, through the API.
+// gather creates the subscriptions through the API.
 func (r *Run) gather(ctx context.Context, y *System, n int) error {
 	out, err := Load{
 		Addr: y.Addr, Path: "/subscription", Connections: 8, Requests: n,
 		Body: func(dst []byte, i int, _ time.Time) []byte {
 			text, err := json.Marshal(y.subscription(8, fmt.Sprint("s", i), crowdType, ownType+strconv.Itoa(i)))
 			if err != nil {
-				return dst // the answer says what is wrong
+				return dst // the response has the error
 			}
 			return append(dst, text...)
 		},
@@ -111,8 +111,8 @@ func (r *Run) again(ctx context.Context, y *System, n int) error {
 	return err
 }
 
-// reachAll sends each subscription an event of its own, and says how long after
-// since the last one arrived.
+// reachAll sends each subscription an event of its own, and returns the time
+// from since to the last arrival.
 func (r *Run) reachAll(ctx context.Context, y *System, n int, since time.Time) (time.Duration, error) {
 	l := single(y.Addr, 8, n, 0)
 	l.Body = func(dst []byte, i int, start time.Time) []byte {
@@ -121,8 +121,8 @@ func (r *Run) reachAll(ctx context.Context, y *System, n int, since time.Time) (
 	return r.reach(ctx, y, l, n, since)
 }
 
-// reach sends events that arrive n times, and says how long after since the
-// last one did.
+// reach sends events that arrive n times, and returns the time from since to
+// the last arrival.
 func (r *Run) reach(ctx context.Context, y *System, l Load, n int, since time.Time) (time.Duration, error) {
 	if err := y.Expect(ctx, l.Requests); err != nil {
 		return 0, err

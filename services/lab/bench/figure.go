@@ -14,25 +14,25 @@ type Figure struct {
 	Name  string
 	Unit  string
 	Value float64
-	// Raw is what the same run measured of what lies below, named Limit; 0
-	// where there is nothing to compare with.
+	// Raw is the limit that the same run measured, named Limit; 0 if there is
+	// nothing to compare with.
 	Raw   float64
 	Limit string
 	Goal  Goal
 }
 
-// Goal is what a figure should be. The zero value asks for nothing.
+// Goal is the target of a figure. The zero value has none.
 type Goal struct {
-	// AtLeast asks for as much, or for Share of the raw limit, whichever is
-	// less. One of both may be 0.
+	// AtLeast requires this much, or Share of the raw limit, whichever is less.
+	// One of them may be 0.
 	AtLeast, Share float64
-	// Below asks for less.
+	// Below requires less.
 	Below float64
-	// Times asks for at most so many times the raw figure.
+	// Times requires at most this multiple of the raw figure.
 	Times float64
 }
 
-// String is the goal as the table shows it.
+// String returns the goal as the table shows it.
 func (g Goal) String() string {
 	switch {
 	case g.AtLeast > 0 && g.Share > 0:
@@ -49,7 +49,7 @@ func (g Goal) String() string {
 	return ""
 }
 
-// Judge says whether the goal is reached, or by how much it is missed.
+// Judge reports whether the goal is reached, or by how much it is missed.
 func (g Goal) Judge(value, ratio float64) string {
 	switch {
 	case g.AtLeast > 0 || g.Share > 0:
@@ -74,33 +74,33 @@ func (g Goal) Judge(value, ratio float64) string {
 	return ""
 }
 
-// Result is what the runs of a scenario measured.
+// Result has the measurements of the runs of a scenario.
 type Result struct {
 	Scenario string
 	About    string
 	At       time.Time
-	// Quick says that there were fewer events than About does.
+	// Quick means fewer events than About says.
 	Quick bool
 	// Load is the machine's load average before each run.
 	Load []float64
-	// Runs are the figures of each run that was whole.
+	// Runs are the figures of each complete run.
 	Runs [][]Figure
-	// Uses are what the measured load of each of them took.
+	// Uses are the resources that the measured load of each of them took.
 	Uses []Use
-	// Failed says what went wrong in the others.
+	// Failed has the errors of the others.
 	Failed []string
 }
 
-// Use is what a load took.
+// Use has the resources that a load took.
 type Use struct {
 	CPU        CPU
 	Deliveries int
-	// Posthorn and RabbitMQ are the most memory that they have had, in bytes.
+	// Posthorn and RabbitMQ are their peak memory, in bytes.
 	Posthorn, RabbitMQ int64
 }
 
-// own and all are CPU milliseconds for each delivery, without and with what
-// only measures.
+// own and all are CPU milliseconds per delivery, without and with generator and
+// receiver.
 func (u Use) own() float64 { return ms(u.CPU.Own()) / float64(max(u.Deliveries, 1)) }
 func (u Use) all() float64 { return ms(u.CPU.Sum()) / float64(max(u.Deliveries, 1)) }
 
@@ -110,7 +110,7 @@ type row struct {
 	low, high, ratio float64
 }
 
-// rows sums up the runs, in the order of the first.
+// rows aggregates the runs, in the order of the first.
 func (r *Result) rows() []row {
 	var out []row
 	for _, run := range r.Runs {
@@ -151,7 +151,7 @@ func median(of []float64) float64 {
 	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
 }
 
-// number writes three significant digits, and groups the thousands.
+// number formats three significant digits, and groups thousands.
 func number(v float64) string {
 	switch {
 	case v == 0:

@@ -5,20 +5,20 @@ import (
 	"time"
 )
 
-// buckets of a power of two: a value is known to 1/64 of itself.
+// buckets per power of two: a value is known to 1/64 of itself.
 const subBuckets = 64
 
 // Histogram counts durations in buckets that grow with them. The zero value is
-// ready. It is not safe for concurrent use; merge one for each goroutine.
+// ready to use. It is not safe for concurrent use; merge one per goroutine.
 type Histogram struct {
-	// Counts are by bucket; the slice is as long as it has to be.
+	// Counts are by bucket; the slice is only as long as needed.
 	Counts []int64
 	Total  int64
 	Max    time.Duration
 	Sum    time.Duration
 }
 
-// Record counts a duration; a negative one as none.
+// Record counts a duration; a negative one counts as 0.
 func (h *Histogram) Record(d time.Duration) {
 	d = max(d, 0)
 	i := bucketOf(d)
@@ -31,7 +31,7 @@ func (h *Histogram) Record(d time.Duration) {
 	h.Max = max(h.Max, d)
 }
 
-// Merge adds what another one has counted.
+// Merge adds the counts of another histogram.
 func (h *Histogram) Merge(o *Histogram) {
 	if len(o.Counts) > len(h.Counts) {
 		h.Counts = append(h.Counts, make([]int64, len(o.Counts)-len(h.Counts))...)
@@ -44,8 +44,8 @@ func (h *Histogram) Merge(o *Histogram) {
 	h.Max = max(h.Max, o.Max)
 }
 
-// Quantile is a duration that the fraction q of all does not exceed, rounded up
-// to its bucket's end; 0 where nothing was counted.
+// Quantile is the duration that the fraction q of all does not exceed, rounded
+// up to its bucket's end; 0 if nothing was counted.
 func (h *Histogram) Quantile(q float64) time.Duration {
 	need := int64(q*float64(h.Total) + 0.999999)
 	var seen int64

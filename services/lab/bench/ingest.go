@@ -10,11 +10,11 @@ import (
 const (
 	// rawSeconds is how long each of the raw runs takes.
 	rawSeconds = 4
-	// unbounded is more requests than can be made in a timed load.
+	// unbounded is more requests than a timed load can make.
 	unbounded = 1 << 30
 )
 
-// ingest is what the API takes in, with nobody subscribed.
+// ingest measures how many events the API accepts, without subscriptions.
 func ingest(ctx context.Context, r *Run) error {
 	before, err := r.insertLimits(ctx)
 	if err != nil {
@@ -72,8 +72,8 @@ func ingest(ctx context.Context, r *Run) error {
 
 type insertLimits struct{ single, batched float64 }
 
-// insertLimits is what Postgres alone does. It is measured before and after: a
-// limit is what can be done, so the better counts.
+// insertLimits measures Postgres alone. It is measured before and after: a
+// limit is an upper bound, so the better counts.
 func (r *Run) insertLimits(ctx context.Context) (l insertLimits, err error) {
 	if l.single, _, err = r.Inserts(ctx, 1, 0, rawSeconds); err != nil {
 		return l, err
@@ -82,7 +82,7 @@ func (r *Run) insertLimits(ctx context.Context) (l insertLimits, err error) {
 	return l, err
 }
 
-// timed is the load, ended after a few seconds.
+// timed returns the load, ended after a few seconds.
 func (r *Run) timed(l Load) Load {
 	l.For = 5 * time.Second
 	if r.quick {
@@ -91,7 +91,7 @@ func (r *Run) timed(l Load) Load {
 	return l
 }
 
-// likes is a load of likes, each of another photo.
+// likes is a load of likes, each of a different photo.
 func (y *System) likes(connections, requests int, rate float64) Load {
 	return Load{
 		Addr: y.Addr, Connections: connections, Requests: requests, Rate: rate,

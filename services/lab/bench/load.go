@@ -20,28 +20,28 @@ type Load struct {
 	Path        string // of POST requests
 	Connections int
 	Requests    int
-	// For is after how long no more requests are begun; 0 is never.
+	// For is how long new requests are begun; 0 means no limit.
 	For time.Duration
-	// Rate is how many requests a second are begun, whatever became of those
-	// before (an open loop); 0 begins one on each connection as soon as its
-	// last one is answered (a closed loop).
+	// Rate is how many requests a second are begun, regardless of earlier ones
+	// (an open loop); 0 begins one on each connection as soon as its last one
+	// is answered (a closed loop).
 	Rate float64
-	// Body appends a request's body. start is when it is meant to be made.
+	// Body appends a request's body. start is when the request is due.
 	Body func(dst []byte, request int, start time.Time) []byte
-	// PathOf is the path of a request where they differ.
+	// PathOf is the path of a request if they differ.
 	PathOf func(request int, start time.Time) string
 }
 
-// Outcome is what came of a load.
+// Outcome is the result of a load.
 type Outcome struct {
 	// Begun is when the first request was made, FirstAnswer when the first was answered, Ended when
 	// the last was.
 	Begun, FirstAnswer, Ended time.Time
-	// Latency runs from when a request was meant to begin to its answer.
+	// Latency runs from when a request was due to its response.
 	Latency Histogram
 }
 
-// Rate is how many requests were answered in a second.
+// Rate is the number of responses per second.
 func (o *Outcome) Rate() float64 { return float64(o.Latency.Total) / o.Ended.Sub(o.Begun).Seconds() }
 
 // Run makes the requests. All have to be answered with 2xx.
@@ -71,7 +71,7 @@ func (l Load) Run(ctx context.Context) (*Outcome, error) {
 	)
 	for i, conn := range conns {
 		wg.Go(func() {
-			defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // ends a read that waits
+			defer context.AfterFunc(ctx, func() { _ = conn.Close() })() // ends a blocked read
 			w := worker{load: l, conn: conn, in: bufio.NewReader(conn), begun: begun, next: &next, first: &first, latency: &results[i]}
 			if err := w.run(ctx); err != nil {
 				cancel(err)
@@ -164,8 +164,8 @@ func (w *worker) send(i int, start time.Time) error {
 
 var errAnswer = errors.New("answer that was not expected")
 
-// readAnswer reads a response as cheaply as can be: the generator shares the
-// machine with what is measured.
+// readAnswer reads a response as cheaply as possible: the generator shares the
+// machine with the measured system.
 func readAnswer(in *bufio.Reader) error {
 	line, err := in.ReadSlice('\n')
 	if err != nil {
@@ -173,7 +173,7 @@ func readAnswer(in *bufio.Reader) error {
 	}
 	if !bytes.HasPrefix(line, []byte("HTTP/1.1 2")) {
 		status := string(bytes.TrimSpace(line))
-		rest, _ := in.Peek(in.Buffered()) // what is there cannot fail
+		rest, _ := in.Peek(in.Buffered()) // peeking at buffered bytes cannot fail
 		_, problem, _ := bytes.Cut(rest, []byte("\r\n\r\n"))
 		return fmt.Errorf("%w: %s %s", errAnswer, status, bytes.TrimSpace(problem))
 	}
@@ -221,7 +221,7 @@ func discardChunks(in *bufio.Reader) error {
 	}
 }
 
-// single is a load of one event a request.
+// single is a load of one event per request.
 func single(addr string, connections, events int, rate float64) Load {
 	return Load{
 		Addr: addr, Path: "/events", Connections: connections, Requests: events, Rate: rate,
@@ -229,10 +229,10 @@ func single(addr string, connections, events int, rate float64) Load {
 	}
 }
 
-// batchSize is how many events a request brings where they come in batches.
+// batchSize is the number of events in a batch.
 const batchSize = 100
 
-// batched is a load of several events a request.
+// batched is a load of several events per request.
 func batched(addr string, connections, events, size int) Load {
 	return Load{
 		Addr: addr, Path: "/events", Connections: connections, Requests: (events + size - 1) / size,
@@ -249,5 +249,5 @@ func batched(addr string, connections, events, size int) Load {
 	}
 }
 
-// eventType is what all subscriptions of a scenario want.
+// eventType is the type that all subscriptions of a scenario want.
 const eventType = "bench.order.paid"

@@ -13,8 +13,8 @@ import (
 
 func TestLatencyCountsFromWhenARequestWasDue(t *testing.T) {
 	t.Parallel()
-	// One connection, and a server that stops for a moment: what was due in
-	// the meantime waited, although each request by itself was quick.
+	// One connection, and a server that stalls for a moment: requests due in
+	// the meantime waited, although each one by itself was fast.
 	var n atomic.Int64
 	const length = 300 * time.Millisecond
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
@@ -64,7 +64,7 @@ func TestALoadFailsWhereARequestIsRefused(t *testing.T) {
 func TestATimedLoadEndsInTime(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.(http.Flusher).Flush() // an answer in chunks
+		w.(http.Flusher).Flush() // a chunked response
 		_, _ = w.Write([]byte("text"))
 	}))
 	defer server.Close()

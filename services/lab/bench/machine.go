@@ -14,7 +14,7 @@ import (
 	"posthorn/services/internal/postgres"
 )
 
-// Machine says on what, and what, is measured.
+// Machine describes the machine and the measured versions.
 func (s *Site) Machine(ctx context.Context) (string, error) {
 	db, err := postgres.Open(s.Postgres.URL(), "bench", 1)
 	if err != nil {
@@ -40,7 +40,7 @@ func (s *Site) Machine(ctx context.Context) (string, error) {
 		valueIn("/proc/cpuinfo", "model name"), valueIn("/proc/meminfo", "MemTotal")), nil
 }
 
-// valueIn finds a line of the kernel's.
+// valueIn finds a value in a file of the kernel.
 func valueIn(path, name string) string {
 	content, err := os.ReadFile(path) //nolint:gosec // of the kernel
 	if err != nil {
@@ -54,7 +54,7 @@ func valueIn(path, name string) string {
 	return "unknown"
 }
 
-// loadAverage is that of the last minute.
+// loadAverage is the load average of the last minute.
 func loadAverage() float64 {
 	content, err := os.ReadFile("/proc/loadavg")
 	if err != nil {

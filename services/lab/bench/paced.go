@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// pacedSeconds is how long a paced load takes.
+// pacedSeconds is the length of a paced load.
 const pacedSeconds = 15
 
-// ms is a duration as the table shows it.
+// ms converts a duration to the table's milliseconds.
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // addLatency adds quantiles; goals are by their names.
@@ -55,7 +55,7 @@ func paced(rate int, goals map[string]Goal) func(ctx context.Context, r *Run) er
 	}
 }
 
-// pacedLikes sends likes at a rate, with a subscription that wants them.
+// pacedLikes sends likes at a rate, with a subscription to them.
 func pacedLikes(ctx context.Context, r *Run) error {
 	const rate = 1000
 	_, raw, err := r.Inserts(ctx, 1, rate, rawSeconds)

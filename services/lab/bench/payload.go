@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// payloadBytes is about how long the JSON of an event is.
+// payloadBytes is the approximate length of an event's JSON.
 const payloadBytes = 300
 
-// The beginnings of what the receiver looks for in a body.
+// The prefixes of the fields that the receiver looks for in a body.
 const (
 	numberField = `"benchNumber":`
 	startField  = `"benchStart":`
 	photoField  = `"photoId":"`
 )
 
-// appendEvent appends the JSON of an event as POST /events takes it. number
-// is its own, below the number of events of its scenario; start is when its
-// request was meant to be made.
+// appendEvent appends the JSON of an event for POST /events. number is unique,
+// and below the number of events of its scenario; start is when its request was
+// due.
 func appendEvent(dst []byte, eventType string, number int, start time.Time) []byte {
 	from := len(dst)
 	dst = append(dst, `{"type":"`...)
@@ -47,8 +47,7 @@ func appendData(dst []byte, number int, start time.Time, size int) []byte {
 	return append(dst, `"}`...)
 }
 
-// readBody finds what appendData put in, or the name of a photo that says the
-// same.
+// readBody finds the values written by appendData, or by the name of a photo.
 func readBody(body []byte) (number int, start time.Time, ok bool) {
 	n, rest, ok := readInt(body, numberField)
 	separator := startField
@@ -62,7 +61,7 @@ func readBody(body []byte) (number int, start time.Time, ok bool) {
 	return int(n), time.Unix(0, ns), ok
 }
 
-// readInt reads the digits that follow on the field.
+// readInt reads the digits that follow the field.
 func readInt(body []byte, field string) (n int64, rest []byte, ok bool) {
 	_, rest, found := bytes.Cut(body, []byte(field))
 	if !found {

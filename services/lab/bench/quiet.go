@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// idle is what a system uses that has nothing to do.
+// idle measures the CPU use of an idle system.
 func idle(ctx context.Context, r *Run) error {
 	length := 15 * time.Second
 	if r.quick {
@@ -29,7 +29,7 @@ func idle(ctx context.Context, r *Run) error {
 		if err := y.warm(ctx); err != nil {
 			return err
 		}
-		// Until it has noticed that nothing comes any more.
+		// Wait until it has noticed that it is idle.
 		if err := pauseUntil(ctx, time.Now().Add(length)); err != nil {
 			return err
 		}
@@ -46,7 +46,7 @@ func idle(ctx context.Context, r *Run) error {
 	})
 }
 
-// during is what is used in a time.
+// during measures the CPU time used during a period.
 func (r *Run) during(ctx context.Context, length time.Duration, cpu func() (CPU, error)) (CPU, error) {
 	before, err := cpu()
 	if err != nil {
@@ -62,8 +62,8 @@ func (r *Run) during(ctx context.Context, length time.Duration, cpu func() (CPU,
 	return after.since(before), nil
 }
 
-// brokerDown is how long a like takes while there is no broker, and that all
-// arrive when it is back.
+// brokerDown measures the latency of a like while the broker is down, and
+// checks that all arrive once it is back.
 func brokerDown(ctx context.Context, r *Run) error {
 	return r.withSystem(ctx, func(ctx context.Context, y *System) error {
 		const rate = 1000
@@ -110,7 +110,7 @@ func brokerDown(ctx context.Context, r *Run) error {
 	})
 }
 
-// hangingOne is nine subscribers' latency while a tenth does not answer.
+// hangingOne measures the latency of nine subscribers while a tenth one hangs.
 func hangingOne(ctx context.Context, r *Run) error {
 	const rate, well = 200, 9
 	var latencies []*Histogram
@@ -125,7 +125,7 @@ func hangingOne(ctx context.Context, r *Run) error {
 				if err := y.subscribe(ctx, 8, hanging); err != nil {
 					return err
 				}
-				y.subscribed-- // nothing of it is counted
+				y.subscribed-- // its deliveries are not counted
 			}
 			if err := y.warm(ctx); err != nil {
 				return err

@@ -6,15 +6,15 @@ import (
 	"fmt"
 	"time"
 
-	amqp "github.com/rabbitmq/amqp091-go" //nolint:depguard // the limit is what the broker does without our own package
+	amqp "github.com/rabbitmq/amqp091-go" //nolint:depguard // the limit is measured without our own package
 )
 
 // rawWindow is how many confirms, and how many messages, are in flight.
 const rawWindow = 512
 
-// PassThrough is how many persistent messages of the payload a second go
-// through a durable queue, published with confirms and consumed with acks at
-// once, both pipelined.
+// PassThrough measures how many persistent messages of the payload a second
+// pass through a durable queue, published with confirms and consumed with acks
+// concurrently, both pipelined.
 func PassThrough(ctx context.Context, url string, messages int) (rate float64, err error) {
 	out, err := amqp.Dial(url)
 	if err != nil {

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Posts is how many plain POSTs of the payload the receiver takes in a second,
-// from the generator directly.
+// Posts measures how many plain POSTs of the payload the receiver accepts per
+// second, directly from the generator.
 func (s *Site) Posts(ctx context.Context, connections, requests int) (float64, error) {
 	if err := s.Expect(ctx, requests); err != nil {
 		return 0, err

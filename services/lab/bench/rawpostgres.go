@@ -18,10 +18,10 @@ import (
 // rawClients is how many connections pgbench has, as many as the API.
 const rawClients = 16
 
-// Inserts measures Postgres alone, with pgbench: how many rows a second go
-// into a plain table with a primary key, durably, in transactions of the given
-// number of rows. With a rate of transactions it also says how long one took,
-// from the time at which it was meant to begin.
+// Inserts measures Postgres alone, with pgbench: how many rows a second go into
+// a plain table with a primary key, durably, in transactions of the given
+// number of rows. With a rate of transactions it also measures the latency of
+// one, from the time at which it was due.
 func (s *Site) Inserts(ctx context.Context, rows int, rate float64, seconds int) (perSecond float64, latency *Histogram, err error) {
 	name := s.newName()
 	address, err := s.NewDatabase(ctx, name)
@@ -109,7 +109,7 @@ func readPgbenchLogs(dir string) (*Histogram, error) {
 		for lines.Scan() {
 			words := strings.Fields(lines.Text())
 			if len(words) < 3 {
-				continue // the last one may be cut short
+				continue // the last line may be truncated
 			}
 			µs, err := strconv.ParseInt(words[2], 10, 64)
 			if err != nil {

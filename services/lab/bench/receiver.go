@@ -19,13 +19,13 @@ import (
 const (
 	// maxBody is the longest request that the receiver reads.
 	maxBody = 1 << 20
-	// hanging is how the names of subscribers begin that get no answer.
+	// hanging is the prefix of the names of subscribers that never answer.
 	hanging = "hang"
 )
 
-// Receiver takes deliveries: POST /NAME is one for the subscriber NAME. It
-// reads no more of HTTP than it needs, because it shares the machine with what
-// is measured. A subscriber whose name begins with "hang" gets no answer.
+// Receiver accepts deliveries: POST /NAME is one for the subscriber NAME. It
+// parses no more of HTTP than it needs, because it shares the machine with the
+// measured system. A subscriber whose name begins with "hang" never answers.
 type Receiver struct {
 	deliveries, control net.Listener
 
@@ -47,7 +47,7 @@ func NewReceiver(ctx context.Context) (*Receiver, error) {
 	return r, nil
 }
 
-// Addresses are where deliveries and control are.
+// Addresses returns the addresses for deliveries and for control.
 func (r *Receiver) Addresses() (deliveries, control string) {
 	return r.deliveries.Addr().String(), r.control.Addr().String()
 }
@@ -69,7 +69,7 @@ func (r *Receiver) Run(ctx context.Context) error {
 		_, _ = fmt.Fprintln(w, r.arrived())
 	})
 	mux.HandleFunc("GET /tally", func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(r.tally()) // who asked has gone
+		_ = json.NewEncoder(w).Encode(r.tally()) // an error means that the client is gone
 	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	stop := context.AfterFunc(ctx, func() { _ = errors.Join(server.Close(), r.deliveries.Close()) })
@@ -114,7 +114,7 @@ func (r *Receiver) arrived() (n int) {
 	return n
 }
 
-// tally is what all subscribers got together.
+// tally returns the deliveries of all subscribers together.
 func (r *Receiver) tally() *Tally {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -135,7 +135,7 @@ func (r *Receiver) serve(conn net.Conn) {
 	for {
 		name, length, err := readHead(in)
 		if err != nil {
-			return // closed by the other side, or not worth an answer
+			return // closed by the peer, or invalid
 		}
 		if cap(body) < length {
 			body = make([]byte, length)
@@ -145,7 +145,7 @@ func (r *Receiver) serve(conn net.Conn) {
 			return
 		}
 		if strings.HasPrefix(name, hanging) {
-			_, _ = in.ReadByte() // until the other side has had enough
+			_, _ = in.ReadByte() // until the peer closes
 			return
 		}
 		number, start, ok := readBody(body)

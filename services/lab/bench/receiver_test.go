@@ -12,7 +12,7 @@ import (
 	"posthorn/events"
 )
 
-// receiving runs a receiver and is what a site knows of it.
+// receiving runs a receiver and returns a site that uses it.
 func receiving(t *testing.T) *Site {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

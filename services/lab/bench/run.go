@@ -9,17 +9,17 @@ import (
 	"posthorn/services/lab/site"
 )
 
-// Scenario is something to measure.
+// Scenario is one measurement.
 type Scenario struct {
 	Name string
-	// About says in a line what it is.
+	// About describes it in one line.
 	About string
-	// Long says that a run takes minutes.
+	// Long means that a run takes minutes.
 	Long bool
 	run  func(ctx context.Context, r *Run) error
 }
 
-// Scenarios are all, in the order of the table.
+// Scenarios returns all scenarios, in the order of the table.
 func Scenarios() []Scenario {
 	return []Scenario{
 		{
@@ -30,7 +30,7 @@ func Scenarios() []Scenario {
 			Name: "burst-singles", About: "50,000 events at once, one a request over 64 connections, one subscription with 64 in flight",
 			run: burst(func(addr string, events int) Load { return single(addr, 64, events, 0) }),
 		},
-		{Name: "ingest", About: "what the API takes in, with nobody subscribed", run: ingest},
+		{Name: "ingest", About: "events accepted by the API, without subscriptions", run: ingest},
 		{
 			Name: "paced-200", About: "single events at 200 a second, one subscription",
 			run: paced(200, map[string]Goal{"p50": {Below: 10}, "p99": {Below: 40}}),
@@ -73,8 +73,8 @@ type Run struct {
 	quick    bool
 }
 
-// Measure runs a scenario a number of times. What goes wrong in a run is in
-// the result too.
+// Measure runs a scenario a number of times. The result also has the errors of
+// failed runs.
 func Measure(ctx context.Context, at *Site, s Scenario, runs int, quick bool) (Result, error) {
 	result := Result{Scenario: s.Name, About: s.About, At: time.Now(), Quick: quick}
 	var failed []error
@@ -102,7 +102,7 @@ func Measure(ctx context.Context, at *Site, s Scenario, runs int, quick bool) (R
 	return result, errors.Join(failed...)
 }
 
-// scale is a number of events, or a tenth of it in a quick run.
+// scale returns a number of events, or a tenth of it in a quick run.
 func (r *Run) scale(n int) int {
 	if r.quick {
 		return n / 10
@@ -119,7 +119,7 @@ func (r *Run) add(name, unit string, value float64, goal Goal, raw float64, limi
 	r.config.Progress("%s", line)
 }
 
-// withSystem runs f with a Posthorn that is new.
+// withSystem runs f with a new Posthorn.
 func (r *Run) withSystem(ctx context.Context, f func(ctx context.Context, y *System) error) error {
 	y, err := r.startSystem(ctx)
 	if err != nil {
@@ -129,7 +129,7 @@ func (r *Run) withSystem(ctx context.Context, f func(ctx context.Context, y *Sys
 }
 
 // warm sends a few events through the system, so that connections, plans and
-// caches are there, and so that what is measured begins when all is ready.
+// caches exist, and so that the measurement begins once everything is ready.
 func (y *System) warm(ctx context.Context) error {
 	const events = 500
 	return y.warmWith(ctx, events, single(y.Addr, 16, events, 0))
@@ -150,7 +150,7 @@ func (y *System) warmWith(ctx context.Context, events int, load Load) error {
 	return y.Await(ctx, events*y.subscribed, 60*time.Second)
 }
 
-// measured is what a load led to.
+// measured is the result of a load.
 type measured struct {
 	*Outcome
 	arrived *Tally
@@ -160,7 +160,7 @@ type measured struct {
 	rate float64
 }
 
-// measure runs a load, waits for the deliveries it leads to and checks them.
+// measure runs a load, waits for its deliveries and checks them.
 func (r *Run) measure(
 	ctx context.Context, y *System, events, deliveries int, load func(context.Context) (*Outcome, error),
 ) (_ *measured, err error) {
@@ -202,7 +202,7 @@ func (y *System) used(cpu CPU, deliveries int) (Use, error) {
 	return use, errors.Join(errs[:]...)
 }
 
-// addUse adds what the load took, as figures with goals where it is asked for.
+// addUse adds the resources that the load took, as figures with goals.
 func (r *Run) addUse(m *measured) {
 	r.add("CPU per delivery, Posthorn + Postgres + RabbitMQ", "ms", m.use.own(), Goal{Below: 0.5}, 0, "")
 	r.add("CPU per delivery, generator and receiver too", "ms", m.use.all(), Goal{}, 0, "")

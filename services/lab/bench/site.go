@@ -19,8 +19,8 @@ import (
 	"posthorn/services/lab/site"
 )
 
-// Site is what all scenarios share: the servers, and the receiver in a process
-// of its own.
+// Site has the parts that all scenarios share: the servers, and the receiver in
+// a separate process.
 type Site struct {
 	*site.Servers
 
@@ -31,26 +31,26 @@ type Site struct {
 	number              atomic.Int64
 }
 
-// SiteConfig says where a site is.
+// SiteConfig configures a site.
 type SiteConfig struct {
-	// Dir is for the servers' data and for logs; other users have to be able to
-	// pass through.
+	// Dir is for the servers' data and for logs; other users must be able to
+	// pass through it.
 	Dir string
 	// Binary is the command posthorn.
 	Binary string
 	// Receiver is the command that runs a Receiver until its standard input
 	// ends, and first prints the two addresses on a line.
 	Receiver []string
-	// Profiles is a folder for CPU profiles; none are taken where it is empty.
+	// Profiles is a folder for CPU profiles; if empty, none are taken.
 	Profiles string
-	// Progress is told what is happening.
+	// Progress reports progress.
 	Progress func(format string, args ...any)
 }
 
-// NewSite starts servers, durable ones, and the receiver.
+// NewSite starts durable servers and the receiver.
 func NewSite(ctx context.Context, config SiteConfig) (_ *Site, err error) {
 	s := &Site{config: config}
-	defer func() { //nolint:contextcheck // has to happen whatever ended
+	defer func() { //nolint:contextcheck // must run even if ctx has ended
 		if err != nil {
 			err = errors.Join(err, s.Close())
 		}
@@ -58,8 +58,8 @@ func NewSite(ctx context.Context, config SiteConfig) (_ *Site, err error) {
 	s.Servers, err = site.Start(ctx, privateserver.Options{
 		Dir: filepath.Join(config.Dir, "postgres"),
 		Settings: map[string]string{
-			// As whoever sets up a server would; fsync and synchronous_commit
-			// stay on.
+			// As an administrator would set up a server; fsync and
+			// synchronous_commit stay on.
 			"shared_buffers": "512MB", "max_wal_size": "4GB", "max_connections": "200",
 		},
 	}, privateserver.Options{
@@ -84,8 +84,8 @@ func NewSite(ctx context.Context, config SiteConfig) (_ *Site, err error) {
 	return s, nil
 }
 
-// startReceiver starts the receiver, which ends with us, and returns what it
-// prints.
+// startReceiver starts the receiver, which ends with us, and returns its
+// output.
 func (s *Site) startReceiver() (io.Reader, error) {
 	//nolint:gosec,noctx // the caller's own command; ended by Close
 	cmd := exec.Command(s.config.Receiver[0], s.config.Receiver[1:]...)
@@ -101,7 +101,7 @@ func (s *Site) startReceiver() (io.Reader, error) {
 	return out, err
 }
 
-// Close ends everything; the servers' data are not wanted any more.
+// Close ends everything; the servers' data is no longer needed.
 func (s *Site) Close() error {
 	var errs []error
 	if s.receiver != nil {
@@ -113,19 +113,18 @@ func (s *Site) Close() error {
 	return errors.Join(errs...)
 }
 
-// Expect makes the receiver forget what came, and expect events with numbers
-// below n.
+// Expect resets the receiver, which then expects events with numbers below n.
 func (s *Site) Expect(ctx context.Context, n int) error {
 	return site.Call(ctx, http.MethodPost, "http://"+s.control+"/expect/"+strconv.Itoa(n), nil, nil)
 }
 
-// Tally is what the receiver counted since.
+// Tally returns the receiver's counts since Expect.
 func (s *Site) Tally(ctx context.Context) (*Tally, error) {
 	tally := &Tally{}
 	return tally, site.Call(ctx, http.MethodGet, "http://"+s.control+"/tally", nil, tally)
 }
 
-// Await waits until n deliveries have arrived in all, or until none has for a
+// Await waits until n deliveries have arrived in total, or until none has for a
 // while.
 func (s *Site) Await(ctx context.Context, n int, patience time.Duration) error {
 	var last int
@@ -149,5 +148,5 @@ func (s *Site) Await(ctx context.Context, n int, patience time.Duration) error {
 	}
 }
 
-// newName is one for a database and for a part of the broker.
+// newName returns a name for a database and a virtual host.
 func (s *Site) newName() string { return fmt.Sprintf("bench%d", s.number.Add(1)) }

@@ -17,15 +17,15 @@ import (
 	"posthorn/services/lab/site"
 )
 
-// System is a Posthorn on a database and a virtual host of its own: all parts
-// in one process.
+// System is a Posthorn with its own database and virtual host: all parts in one
+// process.
 type System struct {
 	*Site
-	// Addr is the API's.
+	// Addr is the API's address.
 	Addr string
 
 	database string
-	// subscribed is how many subscriptions get every event.
+	// subscribed is the number of subscriptions that get every event.
 	subscribed int
 	metrics    string
 	pprof      string
@@ -34,7 +34,7 @@ type System struct {
 	process    *site.Process
 }
 
-// startSystem starts a Posthorn that is new.
+// startSystem starts a new Posthorn.
 func (s *Site) startSystem(ctx context.Context) (_ *System, err error) {
 	name := s.newName()
 	address, err := s.NewDatabase(ctx, name)
@@ -66,7 +66,7 @@ func (s *Site) startSystem(ctx context.Context) (_ *System, err error) {
 	return y, y.start(ctx, "run")
 }
 
-// start runs a command of Posthorn's until it is ready.
+// start starts a command of Posthorn and waits until it is ready.
 func (y *System) start(ctx context.Context, command string) (err error) {
 	y.process, err = site.StartProcess("posthorn", 0, func(int) *exec.Cmd {
 		cmd := exec.Command(y.config.Binary, command) //nolint:gosec,noctx // the caller's own command; ended by stop
@@ -91,7 +91,7 @@ func (y *System) start(ctx context.Context, command string) (err error) {
 // stop ends the process as a deploy would.
 func (y *System) stop(ctx context.Context) error { return y.process.Stop(ctx, time.Minute) }
 
-// close ends the system at once and gives back what it used.
+// close ends the system at once and releases its resources.
 func (y *System) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
 	defer cancel()
@@ -110,8 +110,7 @@ func (y *System) close(ctx context.Context) error {
 	return errors.Join(append(errs, y.DropDatabase(ctx, y.database))...)
 }
 
-// subscribe makes subscriptions of the receiver, by its subscribers' names, to
-// all events.
+// subscribe subscribes the receiver's subscribers to all events.
 func (y *System) subscribe(ctx context.Context, inFlight int, names ...string) error {
 	return y.subscribeTo(ctx, inFlight, eventType, names...)
 }
@@ -155,8 +154,8 @@ func (s *Site) cpu(ofPosthorn int) (CPU, error) {
 	return cpu, nil
 }
 
-// settle waits until the relay has come to the end of the log, so that what it
-// has to catch up with does not count for what is measured next.
+// settle waits until the relay has reached the end of the log, so that its
+// backlog does not count for the next measurement.
 func (y *System) settle(ctx context.Context) error {
 	deadline := time.Now().Add(3 * patience)
 	for {
@@ -176,14 +175,14 @@ func (y *System) settle(ctx context.Context) error {
 	}
 }
 
-// profile takes a CPU profile of Posthorn until stop is called, where profiles
-// are wanted.
+// profile takes a CPU profile of Posthorn until stop is called, if profiles are
+// enabled.
 func (y *System) profile(ctx context.Context, name string) (stop func() error) {
 	if y.config.Profiles == "" {
 		return func() error { return nil }
 	}
-	// The profile's length has to be said beforehand: it is asked for second by
-	// second, and pprof adds up the files that it is given.
+	// The length of a profile has to be set beforehand, so this takes one per
+	// second, and pprof adds up its files.
 	ctx, cancel := context.WithCancel(ctx)
 	var (
 		wg     sync.WaitGroup

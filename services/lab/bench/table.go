@@ -11,7 +11,7 @@ import (
 // keepBelow stands before the part of the document that Document keeps.
 const keepBelow = "<!-- What follows is kept when the table is written anew. -->"
 
-// Report is the results of all scenarios, which may be of different runs of
+// Report has the results of all scenarios, which may be from different runs of
 // the command.
 type Report struct {
 	Machine string
@@ -27,10 +27,10 @@ func (r *Report) Put(result Result) {
 	r.Results = append(r.Results, result)
 }
 
-// Table is the results in Markdown, in the order of Scenarios.
+// Table returns the results in Markdown, in the order of Scenarios.
 func (r *Report) Table() string {
 	var b strings.Builder
-	b.WriteString("| scenario | figure | median | range | limit in the same run | ratio | asked for | |\n|---|---|--:|--:|---|--:|---|---|\n")
+	b.WriteString("| scenario | figure | median | range | limit in the same run | ratio | goal | |\n|---|---|--:|--:|---|--:|---|---|\n")
 	for _, s := range Scenarios() {
 		for _, result := range r.Results {
 			if result.Scenario == s.Name {
@@ -61,7 +61,7 @@ func writeRows(b *strings.Builder, result Result) {
 	}
 }
 
-// busy says that the load before a run was more than the run before it can
+// busy reports whether the load before a run was more than the previous run can
 // have left.
 func (r *Report) busy() bool {
 	return slices.ContainsFunc(r.Results, func(result Result) bool {
@@ -69,7 +69,7 @@ func (r *Report) busy() bool {
 	})
 }
 
-// useTable says what the measured loads took.
+// useTable returns the resources that the measured loads took.
 func (r *Report) useTable() string {
 	var b strings.Builder
 	b.WriteString("## CPU seconds and memory\n\nOf the measured load alone, medians. Per delivery: Posthorn, Postgres and RabbitMQ; in brackets all five.\n\n" +
@@ -98,8 +98,8 @@ func (r *Report) useTable() string {
 	return b.String()
 }
 
-// Document is docs/performance.md with these results. What earlier had below
-// its mark is kept.
+// Document returns docs/performance.md with these results. It keeps the part of
+// earlier below its mark.
 func (r *Report) Document(earlier string) string {
 	var b strings.Builder
 	b.WriteString(`# Performance

@@ -18,7 +18,7 @@ func TestAGoalIsJudgedByTheMedians(t *testing.T) {
 		{Goal{AtLeast: 6000}, 3000, 0, "**missed**: 50 % of it"},
 		{Goal{Share: 0.7}, 1, 0.71, "reached"},
 		{Goal{Share: 0.7}, 1e6, 0.35, "**missed**: 50 % of it"},
-		// Whichever is less: either is enough.
+		// Reaching the lesser of them is enough.
 		{Goal{AtLeast: 5000, Share: 0.4}, 5001, 0.1, "reached"},
 		{Goal{AtLeast: 5000, Share: 0.4}, 100, 0.4, "reached"},
 		{Goal{AtLeast: 5000, Share: 0.4}, 4000, 0.1, "**missed**: 80 % of it"},

@@ -6,24 +6,25 @@ import (
 	"time"
 )
 
-// tenths is into how many equal parts the deliveries of a subscriber are
-// divided, to see whether the rate stays.
+// tenths is the number of equal parts of a subscriber's deliveries, to see
+// whether the rate stays constant.
 const tenths = 10
 
-// Tally is what the receiver counted, of one subscriber or of all. An event that
-// came to two of them has arrived twice; to one of them twice, it is duplicated.
+// Tally has the receiver's counts, of one subscriber or of all. An event that
+// two of them got has arrived twice; an event that one of them got twice is
+// duplicated.
 type Tally struct {
 	Arrived    int
 	Duplicated int
-	// Strange are requests that are no event of the scenario.
+	// Strange are requests that are not an event of the scenario.
 	Strange     int
 	First, Last time.Time
-	// Marks are when each tenth of what is expected had arrived.
+	// Marks are the times when each tenth of the expected deliveries had arrived.
 	Marks   []time.Time
 	Latency Histogram
 }
 
-// counter makes a Tally.
+// counter builds a Tally.
 type counter struct {
 	mu       sync.Mutex
 	expected int
@@ -58,8 +59,7 @@ func (c *counter) add(number int, start, now time.Time, ok bool) {
 	}
 }
 
-// merge adds what another subscriber got. The marks are those of the one that
-// was last.
+// merge adds another subscriber's tally. The marks are those of the last one.
 func (t *Tally) merge(o *Tally) {
 	t.Arrived += o.Arrived
 	t.Duplicated += o.Duplicated
@@ -73,8 +73,8 @@ func (t *Tally) merge(o *Tally) {
 	t.Latency.Merge(&o.Latency)
 }
 
-// Check says what is wrong with what arrived: expected is how many there
-// should be in all.
+// Check reports lost and duplicated events: expected is the total number of
+// deliveries.
 func (t *Tally) Check(expected int) error {
 	if t.Arrived != expected || t.Duplicated > 0 || t.Strange > 0 {
 		return fmt.Errorf("%w: %d lost, %d duplicated, %d strange of %d", ErrIncorrect, expected-t.Arrived, t.Duplicated, t.Strange, expected)

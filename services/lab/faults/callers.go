@@ -18,7 +18,7 @@ import (
 	"posthorn/services/lab/site"
 )
 
-// callers are what clients of the API do to it, and it to them.
+// callers are faults caused by clients of the API.
 func callers() []Scenario {
 	return []Scenario{
 		{Name: "eight clients that ask for 400 events of 250 KB and do not read", Inject: unread},
@@ -27,8 +27,8 @@ func callers() []Scenario {
 	}
 }
 
-// idle has strangers hold more connections than the API has files: those that
-// use theirs notice nothing, and the strangers' are closed.
+// idle holds more idle connections than the API has files: active clients must
+// not notice, and the idle connections are closed.
 func idle(ctx context.Context, c *Cluster) (err error) {
 	api, err := url.Parse(c.API)
 	if err != nil {
@@ -37,7 +37,7 @@ func idle(ctx context.Context, c *Cluster) (err error) {
 	var strangers []net.Conn
 	defer func() {
 		for _, conn := range strangers {
-			_ = conn.Close() // it may be closed
+			_ = conn.Close() // it may be closed already
 		}
 	}()
 	for range 400 {
@@ -60,8 +60,8 @@ func idle(ctx context.Context, c *Cluster) (err error) {
 	return err
 }
 
-// unread has clients ask for more than they read: the API's memory must not
-// notice, and they are cut off.
+// unread requests more than it reads: the API's memory must not grow, and the
+// clients are disconnected.
 func unread(ctx context.Context, c *Cluster) (err error) {
 	if _, err := c.db.ExecContext(ctx, `
 		INSERT INTO posthorn.outbox (id, type, data)
@@ -79,7 +79,7 @@ func unread(ctx context.Context, c *Cluster) (err error) {
 	var clients []net.Conn
 	defer func() {
 		for _, conn := range clients {
-			_ = conn.Close() // it may be cut off
+			_ = conn.Close() // it may be disconnected already
 		}
 	}()
 	for range 8 {
@@ -91,7 +91,7 @@ func unread(ctx context.Context, c *Cluster) (err error) {
 		if tcp, ok := conn.(*net.TCPConn); ok {
 			err = tcp.SetReadBuffer(4 << 10)
 		}
-		// More than once: the system takes the first megabytes.
+		// More than once: the kernel buffers the first megabytes.
 		_, sent := conn.Write(bytes.Repeat([]byte("GET /events?type=UNREAD&limit=1000 HTTP/1.1\r\nHost: "+api.Host+"\r\n\r\n"), 40))
 		if err = errors.Join(err, sent); err != nil {
 			return fmt.Errorf("ask: %w", err)
@@ -114,8 +114,8 @@ func unread(ctx context.Context, c *Cluster) (err error) {
 	}))
 }
 
-// connected is to how many of the clients the server's end is open. What the
-// server has written is still on its way after that, so a client cannot tell.
+// connected returns for how many clients the server's end is open. Written data
+// is still in transit after the server closes, so a client cannot tell.
 func connected(clients []net.Conn) (n int, err error) {
 	// Columns: sl, local_address, rem_address, st (01 is established), in hexadecimal.
 	table, err := os.ReadFile("/proc/net/tcp")
@@ -137,15 +137,15 @@ func connected(clients []net.Conn) (n int, err error) {
 	return n, nil
 }
 
-// keyed makes subscriptions while the API is killed, and sends each request
-// again until it is answered: each is made once.
+// keyed creates subscriptions while the API is killed, and repeats each request
+// until it is answered: each must be created once.
 func keyed(ctx context.Context, c *Cluster) error {
 	const subscriptions, kills = 120, 8
 	killed := make(chan error, 1)
 	go func() {
 		killed <- repeat(kills, func() error {
 			site.Pause(ctx, 300*time.Millisecond+time.Duration(c.chance.IntN(300))*time.Millisecond)
-			// Now and then it is just being started.
+			// Sometimes the API is just starting.
 			if err := c.parts["api"].Signal(syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 				return err
 			}
@@ -155,7 +155,7 @@ func keyed(ctx context.Context, c *Cluster) error {
 	var wrong error
 	for i := range subscriptions {
 		key := "made-" + strconv.Itoa(i)
-		body := map[string]any{"url": c.Sink.URL(key), "eventTypes": []string{"T.9"}} // of which there are none
+		body := map[string]any{"url": c.Sink.URL(key), "eventTypes": []string{"T.9"}} // there are no such events
 		var first, again string
 		err := site.Await(ctx, within, "subscription "+key+" is made", func() (done bool) {
 			var err error
@@ -185,7 +185,7 @@ func keyed(ctx context.Context, c *Cluster) error {
 	return errors.Join(wrong, <-killed)
 }
 
-// createKeyed asks for a subscription once and returns its id.
+// createKeyed makes one request for a subscription and returns its id.
 func (c *Cluster) createKeyed(ctx context.Context, key string, body any) (id string, err error) {
 	payload, err := json.Marshal(body)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 // prompt is how long a change may take to apply to every new attempt.
 const prompt = time.Second
 
-// changes are what is done to subscriptions while deliveries are under way.
+// changes are changes of subscriptions while deliveries are in flight.
 func changes() []Scenario {
 	return []Scenario{
 		{Name: "subscription deleted under load", Inject: deleted},
@@ -22,8 +22,8 @@ func changes() []Scenario {
 	}
 }
 
-// deleted deletes a subscription: what it is owed may be missing then, but
-// nothing may reach it a second after the answer.
+// deleted deletes a subscription: owed events may be missing then, but no
+// request may reach it a second after the response.
 func deleted(ctx context.Context, c *Cluster) error {
 	if err := c.call(ctx, http.MethodDelete, "/subscription/"+c.ids["victim"], nil, nil); err != nil {
 		return err
@@ -37,8 +37,8 @@ func deleted(ctx context.Context, c *Cluster) error {
 	return nil
 }
 
-// paused pauses a subscription: nothing may reach it meanwhile, and all does
-// afterwards.
+// paused pauses a subscription: no request may reach it meanwhile, and all
+// events must arrive afterwards.
 func paused(ctx context.Context, c *Cluster) error {
 	path := "/subscription/" + c.ids["victim"]
 	if err := c.call(ctx, http.MethodPost, path+"/pause", nil, nil); err != nil {
@@ -54,9 +54,9 @@ func paused(ctx context.Context, c *Cluster) error {
 	return nil
 }
 
-// changed moves a subscriber to another URL and gives it another secret: each
-// attempt that begins a second later goes to the new URL, with the new
-// signature, also those for events that failed before.
+// changed gives a subscription another URL and another secret: each attempt
+// that begins a second later goes to the new URL with the new signature,
+// including retries of earlier events.
 func changed(ctx context.Context, c *Cluster) error {
 	path := "/subscription/" + c.ids["victim"]
 	c.Sink.Behave("victim", Failing)
@@ -83,7 +83,7 @@ func changed(ctx context.Context, c *Cluster) error {
 	return nil
 }
 
-// must has every request to a subscriber be right.
+// must checks every request to a subscriber.
 func (c *Cluster) must(wrong, name string, right func(Arrival) bool) {
 	c.checks = append(c.checks, func(r run) string {
 		all, bad := 0, 0
@@ -100,9 +100,9 @@ func (c *Cluster) must(wrong, name string, right func(Arrival) bool) {
 	})
 }
 
-// replayed replays what a subscriber has got so far, twice, while events go on
-// coming. Each event comes once more for each replay that covers it, to that
-// subscriber and to nobody else.
+// replayed replays a subscriber's events twice while new events arrive. Each
+// event must arrive once more for each replay that covers it, at that
+// subscriber only.
 func replayed(ctx context.Context, c *Cluster) error {
 	for range 2 {
 		var through int64
@@ -110,7 +110,7 @@ func replayed(ctx context.Context, c *Cluster) error {
 			AND NOT EXISTS (SELECT FROM posthorn.deliveries p WHERE p.subscription_id = d.subscription_id AND p.position < d.position
 				AND p.status <> 'delivered')`, bare(c.ids["victim"])).Scan(&through)
 		if err != nil {
-			return fmt.Errorf("find what was delivered: %w", err)
+			return fmt.Errorf("find delivered events: %w", err)
 		}
 		var answer struct {
 			ID     string `json:"id"`

@@ -7,19 +7,19 @@ import (
 	"time"
 )
 
-// Expectation says what a subscriber is owed.
+// Expectation describes the events that a subscriber is owed.
 type Expectation struct {
 	Subscriber string
-	// Types are the event types that it has subscribed to.
+	// Types are the event types that it subscribed to.
 	Types []string
-	// After and Through bound the positions that it is owed; 0 is no bound.
+	// After and Through bound the owed positions; 0 means no bound.
 	After, Through int64
-	// Replays were made through these positions: each has the events up to
-	// there arrive once more.
+	// Replays are the last positions of replays: each delivers the events up to
+	// there once more.
 	Replays []int64
-	// Optional: what it is owed may be missing, as after a deletion.
+	// Optional: owed events may be missing, as after a deletion.
 	Optional bool
-	// NotAfter is a time from which no request may reach it; zero is none.
+	// NotAfter is the time from which no request may reach it; zero means none.
 	NotAfter time.Time
 }
 
@@ -27,7 +27,7 @@ func (e Expectation) owed(a Accepted) bool {
 	return slices.Contains(e.Types, a.Type) && a.Position > e.After && (e.Through == 0 || a.Position <= e.Through)
 }
 
-// times is how often an event that it is owed has to arrive.
+// times returns how often an owed event has to arrive.
 func (e Expectation) times(a Accepted) int {
 	n := 1
 	for _, through := range e.Replays {
@@ -41,29 +41,29 @@ func (e Expectation) times(a Accepted) int {
 // Pair is an event and a subscriber.
 type Pair struct{ ID, Subscriber string }
 
-// Report is what Check found. All lists but Duplicated have to be empty.
+// Report is the result of Check. All lists except Duplicated have to be empty.
 type Report struct {
 	Accepted int // events
 	Expected int // events for a subscriber
 	Requests int // that arrived
 
-	Lost       []Pair // accepted, owed, and not answered with 2xx as often as owed
+	Lost       []Pair // accepted and owed, but not answered with 2xx as often as owed
 	Duplicated []Pair // one for each request after that
-	Unexpected []Pair // never asked for by the producer, or without an id
+	Unexpected []Pair // never sent by the producer, or without an id
 	Corrupted  []Pair // other data, another id in the body, or a signature that does not verify
-	Misrouted  []Pair // to a subscriber that did not ask for it
+	Misrouted  []Pair // to a subscriber that is not owed it
 	Late       []Pair // to a subscriber that is gone
-	Invented   []Pair // delivered by the ledger, and never answered with 2xx
-	Unfinished int    // deliveries that have not ended in the ledger
+	Invented   []Pair // delivered according to the ledger, but never answered with 2xx
+	Unfinished int    // deliveries that are not finished in the ledger
 
-	// Recovery is how long after the fault the last event was delivered of
-	// those that were accepted before the fault was over.
+	// Recovery is the time from the end of the fault to the delivery of the
+	// last event that was accepted before it.
 	Recovery time.Duration
 }
 
-// Check compares what was accepted, what arrived and what the ledger says was
-// delivered. asked are all lines of the producer's file. faultEnd is zero for
-// no recovery to measure.
+// Check compares the accepted events, the arrivals and the deliveries in the
+// ledger. asked are all lines of the producer's file. A zero faultEnd means
+// that there is no recovery to measure.
 func Check(asked []Accepted, arrivals []Arrival, expected []Expectation, delivered []Pair, faultEnd time.Time) Report {
 	var r Report
 	known := map[string]Accepted{}
@@ -133,8 +133,8 @@ func Check(asked []Accepted, arrivals []Arrival, expected []Expectation, deliver
 	return r
 }
 
-// Verdict is empty where nothing is wrong. bound is how many duplicates the
-// fault explains, within how long everything has to be back.
+// Verdict is empty if the report passes. bound is how many duplicates the fault
+// explains, within the maximum recovery.
 func (r Report) Verdict(bound int, within time.Duration) string {
 	var wrong []string
 	for _, finding := range []struct {

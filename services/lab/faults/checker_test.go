@@ -8,8 +8,7 @@ import (
 	"posthorn/services/lab/faults"
 )
 
-// sound is a run in which nothing is wrong: two events, of which a wants both
-// and b one.
+// sound is a correct run: two events, of which a wants both and b one.
 func sound() (asked []faults.Accepted, arrivals []faults.Arrival, expected []faults.Expectation, delivered []faults.Pair) {
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	for i, id := range []string{"1", "2"} {
@@ -18,7 +17,7 @@ func sound() (asked []faults.Accepted, arrivals []faults.Arrival, expected []fau
 		e.OK, e.Position = true, int64(i+1)
 		asked = append(asked, e)
 	}
-	// One that was asked for and never accepted: it may be there or not.
+	// An event that was sent and never accepted may have arrived or not.
 	asked = append(asked, faults.Accepted{ID: "3", Type: "T1", SHA256: "sum3", At: at})
 	arrive := func(subscriber, id string, status int) {
 		arrivals = append(arrivals, faults.Arrival{

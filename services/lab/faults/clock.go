@@ -12,12 +12,12 @@ import (
 	"posthorn/services/lab/site"
 )
 
-// clocks are rows in which the clock of Postgres jumps, by which all
-// appointments are made.
+// clocks are rows in which the clock of Postgres jumps, which sets all due
+// times.
 func clocks() []Scenario {
 	jump := func(by ...string) func(context.Context, *Cluster) error {
 		return func(ctx context.Context, c *Cluster) error {
-			// Retries have appointments.
+			// Retries have due times.
 			c.Sink.Behave("victim", Flapping)
 			defer c.Sink.Behave("victim", Well)
 			return jumps(ctx, c, by)
@@ -36,7 +36,7 @@ func jumps(ctx context.Context, c *Cluster, by []string) error {
 		if err := setClock(c.dir, offset); err != nil {
 			return err
 		}
-		site.Pause(ctx, 2*time.Second) // it is read again every second
+		site.Pause(ctx, 2*time.Second) // the file is read every second
 		var skew float64
 		err := c.db.QueryRowContext(ctx, `SELECT extract(epoch FROM clock_timestamp())`).Scan(&skew)
 		if err != nil {
@@ -52,7 +52,7 @@ func jumps(ctx context.Context, c *Cluster, by []string) error {
 }
 
 func setClock(dir, offset string) error {
-	// Replaced as a whole: half an offset would be another one.
+	// Replace the file atomically: half an offset would be a different one.
 	path := filepath.Join(dir, clockFile)
 	if err := os.WriteFile(path+".new", []byte(offset+"\n"), 0o644); err != nil { //nolint:gosec // read by a server's user
 		return fmt.Errorf("set clock: %w", err)
@@ -63,7 +63,7 @@ func setClock(dir, offset string) error {
 	return nil
 }
 
-// otherClock is a Postgres whose clock is what a file says.
+// otherClock is a Postgres whose clock a file sets.
 func otherClock(ctx context.Context, dir string) (*site.Servers, func() error, error) {
 	found, err := filepath.Glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
 	if err != nil {
@@ -87,8 +87,8 @@ func otherClock(ctx context.Context, dir string) (*site.Servers, func() error, e
 	return servers, servers.Kill, nil
 }
 
-// programs is a folder with the programs of Postgres, in which the server
-// itself is started with another clock.
+// programs creates a folder with the programs of Postgres, in which the server
+// itself starts with another clock.
 func programs(dir, library string) (string, error) {
 	versions, err := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if err != nil || len(versions) == 0 {

@@ -17,15 +17,15 @@ import (
 	"sync/atomic"
 	"time"
 
-	"posthorn/services/internal/proxy"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/privateserver"
+	"posthorn/services/internal/proxy"
 	"posthorn/services/internal/signing"
 	"posthorn/services/lab/site"
 )
 
-// restartAfter is how long whoever looks after the processes waits before it
-// starts one again that has died.
+// restartAfter is how long the supervisor waits before it restarts a process
+// that has died.
 const restartAfter = 300 * time.Millisecond
 
 // StartServers starts, in a folder, the Postgres and the RabbitMQ that scenarios
@@ -34,19 +34,19 @@ func StartServers(ctx context.Context, dir string) (*site.Servers, error) {
 	return site.Start(ctx, privateserver.Options{Dir: filepath.Join(dir, "postgres")}, privateserver.Options{Dir: filepath.Join(dir, "rabbitmq")})
 }
 
-// Cluster is a Posthorn of several processes on a database and a namespace of
-// its own, connected to both servers through proxies that can fail.
+// Cluster is a Posthorn of several processes with its own database and
+// namespace, connected to both servers through proxies that can fail.
 type Cluster struct {
 	*site.Servers
 	Sink *Sink
-	// API is its address.
+	// API is the API's address.
 	API string
-	// Namespace is put before the names in RabbitMQ.
+	// Namespace is the prefix of the names in RabbitMQ.
 	Namespace string
 
 	binary, dir string
-	direct      string // address of the database, past the proxy
-	key         string // that the secrets are encrypted with
+	direct      string // address of the database, without the proxy
+	key         string // encrypts the secrets
 	log         *os.File
 	db          *sql.DB
 	env         []string
@@ -55,17 +55,17 @@ type Cluster struct {
 	parts       map[string]*site.Process
 	ids         map[string]string // of subscriptions, by the subscriber's name
 	expected    []Expectation
-	checks      []func(run) string // further ones, which say what is wrong
+	checks      []func(run) string // further checks, which return the error
 	limits      map[string]int     // of open files, by part
 	addrs       map[string]string  // of the parts' pages
 	chance      *rand.Rand
-	ends        []func() error // what else is to be ended
+	ends        []func() error // further cleanups
 }
 
-// number makes the names of databases and namespaces different.
+// number makes the names of databases and namespaces unique.
 var number atomic.Int64 //nolint:gochecknoglobals // counts over all clusters of a server
 
-// newCluster prepares a cluster in which nothing runs yet.
+// newCluster prepares a cluster without running parts.
 func newCluster(ctx context.Context, servers *site.Servers, binary, dir string, chance *rand.Rand) (_ *Cluster, err error) {
 	name := fmt.Sprintf("f%d_%d", os.Getpid(), number.Add(1))
 	c := &Cluster{
@@ -81,8 +81,8 @@ func newCluster(ctx context.Context, servers *site.Servers, binary, dir string, 
 	return c, c.attach(ctx, servers)
 }
 
-// attach makes a database and proxies to the servers, for parts that start from
-// now on.
+// attach creates a database and proxies to the servers, for parts that start
+// from now on.
 func (c *Cluster) attach(ctx context.Context, servers *site.Servers) (err error) {
 	c.Servers = servers
 	name := strings.TrimSuffix(c.Namespace, ".")
@@ -109,7 +109,7 @@ func (c *Cluster) attach(ctx context.Context, servers *site.Servers) (err error)
 	return nil
 }
 
-// through starts a proxy to a server and has the address lead to it.
+// through starts a proxy to a server and points the address to it.
 func through(ctx context.Context, address *url.URL) (*proxy.Proxy, error) {
 	l, err := proxy.New(ctx, address.Host)
 	if err != nil {
@@ -120,7 +120,7 @@ func through(ctx context.Context, address *url.URL) (*proxy.Proxy, error) {
 }
 
 // startAll starts an API, two relays, two deliveries and more. failpoints are
-// by the part's name, and only for its first start.
+// by part, and only for its first start.
 func (c *Cluster) startAll(ctx context.Context, failpoints map[string]string, more ...string) error {
 	//nolint:gosec // the binary was built for this
 	migrate := exec.CommandContext(ctx, c.binary, "migrate")
@@ -138,8 +138,8 @@ func (c *Cluster) startAll(ctx context.Context, failpoints map[string]string, mo
 
 func usualParts() []string { return []string{"api", "relay", "relay2", "delivery", "delivery2"} }
 
-// startPart starts a part and waits until it is ready. A number behind its
-// name tells parts of a kind apart. It keeps the address that it once had.
+// startPart starts a part and waits until it is ready. A number after its name
+// distinguishes parts of a kind. It keeps its earlier address.
 func (c *Cluster) startPart(ctx context.Context, name, failpoints string) (err error) {
 	addr := c.addrs[name]
 	if addr == "" {
@@ -172,11 +172,11 @@ func (c *Cluster) startPart(ctx context.Context, name, failpoints string) (err e
 		return err
 	}
 	c.parts[name] = p
-	// Where it dies it is started again: that is no reason to wait no longer.
+	// If it dies it is restarted, so keep waiting.
 	return site.Await(ctx, 30*time.Second, name+" is ready", func() bool { return site.Ready(ctx, addr) })
 }
 
-// killAll ends all parts for good.
+// killAll ends all parts permanently.
 func (c *Cluster) killAll() error {
 	var errs []error
 	for _, p := range c.parts {
@@ -201,7 +201,7 @@ func (c *Cluster) close() error {
 	return errors.Join(errs...)
 }
 
-// subscribe makes a subscription of a subscriber of the sink.
+// subscribe creates a subscription for a subscriber of the sink.
 func (c *Cluster) subscribe(ctx context.Context, name string, types ...string) error {
 	return c.subscribeWith(ctx, name, "3s", 8, types...)
 }
@@ -235,13 +235,13 @@ func (c *Cluster) call(ctx context.Context, method, path string, body, answer an
 	return site.Call(ctx, method, c.API+path, body, answer)
 }
 
-// bare is a subscription's id as the tables have it.
+// bare is a subscription's id as stored in the tables.
 func bare(id string) string { return strings.TrimPrefix(id, "sub_") }
 
 // queue is the name of a subscriber's queue.
 func (c *Cluster) queue(name string) string { return c.Namespace + "deliver." + c.ids[name] }
 
-// ledger asks the tables themselves, past the code that is under test.
+// ledger queries the tables directly, without the code under test.
 func (c *Cluster) ledger(ctx context.Context) (delivered []Pair, unfinished int, err error) {
 	names := map[string]string{}
 	for name, id := range c.ids {
@@ -270,7 +270,7 @@ func (c *Cluster) ledger(ctx context.Context) (delivered []Pair, unfinished int,
 	return delivered, unfinished, nil
 }
 
-// unfinished is how many deliveries have not ended.
+// unfinished returns the number of unfinished deliveries.
 func (c *Cluster) unfinished(ctx context.Context) (n int, err error) {
 	err = c.db.QueryRowContext(ctx, `SELECT count(*) FROM posthorn.deliveries WHERE status IN ('pending', 'retrying')`).Scan(&n)
 	if err != nil {

@@ -25,7 +25,7 @@ func connections() []Scenario {
 			})
 		}
 	}
-	// broken has a connection misbehave, in both directions, for a while.
+	// broken makes a connection misbehave, in both directions, for a while.
 	broken := func(l choice, how func(*proxy.Proxy), d time.Duration) func(context.Context, *Cluster) error {
 		return func(ctx context.Context, c *Cluster) error {
 			how(l(c))
@@ -64,8 +64,8 @@ func cut(ctx context.Context, l *proxy.Proxy, d time.Duration) error {
 	return l.Mend(ctx)
 }
 
-// closed has the broker close all connections, a hundred times. Nothing may
-// stay behind of any of them.
+// closed makes the broker close all connections a hundred times. None of them
+// may leave anything behind.
 func closed(ctx context.Context, c *Cluster) error {
 	before, err := c.goroutines(ctx)
 	if err != nil {

@@ -15,16 +15,16 @@ import (
 )
 
 const (
-	// budget is how long rows may take before no further one is begun.
+	// budget is the time after which no further row is begun.
 	budget = time.Minute
-	// atLeast is how many are run all the same, the one without a fault included.
+	// atLeast is how many rows are run in any case, including the one without a fault.
 	atLeast = 2
 )
 
-// TestFaults runs the quick rows of the suite, in an order that is left to
-// chance, until its time is over; make faults runs all rows. FAULTS_SEED
-// repeats an order and what chance decides in the rows. A line on what was run
-// goes to the file that POSTHORN_FAULTS_SUMMARY names.
+// TestFaults runs the quick rows of the suite, in random order, until its time
+// is over; make faults runs all rows. FAULTS_SEED repeats an order and the
+// random choices of the rows. A summary line goes to the file that
+// POSTHORN_FAULTS_SUMMARY names.
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
@@ -67,7 +67,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// quickRows are the run without a fault, and the others by chance.
+// quickRows returns the run without a fault, and the others in random order.
 func quickRows(seed uint64) []faults.Scenario {
 	var quick []faults.Scenario
 	for _, s := range faults.Suite(0) {
@@ -80,7 +80,7 @@ func quickRows(seed uint64) []faults.Scenario {
 	return quick
 }
 
-// newBench has servers and a binary of its own, which end with the test.
+// newBench has its own servers and binary, which end with the test.
 func newBench(t *testing.T, seed uint64) *faults.Bench {
 	t.Helper()
 	dir := t.TempDir()

@@ -12,7 +12,7 @@ import (
 	"posthorn/services/lab/site"
 )
 
-// mistakes are what somebody does to the broker by hand.
+// mistakes are manual interventions in the broker.
 func mistakes() []Scenario {
 	return []Scenario{
 		{Name: "queue with a backlog purged", Bound: inFlight, Inject: backlogged(func(ctx context.Context, c *Cluster) error {
@@ -43,8 +43,8 @@ func mistakes() []Scenario {
 }
 
 // foreign puts messages into a queue that Posthorn did not write. They are
-// parked, cost nothing afterwards, and reach nobody: whatever came of them
-// would be unexpected.
+// parked, cost nothing afterwards, and reach no subscriber: any request for
+// them would be unexpected.
 func foreign(ctx context.Context, c *Cluster) error {
 	const copies = 10
 	calm, err := c.cpu(ctx, 3*time.Second, "delivery", "delivery2")
@@ -59,7 +59,7 @@ func foreign(ctx context.Context, c *Cluster) error {
 		{"properties": object{"message_id": "foreign", "headers": object{"n": 1}}, "payload": "{}"},
 		{"properties": object{"message_id": "foreign", "headers": object{"posthorn-position": object{"a": []int{1}}}}, "payload": "{}"},
 		{"properties": object{"message_id": "two\nlines", "headers": object{"posthorn-position": 7, "posthorn-cause": "live"}}, "payload": "{}"},
-		// Well made, and not signed.
+		// Well formed, but not signed.
 		{"properties": object{"message_id": "forged", "headers": object{
 			"posthorn-position": 5, "posthorn-cause": "retry", "posthorn-attempts": 1,
 		}}, "payload": "{}"},
@@ -95,8 +95,9 @@ func foreign(ctx context.Context, c *Cluster) error {
 	return nil
 }
 
-// taken has a queue exist, with other arguments, before its subscription does.
-// That one has to wait until somebody deletes it, and says why; others do not.
+// taken creates a queue with other arguments before its subscription. That
+// subscription has to wait, with a logged reason, until the queue is deleted;
+// others do not wait.
 func taken(ctx context.Context, c *Cluster) error {
 	for _, name := range []string{"relay", "relay2"} {
 		if err := c.parts[name].Signal(syscall.SIGSTOP); err != nil {
@@ -134,7 +135,7 @@ func (c *Cluster) ctl(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// publish puts a message into the broker, past the relay.
+// publish publishes a message directly to the broker, without the relay.
 func (c *Cluster) publish(ctx context.Context, p broker.Publishing) (err error) {
 	//nolint:contextcheck // a connection has a life of its own
 	publisher, err := broker.NewPublisher(broker.Config{URL: c.RabbitMQ.URL(), ConnectionName: "faults"})
@@ -148,7 +149,7 @@ func (c *Cluster) publish(ctx context.Context, p broker.Publishing) (err error) 
 	return nil
 }
 
-// awaitDepth waits until a queue holds just n messages.
+// awaitDepth waits until a queue holds exactly n messages.
 func (c *Cluster) awaitDepth(ctx context.Context, queue string, n int) (err error) {
 	//nolint:contextcheck // as above
 	topology, err := broker.NewTopology(broker.Config{URL: c.RabbitMQ.URL(), ConnectionName: "faults"})

@@ -13,12 +13,12 @@ import (
 	"posthorn/services/lab/site"
 )
 
-// metric reads a part's metric that has no labels.
+// metric reads a part's metric without labels.
 func (c *Cluster) metric(ctx context.Context, part, name string) (float64, error) {
 	return site.Metric(ctx, c.addrs[part], name)
 }
 
-// leader is the relay that leads.
+// leader returns the leading relay.
 func (c *Cluster) leader(ctx context.Context) (string, error) {
 	for name := range c.parts {
 		if !strings.HasPrefix(name, "relay") {
@@ -45,7 +45,7 @@ func (c *Cluster) logged(what, of string) error {
 	return fmt.Errorf("nothing in the log says %q of %s", what, of)
 }
 
-// cpu is how much of a processor parts use, over a time.
+// cpu returns the share of a processor that parts use over a period.
 func (c *Cluster) cpu(ctx context.Context, over time.Duration, parts ...string) (float64, error) {
 	before, err := c.used(parts)
 	if err != nil {
@@ -57,7 +57,7 @@ func (c *Cluster) cpu(ctx context.Context, over time.Duration, parts ...string) 
 	return (after - before).Seconds() / time.Since(begun).Seconds(), err
 }
 
-// used is the CPU time of parts.
+// used returns the CPU time of parts.
 func (c *Cluster) used(parts []string) (sum time.Duration, err error) {
 	for _, name := range parts {
 		cpu, err := site.CPUOf(c.parts[name].PID())
@@ -69,7 +69,7 @@ func (c *Cluster) used(parts []string) (sum time.Duration, err error) {
 	return sum, nil
 }
 
-// memory is what a part occupies, in bytes.
+// memory returns the memory of a part, in bytes.
 func (c *Cluster) memory(name string) (int64, error) {
 	now, _, err := site.MemoryOf(c.parts[name].PID())
 	if err != nil {

@@ -21,8 +21,8 @@ import (
 	"posthorn/services/lab/site"
 )
 
-// Accepted is a line of the producer's file: first what was asked for, and
-// again, with its position, when a 2xx came.
+// Accepted is a line of the producer's file: one before the event is sent, and
+// one with its position after a 2xx.
 type Accepted struct {
 	ID       string    `json:"id"`
 	Type     string    `json:"type"`
@@ -32,7 +32,7 @@ type Accepted struct {
 	At       time.Time `json:"at"`
 }
 
-// journal is a file of JSON lines. What is in it survives this process.
+// journal is a file of JSON lines, which survives this process.
 type journal struct {
 	mu   sync.Mutex
 	file *os.File
@@ -81,16 +81,16 @@ func readJournal[T any](path string) ([]T, error) {
 	}
 }
 
-// Producer appends events through the API until its context ends, and writes
-// down each one before it is sent and again when it was accepted. What fails is
-// sent again under the same id, as a producer with idempotency keys does.
+// Producer appends events through the API until its context ends, and records
+// each one before it is sent and again when it was accepted. It repeats a
+// failed request with the same id, like a producer with idempotency keys.
 type Producer struct {
 	URL   string // of the API
 	Types []string
 	Rate  int // events in a second
-	// Prefix makes the ids this producer's own.
+	// Prefix makes the ids unique to this producer.
 	Prefix string
-	// Padding is how many further bytes the data have.
+	// Padding is the number of additional bytes of data.
 	Padding int
 	// Keyed sends the id as Idempotency-Key and none in the event.
 	Keyed bool
@@ -98,7 +98,7 @@ type Producer struct {
 	journal  *journal
 	next     atomic.Int64
 	accepted atomic.Int64
-	refused  atomic.Int64 // answers that say "not like this", which must not happen
+	refused  atomic.Int64 // permanent errors, which must not happen
 	failed   atomic.Int64 // requests that had to be repeated
 }
 
@@ -111,10 +111,10 @@ func NewProducer(url, path, prefix string, rate int, types ...string) (*Producer
 	return &Producer{URL: url, Types: types, Rate: rate, Prefix: prefix, journal: j}, nil
 }
 
-// Accepted is how many events were accepted so far.
+// Accepted returns the number of accepted events so far.
 func (p *Producer) Accepted() int { return int(p.accepted.Load()) }
 
-// Run produces until ctx ends, and then has everything accepted that it began.
+// Run produces until ctx ends, and then until everything that it began is accepted.
 func (p *Producer) Run(ctx context.Context) error {
 	const tick = 20 * time.Millisecond
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
@@ -131,7 +131,7 @@ func (p *Producer) Run(ctx context.Context) error {
 			continue
 		case <-ticker.C:
 		}
-		// What could not be sent while the API was away is not made up for.
+		// Events that could not be sent while the API was down are not made up for.
 		for credit = min(credit+float64(p.Rate)*tick.Seconds(), float64(cap(slots))); credit >= 1 && ctx.Err() == nil; credit-- {
 			select {
 			case slots <- struct{}{}:
@@ -158,10 +158,10 @@ func (p *Producer) Run(ctx context.Context) error {
 	}
 }
 
-// produce has one event accepted.
+// produce sends one event until it is accepted.
 func (p *Producer) produce(ctx context.Context, client *http.Client) error {
 	n := p.next.Add(1)
-	// Odd bytes on purpose: they have to arrive as they are.
+	// Deliberately odd bytes, which have to arrive unchanged.
 	data := fmt.Sprintf(`{"n": %d, "r":%d,"text":"\u00e9\n☃ %s"}`, n, rand.Uint64(), strings.Repeat("x", p.Padding)) //nolint:gosec // no secret
 	sum := sha256.Sum256([]byte(data))
 	e := Accepted{
@@ -197,7 +197,7 @@ func (p *Producer) produce(ctx context.Context, client *http.Client) error {
 	}
 }
 
-// errRefused is an answer that repeating does not change.
+// errRefused is a permanent error response.
 var errRefused = errors.New("event was refused")
 
 func (p *Producer) post(ctx context.Context, client *http.Client, body, key string) (int64, error) {
@@ -230,7 +230,7 @@ func (p *Producer) post(ctx context.Context, client *http.Client, body, key stri
 	case response.StatusCode == http.StatusServiceUnavailable, response.StatusCode == http.StatusTooManyRequests:
 		return 0, fmt.Errorf("status %d", response.StatusCode)
 	default:
-		// Anything else, a 500 included, is a wrong answer to a sound event.
+		// Any other status, including 500, is a wrong response to a valid event.
 		return 0, fmt.Errorf("%w: status %d: %s", errRefused, response.StatusCode, text)
 	}
 }

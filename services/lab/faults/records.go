@@ -11,8 +11,8 @@ import (
 	"posthorn/services/lab/site"
 )
 
-// records are what somebody puts into the log, or asks of the exchange, that
-// must cost nobody else anything.
+// records are bad records in the log, and expensive bindings, which must not
+// affect other subscribers.
 func records() []Scenario {
 	return []Scenario{
 		{Name: "records that cannot be read or forwarded, under load", Quick: true, Inject: spoilt},
@@ -20,7 +20,7 @@ func records() []Scenario {
 	}
 }
 
-// spoilt appends rows that no door admits, as whoever owns the tables can.
+// spoilt appends rows that no interface accepts, as the owner of the tables can.
 func spoilt(ctx context.Context, c *Cluster) error {
 	if _, err := c.db.ExecContext(ctx, `
 		DO $$
@@ -30,7 +30,7 @@ func spoilt(ctx context.Context, c *Cluster) error {
 				EXECUTE format('ALTER TABLE posthorn.outbox DROP CONSTRAINT %I', c.conname);
 			END LOOP;
 		END $$`); err != nil {
-		return fmt.Errorf("take the checks off the log: %w", err)
+		return fmt.Errorf("drop the log's checks: %w", err)
 	}
 	before := c.Sink.Taken("b")
 	for _, row := range [][]any{ // type, data, time, account, kind
@@ -56,14 +56,14 @@ func spoilt(ctx context.Context, c *Cluster) error {
 	return c.logged("record is set aside", "occurred_at is infinity")
 }
 
-// busyExchange has RabbitMQ try many ways to match one event.
+// busyExchange makes RabbitMQ try many ways to match one event.
 func busyExchange(ctx context.Context, c *Cluster) (err error) {
 	queue := "/queues/%2F/" + c.Namespace + "foreign"
 	if err := c.Manage(ctx, http.MethodPut, queue, map[string]any{"durable": true}, nil); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.Manage(ctx, http.MethodDelete, queue, nil, nil)) }()
-	// It begins with a word of that event alone, so that the others cost nothing.
+	// It begins with a word that only that event has, so that the others cost nothing.
 	pattern := "w" + strings.Repeat(".#", 70)
 	binding := "/bindings/%2F/e/" + c.Namespace + "events/q/" + c.Namespace + "foreign"
 	if err := c.Manage(ctx, http.MethodPost, binding, map[string]any{"routing_key": pattern}, nil); err != nil {

@@ -15,7 +15,7 @@ import (
 	"posthorn/services/lab/site"
 )
 
-// resources are rows in which there is much of something, or little.
+// resources are rows with an abundance or a shortage of a resource.
 func resources() []Scenario {
 	const subscribers, fanOut = 1000, 8
 	return []Scenario{
@@ -28,7 +28,7 @@ func resources() []Scenario {
 			})
 		}},
 		{
-			// More requests than files: with the usual share of them they would not get short.
+			// More requests than files: with the default limit files would not run short.
 			Name: "deliveries that may have 26 files open", Limits: map[string]int{"delivery": 26, "delivery2": 26},
 			Env: []string{"POSTHORN_MAX_REQUESTS=100"}, Inject: fewFiles,
 		},
@@ -80,8 +80,8 @@ func beheaded(n int) func(context.Context, *Cluster) error {
 	}
 }
 
-// fewFiles has requests hang while files are short, so that there are not
-// enough for all connections: what cannot be sent is sent later.
+// fewFiles makes requests hang while files are short, so that there are not
+// enough for all connections: blocked requests are sent later.
 func fewFiles(ctx context.Context, c *Cluster) error {
 	for _, name := range []string{"delivery", "delivery2"} {
 		if n := c.parts[name].Starts(); n != 1 {
@@ -101,8 +101,8 @@ func fewFiles(ctx context.Context, c *Cluster) error {
 	return nil
 }
 
-// flat has a subscriber answer with more than anybody wants to read, and the
-// deliveries' memory must not notice.
+// flat makes a subscriber respond with too much data; the deliveries' memory
+// must not grow.
 func flat(mode Mode) func(context.Context, *Cluster) error {
 	return func(ctx context.Context, c *Cluster) error {
 		const spare = 64 << 20
@@ -136,11 +136,11 @@ func flat(mode Mode) func(context.Context, *Cluster) error {
 	}
 }
 
-// crowd makes n more subscribers, and waits until the relay has seen them all.
+// crowd creates n more subscribers, and waits until the relay has seen them all.
 func crowd(n int, types ...string) func(context.Context, *Cluster) error {
 	return func(ctx context.Context, c *Cluster) error {
 		for i := range n {
-			// Patient and one at a time: all of them are on this machine.
+			// With long timeouts and one at a time, since all of them are on this machine.
 			if err := c.subscribeWith(ctx, "crowd"+strconv.Itoa(i), "15s", 1, types...); err != nil {
 				return err
 			}
@@ -156,20 +156,20 @@ func crowd(n int, types ...string) func(context.Context, *Cluster) error {
 	}
 }
 
-// slowlyDeclared makes more subscriptions than the relay can declare before its
-// lease is over: it has to get on all the same.
+// slowlyDeclared creates more subscriptions than the relay can declare within
+// its lease: it has to make progress nevertheless.
 func slowlyDeclared(ctx context.Context, c *Cluster) error {
 	c.toRabbitMQ.Delay(60 * time.Millisecond)
 	defer c.toRabbitMQ.Heal()
-	return crowd(400, "T.9")(ctx, c) // of which there are none: it is about the queues
+	return crowd(400, "T.9")(ctx, c) // there are no such events; only the queues matter
 }
 
-// NotRunError says why a fault cannot be brought about here.
+// NotRunError says why a fault cannot be injected here.
 type NotRunError struct{ Reason string }
 
 func (e NotRunError) Error() string { return "not run here: " + e.Reason }
 
-// small is a file system in memory, below dir.
+// small mounts a file system in memory, below dir.
 func small(ctx context.Context, dir, size string) (string, func() error, error) {
 	path := filepath.Join(dir, "small")
 	if err := os.Mkdir(path, 0o755); err != nil { //nolint:gosec // a server's user has to pass through
@@ -206,13 +206,13 @@ func onSmall(ctx context.Context, dir, size string, start func(path string) (*si
 	}
 	//nolint:contextcheck // has to happen whatever ended
 	return servers, func() error {
-		// A kill keeps the folder for a restart; a stop after it gives it free.
+		// A kill keeps the folder locked for a restart; a stop after it releases it.
 		return errors.Join(servers.Kill(), servers.Postgres.Stop(ctx), servers.RabbitMQ.Stop(ctx), unmount())
 	}, nil
 }
 
-// full fills a file system and makes room again after some seconds. A server
-// that did not survive it is started again, as whoever looks after it would.
+// full fills a file system and frees it again after some seconds. A server that
+// did not survive is restarted, as a supervisor would do.
 func full(ctx context.Context, dir string, server func() (running bool, restart func(context.Context) error)) (err error) {
 	path := filepath.Join(dir, "ballast")
 	ballast, err := os.Create(path) //nolint:gosec // our own folder
@@ -223,7 +223,7 @@ func full(ctx context.Context, dir string, server func() (running bool, restart 
 	chunk := make([]byte, 64<<10)
 	filled := false
 	for time.Since(begun) < 8*time.Second {
-		// What the server gives free is taken too.
+		// Space that the server frees is taken too.
 		if _, err := ballast.Write(chunk); err == nil {
 			continue
 		} else if !errors.Is(err, syscall.ENOSPC) {

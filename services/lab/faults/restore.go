@@ -13,15 +13,15 @@ import (
 )
 
 // restored moves the system to another Postgres, by a dump, and another, empty
-// RabbitMQ: events that were not delivered before are delivered there, and new
-// ones too. Nobody is asked to do more than what is done here.
+// RabbitMQ: undelivered and new events are delivered there. No steps are needed
+// beyond those here.
 func restored(ctx context.Context, c *Cluster) error {
 	c.Sink.Behave("victim", Failing)
 	site.Pause(ctx, 2*time.Second)
 	c.Sink.Behave("victim", Hang)
 	site.Pause(ctx, time.Second)
-	// Ids of transactions in the other Postgres are lower then. Whoever compares
-	// them stops reading there.
+	// Transaction ids in the other Postgres are then lower. A reader that
+	// compares them would stop there.
 	if _, err := c.db.ExecContext(ctx, `DO $$ BEGIN FOR i IN 1..20000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$`); err != nil {
 		return fmt.Errorf("use up ids of transactions: %w", err)
 	}
@@ -29,8 +29,8 @@ func restored(ctx context.Context, c *Cluster) error {
 	if err != nil {
 		return err
 	}
-	// What is accepted after the dump is in no dump. The producer goes on and
-	// waits. All other parts work while it is made.
+	// Events accepted after the dump are not in it, so stop the API; the
+	// producer keeps trying. All other parts work during the dump.
 	if err := c.parts["api"].Stop(ctx, 30*time.Second); err != nil {
 		return err
 	}
@@ -96,8 +96,8 @@ func (c *Cluster) transaction(ctx context.Context) (id int64, err error) {
 	return id, nil
 }
 
-// positions checks that positions are different, and that events beyond last
-// were accepted.
+// positions checks that positions are unique, and that events beyond last were
+// accepted.
 func positions(asked []Accepted, last int64) string {
 	at := map[int64]string{}
 	beyond := false

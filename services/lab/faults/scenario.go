@@ -15,33 +15,34 @@ import (
 	"posthorn/services/lab/site"
 )
 
-// within is how long everything may take to be back after a fault.
+// within is the maximum recovery time after a fault.
 const within = time.Minute
 
 // Scenario is one fault under load.
 type Scenario struct {
 	Name string
-	// Bound is how many events more than once the fault explains.
+	// Bound is the number of duplicates that the fault explains.
 	Bound int
-	// Failpoints are armed in the first process of a part: "relay" to a text
-	// of package failpoint. The scenario fails if they are not hit.
+	// Failpoints are armed in the first process of a part, by its name such as
+	// "relay", with a text of package failpoint. The scenario fails if they are
+	// not hit.
 	Failpoints map[string]string
-	// Inject brings the fault about, and returns when it is over. Nil: the
+	// Inject injects the fault, and returns when it is over. If nil, the
 	// failpoints are the fault, or there is none.
 	Inject func(ctx context.Context, c *Cluster) error
-	// Rate is in events a second; 100 unless set.
+	// Rate is in events per second. Default 100.
 	Rate int
-	// Padding is how many further bytes each event has.
+	// Padding is the number of additional bytes of each event.
 	Padding int
-	// Keyed has the producer send Idempotency-Key instead of an id.
+	// Keyed makes the producer send Idempotency-Key instead of an id.
 	Keyed bool
-	// More are parts beside the usual ones: "relay3".
+	// More are additional parts, such as "relay3".
 	More []string
-	// Limits are how many files a part may have open.
+	// Limits are the open file limits of parts.
 	Limits map[string]int
 	// Env has further settings of all parts, as NAME=value.
 	Env []string
-	// Servers gives the row servers of its own, and what ends them.
+	// Servers starts the row's own servers, and returns their cleanup.
 	Servers func(ctx context.Context, dir string) (*site.Servers, func() error, error)
 	// Prepare is called before the load begins.
 	Prepare func(ctx context.Context, c *Cluster) error
@@ -49,7 +50,7 @@ type Scenario struct {
 	Quick bool
 }
 
-// Row is what came of a scenario.
+// Row is the result of a scenario.
 type Row struct {
 	Name       string
 	Accepted   int
@@ -59,25 +60,26 @@ type Row struct {
 	Bound      int
 	Repeated   int // requests to the API that had to be repeated
 	Recovery   time.Duration
-	Verdict    string // empty where the row passes
-	NotRun     string // why it could not be run here
+	Verdict    string // empty if the row passes
+	NotRun     string // the reason if it could not be run here
 	At         time.Time
 }
 
-// Bench is what scenarios run on.
+// Bench is the environment of scenarios.
 type Bench struct {
 	Servers *site.Servers
 	// Binary is the posthorn command, built with -tags failpoints.
 	Binary string
 	// Dir is a folder that other users can pass through.
 	Dir string
-	// Seed decides what is left to chance: which part is killed when, which
-	// answer is an error. A row has chances of its own, whatever ran before.
+	// Seed decides the random choices: which part is killed when, which
+	// response is an error. Each row has its own source, independent of earlier
+	// rows.
 	Seed uint64
 }
 
-// Run runs a scenario. An error says that it could not be run; what it found
-// is in the row, and why this machine cannot run it.
+// Run runs a scenario. An error means that it could not be run; the row has the
+// findings, or the reason why this machine cannot run it.
 func (b *Bench) Run(ctx context.Context, s Scenario) (Row, error) {
 	row, err := b.run(ctx, s)
 	if not, ok := errors.AsType[NotRunError](err); ok {
@@ -144,14 +146,14 @@ func (b *Bench) run(ctx context.Context, s Scenario) (row Row, err error) {
 	return row, nil
 }
 
-// chance is the source of chance for a row.
+// chance returns the random source of a row.
 func (b *Bench) chance(name string) *rand.Rand {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(name))                    // a hash does not fail
-	return rand.New(rand.NewPCG(b.Seed, h.Sum64())) //nolint:gosec // a die that can be thrown again
+	return rand.New(rand.NewPCG(b.Seed, h.Sum64())) //nolint:gosec // reproducible
 }
 
-// prepare starts the parts and makes the subscriptions.
+// prepare starts the parts and creates the subscriptions.
 func (c *Cluster) prepare(ctx context.Context, s Scenario) error {
 	c.limits = s.Limits
 	c.env = append(c.env, s.Env...)
@@ -172,7 +174,7 @@ func (c *Cluster) prepare(ctx context.Context, s Scenario) error {
 	return s.Prepare(ctx, c)
 }
 
-// load is a producer at work.
+// load is a running producer.
 type load struct {
 	producer *Producer
 	stop     context.CancelFunc
@@ -194,7 +196,7 @@ func (c *Cluster) load(ctx context.Context, s Scenario) (*load, error) {
 	return l, nil
 }
 
-// end stops the load; everything that was begun is accepted then.
+// end stops the load and waits until everything that was begun is accepted.
 func (l *load) end() error {
 	l.stop()
 	return <-l.done
@@ -202,18 +204,18 @@ func (l *load) end() error {
 
 func (l *load) repeated() int { return int(l.producer.failed.Load()) }
 
-// settle waits until everything has ended by itself, and says what came of it
-// and what the row's own checks found.
+// settle waits until every delivery has finished, and returns the report and
+// the findings of the row's own checks.
 func (c *Cluster) settle(ctx context.Context, faultEnd time.Time) (r Report, wrong []string, err error) {
 	var run run
-	_ = site.Await(ctx, within+20*time.Second, "everything has ended", func() bool { // the report says what has not
+	_ = site.Await(ctx, within+20*time.Second, "everything has ended", func() bool { // the report has the unfinished ones
 		if n, err := c.unfinished(ctx); err != nil || n > 0 {
 			return false
 		}
 		r, run, err = c.report(ctx, faultEnd)
 		return err == nil && len(r.Lost) == 0 && r.Unfinished == 0
 	})
-	// A copy that is still about would arrive in a moment.
+	// A remaining copy would arrive in a moment.
 	site.Pause(ctx, time.Second)
 	if r, run, err = c.report(ctx, faultEnd); err != nil {
 		return r, nil, err
@@ -226,13 +228,13 @@ func (c *Cluster) settle(ctx context.Context, faultEnd time.Time) (r Report, wro
 	return r, wrong, nil
 }
 
-// run is what is on file of a scenario.
+// run is the recorded data of a scenario.
 type run struct {
 	asked    []Accepted
 	arrivals []Arrival
 }
 
-// arrived are the requests to a subscriber.
+// arrived returns the requests to a subscriber.
 func (r run) arrived(name string) iter.Seq[Arrival] {
 	return func(yield func(Arrival) bool) {
 		for _, a := range r.arrivals {
@@ -246,8 +248,8 @@ func (r run) arrived(name string) iter.Seq[Arrival] {
 func (c *Cluster) asked() string { return filepath.Join(c.dir, "accepted.jsonl") }
 
 func (c *Cluster) report(ctx context.Context, faultEnd time.Time) (Report, run, error) {
-	// Before the arrivals: what is delivered according to the ledger has to be
-	// among them, also while some are still on their way.
+	// Read the ledger before the arrivals: its deliveries have to be among
+	// them, even while others are still in flight.
 	delivered, unfinished, err := c.ledger(ctx)
 	if err != nil {
 		return Report{}, run{}, err

@@ -23,17 +23,17 @@ import (
 	"posthorn/services/lab/site"
 )
 
-// Arrival is a line of the sink's file: one request, once its answer is
-// decided. Status is 0 where the answer was not to be understood.
+// Arrival is a line of the sink's file: one request, once its response is
+// decided. Status is 0 if the response was deliberately invalid.
 type Arrival struct {
 	Subscriber string    `json:"subscriber"`
-	Path       string    `json:"path,omitempty"` // what the URL has behind the subscriber
+	Path       string    `json:"path,omitempty"` // the URL's path after the subscriber
 	ID         string    `json:"id"`             // of the header
 	Body       string    `json:"body"`           // the id in the body
 	Type       string    `json:"type"`
 	SHA256     string    `json:"sha256"` // of the data
 	Signed     bool      `json:"signed"`
-	Newest     bool      `json:"newest"` // signed with the secret that was trusted last
+	Newest     bool      `json:"newest"` // signed with the newest trusted secret
 	Status     int       `json:"status"`
 	At         time.Time `json:"at"`
 	Answered   time.Time `json:"answered"`
@@ -42,21 +42,21 @@ type Arrival struct {
 // Mode is how a subscriber behaves.
 type Mode string
 
-// The ways in which a subscriber of the sink answers.
+// The behaviours of the sink's subscribers.
 const (
 	Well       Mode = "well"
 	Slow       Mode = "slow"       // 2xx after a second and a half
 	Hang       Mode = "hang"       // never
-	Slowloris  Mode = "slowloris"  // one byte of the answer in a second
-	ResetAfter Mode = "reset"      // cuts the line when it has read the body
+	Slowloris  Mode = "slowloris"  // one byte of the response per second
+	ResetAfter Mode = "reset"      // resets the connection after reading the body
 	Failing    Mode = "500"        //
 	Throttling Mode = "429"        // with Retry-After: 2
 	Redirect   Mode = "302"        //
 	Gone       Mode = "410"        //
-	Flapping   Mode = "flapping"   // every other answer, by chance, is a 503
+	Flapping   Mode = "flapping"   // a random half of the responses are 503
 	Flooding   Mode = "flooding"   // 2xx with an endless body
 	HeaderBomb Mode = "headerbomb" // a megabyte of headers
-	GzipBomb   Mode = "gzipbomb"   // 2xx with a small body that says it unpacks to 256 MB
+	GzipBomb   Mode = "gzipbomb"   // 2xx with a small body that unpacks to 256 MB
 )
 
 // Sink is an HTTP server with any number of subscribers, one for each path.
@@ -66,14 +66,14 @@ type Sink struct {
 	listener net.Listener
 	served   chan struct{}
 	closing  context.CancelFunc
-	ctx      context.Context // ends the answers that hang
+	ctx      context.Context // ends hanging responses
 
 	mu          sync.Mutex
 	subscribers map[string]*subscriber
 	coin        *rand.Rand
 	bomb        func() ([]byte, error)
 	arrivals    atomic.Int64
-	broken      atomic.Pointer[error] // why the file is not to be trusted
+	broken      atomic.Pointer[error] // why the file is incomplete
 }
 
 type subscriber struct {
@@ -82,8 +82,8 @@ type subscriber struct {
 	ok      map[string]struct{}
 }
 
-// NewSink starts a sink that writes to the file. The seed decides what its
-// subscribers do by chance.
+// NewSink starts a sink that writes to the file. The seed decides the random
+// choices of its subscribers.
 func NewSink(ctx context.Context, path string, seed uint64) (*Sink, error) {
 	j, err := newJournal(path)
 	if err != nil {
@@ -94,7 +94,7 @@ func NewSink(ctx context.Context, path string, seed uint64) (*Sink, error) {
 		return nil, errors.Join(fmt.Errorf("listen: %w", err), j.close())
 	}
 	s := &Sink{journal: j, listener: listener, served: make(chan struct{}), subscribers: map[string]*subscriber{}}
-	s.coin = rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a coin
+	s.coin = rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // reproducible
 	s.bomb = sync.OnceValues(bomb)
 	s.ctx, s.closing = context.WithCancel(context.WithoutCancel(ctx))
 	s.server = &http.Server{Handler: http.HandlerFunc(s.serve), ReadHeaderTimeout: 10 * time.Second}
@@ -105,7 +105,7 @@ func NewSink(ctx context.Context, path string, seed uint64) (*Sink, error) {
 	return s, nil
 }
 
-// bomb is 256 MB of zeros, packed.
+// bomb is 256 MB of zeros, compressed.
 func bomb() ([]byte, error) {
 	var packed bytes.Buffer
 	w := gzip.NewWriter(&packed)
@@ -121,7 +121,7 @@ func bomb() ([]byte, error) {
 	return packed.Bytes(), nil
 }
 
-// Close ends the sink, requests that hang included.
+// Close ends the sink, including hanging requests.
 func (s *Sink) Close() error {
 	s.closing()
 	err := s.server.Close()
@@ -139,15 +139,15 @@ func (s *Sink) URL(name string) string { return "http://" + s.listener.Addr().St
 // Behave sets how a subscriber answers from now on.
 func (s *Sink) Behave(name string, mode Mode) {
 	if mode == GzipBomb {
-		_, _ = s.bomb() // packing it takes longer than a subscriber may
+		_, _ = s.bomb() // compressing it takes longer than a subscriber may
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.subscriber(name).mode = mode
 }
 
-// Trust tells the sink a secret that signs a subscriber's deliveries, beside
-// those that it trusts already.
+// Trust adds a secret that signs a subscriber's deliveries to those that the
+// sink trusts.
 func (s *Sink) Trust(name, secret string) error {
 	parsed, err := webhook.ParseSecret(secret)
 	if err != nil {
@@ -160,7 +160,7 @@ func (s *Sink) Trust(name, secret string) error {
 	return nil
 }
 
-// Taken is how many different events a subscriber has answered with 2xx.
+// Taken returns how many different events a subscriber has answered with 2xx.
 func (s *Sink) Taken(name string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,7 +180,7 @@ func (s *Sink) serve(w http.ResponseWriter, r *http.Request) {
 	at := time.Now()
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
-		return // the sender died while it was sending: nothing has arrived
+		return // the sender died while sending: nothing has arrived
 	}
 	name, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	s.mu.Lock()
@@ -194,7 +194,7 @@ func (s *Sink) serve(w http.ResponseWriter, r *http.Request) {
 		Type string          `json:"type"`
 		Data json.RawMessage `json:"data"`
 	}
-	if json.Unmarshal(body, &event) == nil { // what is no event stays empty, and is unexpected
+	if json.Unmarshal(body, &event) == nil { // anything but an event stays empty, and is unexpected
 		sum := sha256.Sum256(event.Data)
 		a.Body, a.Type, a.SHA256 = event.ID, event.Type, hex.EncodeToString(sum[:])
 	}
@@ -230,7 +230,7 @@ func (s *Sink) serve(w http.ResponseWriter, r *http.Request) {
 		status = 0
 	}
 	a.Status, a.Answered = status, time.Now()
-	// On file before it is answered: no success that we do not know of.
+	// Write it before responding, so that no success is unknown.
 	if err := s.journal.write(a); err != nil {
 		s.broken.Store(&err)
 		status = http.StatusInternalServerError
@@ -243,7 +243,7 @@ func (s *Sink) serve(w http.ResponseWriter, r *http.Request) {
 	s.answer(w, r, mode, status)
 }
 
-// answer is what the sender sees.
+// answer writes the response.
 func (s *Sink) answer(w http.ResponseWriter, r *http.Request, mode Mode, status int) {
 	switch mode {
 	case Hang:
@@ -251,7 +251,7 @@ func (s *Sink) answer(w http.ResponseWriter, r *http.Request, mode Mode, status 
 	case ResetAfter:
 		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
 			if tcp, ok := conn.(*net.TCPConn); ok {
-				_ = tcp.SetLinger(0) // a reset, not an end
+				_ = tcp.SetLinger(0) // a reset, not an orderly close
 			}
 			_ = conn.Close()
 		}
@@ -275,7 +275,7 @@ func (s *Sink) answer(w http.ResponseWriter, r *http.Request, mode Mode, status 
 	case Flooding:
 		w.WriteHeader(status)
 		chunk := make([]byte, 64<<10)
-		for range 160 { // 10 MiB: nobody has to read them
+		for range 160 { // 10 MiB, which the sender need not read
 			if _, err := w.Write(chunk); err != nil {
 				return
 			}
@@ -287,7 +287,7 @@ func (s *Sink) answer(w http.ResponseWriter, r *http.Request, mode Mode, status 
 		}
 		w.Header().Set("Content-Encoding", "gzip")
 		w.WriteHeader(status)
-		_, _ = w.Write(packed) // nobody has to read it
+		_, _ = w.Write(packed) // the sender need not read it
 	case Well, Slow, Failing, Throttling, Redirect, Flapping, Gone:
 		switch status {
 		case http.StatusTooManyRequests:

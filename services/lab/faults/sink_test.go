@@ -118,7 +118,7 @@ func TestTheProducerWritesDownWhatWasAcceptedAndRepeatsWhatWasNot(t *testing.T) 
 	}))
 	t.Cleanup(flaky.Close)
 	path := filepath.Join(t.TempDir(), "producer")
-	// So slow that no two requests are under way at once.
+	// So slow that no two requests are in flight at once.
 	p, err := faults.NewProducer(flaky.URL, path, "p-", 5, "T")
 	if err != nil {
 		t.Fatal(err)

@@ -11,12 +11,12 @@ import (
 	"posthorn/services/lab/site"
 )
 
-// inFlight is what the two deliveries may have in flight for the three
-// subscriptions, and so what one crash may repeat.
+// inFlight is the maximum that the two deliveries have in flight for the three
+// subscriptions, and so the number that one crash may repeat.
 const inFlight = 2 * 3 * 8
 
-// Suite is every fault that this machine can bring about. Parts are killed by
-// chance for as long as random says.
+// Suite returns every fault that this machine can inject. Parts are killed at
+// random for the given time.
 func Suite(random time.Duration) []Scenario {
 	kill := func(part, point string, bound int, quick bool) Scenario {
 		return Scenario{
@@ -79,8 +79,8 @@ func Suite(random time.Duration) []Scenario {
 	return slices.Concat(suite, connections(), mistakes(), records(), changes(), resources(), callers(), []Scenario{randomKills(random)})
 }
 
-// forgetful kills RabbitMQ when what the relay has declared is not on its disk:
-// it syncs no declaration, and may come back without a queue, or a binding of it.
+// forgetful kills RabbitMQ when the relay's declarations are not on its disk: it does not sync
+// declarations, and may come back without a queue, or one of its bindings.
 func forgetful(ctx context.Context, c *Cluster) error {
 	if err := crowd(20, "T.1")(ctx, c); err != nil {
 		return err
@@ -89,10 +89,10 @@ func forgetful(ctx context.Context, c *Cluster) error {
 	return errors.Join(c.RabbitMQ.Kill(), c.RabbitMQ.Restart(ctx)) //nolint:contextcheck // a kill has a deadline of its own
 }
 
-// randomKills kills a part by chance every two seconds.
+// randomKills kills a random part every two seconds.
 func randomKills(d time.Duration) Scenario {
 	return Scenario{
-		Name: fmt.Sprintf("kill -9 of a part by chance every 2 s for %v", d), Bound: int(d/(2*time.Second)+1) * inFlight,
+		Name: fmt.Sprintf("kill -9 of a part at random every 2 s for %v", d), Bound: int(d/(2*time.Second)+1) * inFlight,
 		Inject: func(ctx context.Context, c *Cluster) error {
 			names := usualParts()
 			return repeat(int(d/(2*time.Second)), func() error {
@@ -120,7 +120,7 @@ func repeat(n int, f func() error) error {
 	return nil
 }
 
-// rolling stops each part as a deploy does, and sees that its successor is up.
+// rolling stops each part as a deploy does, and waits for its successor.
 func rolling(ctx context.Context, c *Cluster) error {
 	return repeat(2, func() error {
 		for _, name := range usualParts() {
@@ -133,7 +133,7 @@ func rolling(ctx context.Context, c *Cluster) error {
 				return err
 			}
 			if n := p.Crashes(); n > 0 {
-				return fmt.Errorf("%s did not end well when it was asked to stop", name)
+				return fmt.Errorf("%s did not stop cleanly", name)
 			}
 			site.Pause(ctx, 500*time.Millisecond)
 		}
@@ -151,7 +151,7 @@ func stopped(name string, d time.Duration) func(context.Context, *Cluster) error
 	}
 }
 
-// behave has one subscriber misbehave for a while.
+// behave makes one subscriber misbehave for a while.
 func behave(mode Mode, d time.Duration) func(context.Context, *Cluster) error {
 	return func(ctx context.Context, c *Cluster) error {
 		c.Sink.Behave("victim", mode)
@@ -161,8 +161,8 @@ func behave(mode Mode, d time.Duration) func(context.Context, *Cluster) error {
 	}
 }
 
-// hostile is a subscriber that takes nothing for a while, and the others must
-// not notice.
+// hostile makes a subscriber accept nothing for a while; the others must not
+// notice.
 func hostile(mode Mode, quick bool) Scenario {
 	return Scenario{Name: "a subscriber that does " + string(mode), Quick: quick, Inject: func(ctx context.Context, c *Cluster) error {
 		c.Sink.Behave("victim", mode)
@@ -171,7 +171,7 @@ func hostile(mode Mode, quick bool) Scenario {
 		site.Pause(ctx, 4*time.Second)
 		taken := c.Sink.Taken("b") - before
 		c.Sink.Behave("victim", Well)
-		// A third of 100 a second is b's.
+		// b gets a third of 100 per second.
 		if taken < 60 {
 			return fmt.Errorf("another subscriber got only %d events in 4 s", taken)
 		}
@@ -179,7 +179,7 @@ func hostile(mode Mode, quick bool) Scenario {
 	}}
 }
 
-// backlogged has messages wait in a subscriber's queue when f comes.
+// backlogged runs f while messages wait in a subscriber's queue.
 func backlogged(f func(context.Context, *Cluster) error) func(context.Context, *Cluster) error {
 	return func(ctx context.Context, c *Cluster) error {
 		c.Sink.Behave("victim", Hang)
@@ -190,8 +190,8 @@ func backlogged(f func(context.Context, *Cluster) error) func(context.Context, *
 	}
 }
 
-// NotRun are faults that one machine, or one program on it, cannot bring
-// about, with the reason.
+// NotRun returns the faults that one machine, or one program on it, cannot
+// cause, with the reason.
 func NotRun() [][2]string {
 	return [][2]string{
 		{

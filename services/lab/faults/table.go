@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// Versions are what the rows were run with.
+// Versions are the versions that the rows were run with.
 type Versions struct{ Posthorn, Postgres, RabbitMQ string }
 
-// Versions asks for them.
+// Versions returns the versions in use.
 func (b *Bench) Versions(ctx context.Context) (v Versions, err error) {
 	out, err := exec.CommandContext(ctx, b.Binary, "version").Output() //nolint:gosec // the binary was built for this
 	if err != nil {
@@ -32,7 +32,7 @@ func (b *Bench) Versions(ctx context.Context) (v Versions, err error) {
 	return v, nil
 }
 
-// Table is the document that says what came of each row.
+// Table returns the document with the result of each row.
 func Table(rows []Row, v Versions, seed uint64) string {
 	var b strings.Builder
 	b.WriteString(preface)
@@ -75,33 +75,33 @@ func Table(rows []Row, v Versions, seed uint64) string {
 	return b.String()
 }
 
-// cell is text that stays in its cell.
+// cell escapes text for a cell of the table.
 func cell(text string) string {
 	return strings.NewReplacer("|", "/", "\n", " ").Replace(text)
 }
 
 const preface = `# Faults
 
-Written by ` + "`make faults`" + `. Each row runs an API, two relays and two deliveries as processes of their own, on a private Postgres and
+Written by ` + "`make faults`" + `. Each row runs an API, two relays and two deliveries as separate processes, on a private Postgres and
 RabbitMQ, and breaks something. About 100 events a second are appended through the API, for three subscribers: ` + "`a`" + ` wants two of three
-types, ` + "`b`" + ` and ` + "`victim`" + ` one each. A process that dies is started again after 0.3 s, as systemd would, and so is a server. Nothing else is done by hand.
+types, ` + "`b`" + ` and ` + "`victim`" + ` one each. A process or server that dies is restarted after 0.3 s, as systemd would do. Nothing else is done by hand.
 
-The producer writes to a file what it asks for and what was accepted; what fails it sends again under the same id. The subscribers
-write to a file every request, before they answer it. At the end everything that was accepted has to be delivered, or the row waits 80 s
-and fails. A checker compares the two files with each other and with the ledger. A row fails if anything was
+The producer writes each event to a file before sending it and again when it was accepted, and repeats failed requests with the same id. The
+subscribers write each request to a file before they answer it. At the end every accepted event has to be delivered, or the row waits 80 s
+and fails. A checker compares the two files with each other and with the ledger. A row fails if any event was
 
-- **lost**: accepted, and not answered with 2xx by each subscriber that is owed it
-- **duplicated** more often than the fault explains: sent again after a 2xx. "May" is what can be in flight, 48, for each
-  crash or cut that can repeat a request. It is 0 without a fault, for SIGTERM, and for all that happens to APIs and relays
-- **unexpected, corrupted, misrouted**: a request that no event was asked for; other bytes, type, id or signature; the wrong subscriber
-- **late**: to a subscription that had been deleted for a second
-- **invented**: delivered according to the ledger, though the subscriber never answered 2xx
+- **lost**: accepted, but not answered with 2xx by each subscriber that is owed it
+- **duplicated** more often than the fault explains: sent again after a 2xx. "May" is the maximum in flight, 48, for each
+  crash or cut that can repeat a request. It is 0 without a fault, for SIGTERM, and for all faults of APIs and relays
+- **unexpected, corrupted, misrouted**: a request without an event of the producer; other bytes, type, id or signature; the wrong subscriber
+- **late**: sent to a subscription more than a second after its deletion
+- **invented**: delivered according to the ledger, although the subscriber never answered 2xx
 - **unfinished** in the ledger
-- slow to come back: **recovery** is how long after the fault was over the last event was delivered that had been accepted before; at most 60 s
+- slow to recover: **recovery** is the time from the end of the fault to the delivery of the last event accepted before it; at most 60 s
 
-and if the fault could not be brought about, or its own conditions do not hold: others being served meanwhile, memory or goroutines flat, and so on.
-"Repeated" are the producer's requests that had to be sent again. ` + "`bin/faults -only 'text' -seed N`" + ` runs single rows; the same seed
-makes the same choices where chance decides. ` + "`make test`" + ` runs some rows of this table, in an order by chance, for a little more than a minute.
+or if the fault could not be injected, or its own conditions do not hold: other subscribers are served meanwhile, memory or goroutines stay flat, and so on.
+"Repeated" counts the producer's requests that had to be sent again. ` + "`bin/faults -only 'text' -seed N`" + ` runs single rows; the same seed
+makes the same random choices. ` + "`make test`" + ` runs some rows of this table, in random order, for a little more than a minute.
 
 `
 

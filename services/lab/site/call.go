@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Call makes a request with JSON, wants a 2xx, and reads the answer. Either may
-// be nil.
+// Call makes a request with JSON, requires a 2xx, and reads the response. Body
+// and answer may be nil.
 func Call(ctx context.Context, method, address string, body, answer any) error {
 	var payload []byte
 	if body != nil {
@@ -51,8 +51,8 @@ func Call(ctx context.Context, method, address string, body, answer any) error {
 	return nil
 }
 
-// Metric is the value of a metric without labels, of the process that serves
-// its metrics at the address.
+// Metric returns the value of a metric without labels, of the process that
+// serves its metrics at the address.
 func Metric(ctx context.Context, address, name string) (float64, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/metrics", http.NoBody)
 	if err != nil {
@@ -62,7 +62,7 @@ func Metric(ctx context.Context, address, name string) (float64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("ask for metrics: %w", err)
 	}
-	defer func() { _ = response.Body.Close() }() // only read
+	defer func() { _ = response.Body.Close() }() // read only
 	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
 		if text, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
 			value, err := strconv.ParseFloat(text, 64)
@@ -75,21 +75,21 @@ func Metric(ctx context.Context, address, name string) (float64, error) {
 	return 0, fmt.Errorf("%s has no metric %s", address, name)
 }
 
-// FreeAddrs are addresses that differ and that nobody listens on now.
+// FreeAddrs returns distinct addresses without a listener.
 func FreeAddrs(ctx context.Context, n int) (addrs []string, err error) {
 	for range n {
 		l, failed := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 		if failed != nil {
 			return nil, fmt.Errorf("find a port: %w", failed)
 		}
-		defer func() { err = errors.Join(err, l.Close()) }() // when all are found, so that they differ
+		defer func() { err = errors.Join(err, l.Close()) }() // once all are found, so that they differ
 		addrs = append(addrs, l.Addr().String())
 	}
 	return addrs, nil
 }
 
-// AwaitReady waits until the part whose pages are at an address is ready, and no
-// longer than its process is there.
+// AwaitReady waits until the part at an address is ready, or its process has
+// ended.
 func AwaitReady(ctx context.Context, within time.Duration, addr string, p *Process) error {
 	var ended error
 	err := Await(ctx, within, addr+" is ready", func() bool {
@@ -104,13 +104,13 @@ func AwaitReady(ctx context.Context, within time.Duration, addr string, p *Proce
 	return errors.Join(err, ended)
 }
 
-// Ready reports whether the pages at an address say that their part is ready.
+// Ready reports whether the part at an address is ready.
 func Ready(ctx context.Context, addr string) bool {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", http.NoBody)
 	if err != nil {
 		return false
 	}
-	// A connection of its own: one to its predecessor would be closed.
+	// On a new connection: one to its predecessor would be closed.
 	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if err != nil {
@@ -119,7 +119,7 @@ func Ready(ctx context.Context, addr string) bool {
 	return response.Body.Close() == nil && response.StatusCode == http.StatusOK
 }
 
-// Await looks every 50 ms whether a condition holds, until it does.
+// Await polls a condition every 50 ms until it holds.
 func Await(ctx context.Context, within time.Duration, what string, done func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()

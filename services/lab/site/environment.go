@@ -1,7 +1,7 @@
 package site
 
-// Environment is what a Posthorn runs with that is tried on this machine, in a
-// folder of its own and with its own key for secrets.
+// Environment returns the environment of a test Posthorn on this machine, with
+// its own folder and secret key.
 func Environment(dir, database, broker, key string, more ...string) []string {
 	return append([]string{
 		"PATH=/usr/bin:/bin", "HOME=" + dir, "DATABASE_URL=" + database, "AMQP_URL=" + broker,

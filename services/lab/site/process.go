@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Process is a process that is looked after, and started again when it ends if
-// that is wanted, as systemd would.
+// Process is a supervised process, which can be restarted when it ends, as
+// systemd would do.
 type Process struct {
 	name  string
 	make  func(start int) *exec.Cmd
@@ -19,16 +19,15 @@ type Process struct {
 	done  chan struct{}
 
 	mu       sync.Mutex
-	pid      int // 0 while it does not run
+	pid      int // 0 while it is not running
 	stopping bool
 	starts   int
 	crashes  int
-	err      error // of its last end
+	err      error // of its last exit
 }
 
-// StartProcess starts what command makes for the start with this number,
-// counted from 1. When it ends it is started again after a time, or not where
-// that is 0. Its name is for errors.
+// StartProcess starts the command for start number 1, 2 and so on. When it ends
+// it is restarted after again, or not if that is 0. Its name is for errors.
 func StartProcess(name string, again time.Duration, command func(start int) *exec.Cmd) (*Process, error) {
 	p := &Process{name: name, make: command, again: again, done: make(chan struct{})}
 	cmd, err := p.start()
@@ -39,12 +38,12 @@ func StartProcess(name string, again time.Duration, command func(start int) *exe
 	return p, nil
 }
 
-// start starts the process once; it returns nil where it is to stop.
+// start starts the process once; it returns nil if the process should stop.
 func (p *Process) start() (*exec.Cmd, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.stopping {
-		return nil, nil //nolint:nilnil // there is nothing to start, and nothing wrong
+		return nil, nil //nolint:nilnil // nothing to start is not an error
 	}
 	p.starts++
 	cmd := p.make(p.starts)
@@ -56,7 +55,7 @@ func (p *Process) start() (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// keep keeps the process up until it is told to stop.
+// keep keeps the process running until it is stopped.
 func (p *Process) keep(cmd *exec.Cmd) {
 	defer close(p.done)
 	for {
@@ -80,7 +79,7 @@ func (p *Process) keep(cmd *exec.Cmd) {
 	}
 }
 
-// PID is the process's id, 0 while it does not run.
+// PID is the process's id, 0 while it is not running.
 func (p *Process) PID() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,17 +93,17 @@ func (p *Process) Starts() int {
 	return p.starts
 }
 
-// Crashes is how often it ended otherwise than with status 0.
+// Crashes is how often it ended with a status other than 0.
 func (p *Process) Crashes() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.crashes
 }
 
-// Done is closed when it has ended for good.
+// Done is closed when it has ended permanently.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Err says how it ended the last time; nil is status 0.
+// Err returns how it ended the last time; nil means status 0.
 func (p *Process) Err() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -114,7 +113,7 @@ func (p *Process) Err() error {
 	return nil
 }
 
-// Signal sends the process a signal, where it runs.
+// Signal sends the process a signal, if it is running.
 func (p *Process) Signal(sig syscall.Signal) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,8 +126,8 @@ func (p *Process) Signal(sig syscall.Signal) error {
 	return nil
 }
 
-// Stop asks the process to end, for good, as a deploy would, and kills it when
-// it does not. Its error says that, or how it ended.
+// Stop stops the process permanently, as a deploy would, and kills it if it
+// does not stop. Its error says so, or how it ended.
 func (p *Process) Stop(ctx context.Context, within time.Duration) error {
 	p.forGood()
 	err := errors.Join(p.Signal(syscall.SIGCONT), p.Signal(syscall.SIGTERM))
@@ -143,7 +142,7 @@ func (p *Process) Stop(ctx context.Context, within time.Duration) error {
 	return errors.Join(err, fmt.Errorf("%s did not stop within %v", p.name, within), p.Kill())
 }
 
-// Kill ends the process at once, for good.
+// Kill ends the process at once and permanently.
 func (p *Process) Kill() error {
 	p.forGood()
 	if err := p.Signal(syscall.SIGKILL); err != nil {

@@ -8,9 +8,9 @@ import (
 	"os"
 )
 
-// Folder makes a temporary folder whose name begins with prefix, in another
-// (the system's where that is empty), and says how to remove it with all that
-// is in it.
+// Folder creates a temporary folder whose name begins with prefix, in another
+// folder (by default the system's), and returns a function that removes it with
+// its contents.
 func Folder(in, prefix string) (dir string, remove func() error, err error) {
 	dir, err = os.MkdirTemp(in, prefix)
 	if err != nil {
@@ -28,8 +28,7 @@ func Folder(in, prefix string) (dir string, remove func() error, err error) {
 	return dir, remove, nil
 }
 
-// Load reads what Save has written. A file that is not there leaves results as
-// it is.
+// Load reads the output of Save. A missing file leaves results unchanged.
 func Load(path string, results any) error {
 	content, err := os.ReadFile(path) //nolint:gosec // a flag of the command
 	if errors.Is(err, fs.ErrNotExist) {
@@ -44,7 +43,7 @@ func Load(path string, results any) error {
 	return nil
 }
 
-// Save writes results for people to read as well.
+// Save writes results in a form that is also readable by people.
 func Save(path string, results any) error {
 	content, err := json.MarshalIndent(results, "", "  ")
 	if err != nil {

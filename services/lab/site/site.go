@@ -1,10 +1,10 @@
-// Package site has what the laboratory's commands share: a Postgres and a
-// RabbitMQ of their own, processes that are looked after, addresses, calls, what
-// a process uses, and a folder and a file for what was found.
+// Package site has the parts that the laboratory's commands share: private
+// Postgres and RabbitMQ servers, supervised processes, addresses, calls,
+// resource usage, and a folder and a file for results.
 //
-// Whatever is started here is in a process group of its own, so that Ctrl-C is
-// the command's to handle, and is gone after Kill. It fails with errors that
-// name the server, process or file.
+// Each process that it starts has its own process group, so that the command
+// handles Ctrl-C, and is gone after Kill. It fails with errors that name the
+// server, process or file.
 package site
 
 import (
@@ -28,9 +28,9 @@ type Servers struct {
 	RabbitMQ *privateserver.RabbitMQ
 }
 
-// Start starts both, side by side. RabbitMQ is not worried by a full disk or
-// memory as soon as it usually is, unless its settings say so: the laboratory
-// brings that about on purpose.
+// Start starts both concurrently. RabbitMQ's disk and memory alarms come later
+// than usual, unless its settings say otherwise: the laboratory triggers them
+// deliberately.
 func Start(ctx context.Context, forPostgres, forRabbitMQ privateserver.Options) (*Servers, error) {
 	settings := map[string]string{"disk_free_limit.absolute": "50MB", "vm_memory_high_watermark.absolute": "2GB"}
 	maps.Copy(settings, forRabbitMQ.Settings)
@@ -46,12 +46,12 @@ func Start(ctx context.Context, forPostgres, forRabbitMQ privateserver.Options) 
 		return err
 	})
 	if err := both.Wait(); err != nil {
-		return nil, errors.Join(err, s.Kill()) //nolint:contextcheck // has to happen whatever ended
+		return nil, errors.Join(err, s.Kill()) //nolint:contextcheck // must run even if ctx has ended
 	}
 	return s, nil
 }
 
-// Kill ends both at once; their data are not wanted any more.
+// Kill ends both at once; their data is no longer needed.
 func (s *Servers) Kill() error {
 	var errs []error
 	if s.RabbitMQ != nil {
@@ -63,7 +63,7 @@ func (s *Servers) Kill() error {
 	return errors.Join(errs...)
 }
 
-// NewDatabase makes an empty database and returns its address.
+// NewDatabase creates an empty database and returns its address.
 func (s *Servers) NewDatabase(ctx context.Context, name string) (*url.URL, error) {
 	if err := s.administer(ctx, "CREATE DATABASE "+name); err != nil {
 		return nil, err
@@ -76,7 +76,7 @@ func (s *Servers) NewDatabase(ctx context.Context, name string) (*url.URL, error
 	return address, nil
 }
 
-// DropDatabase drops a database, whoever is connected to it.
+// DropDatabase drops a database, even if clients are connected to it.
 func (s *Servers) DropDatabase(ctx context.Context, name string) error {
 	return s.administer(ctx, "DROP DATABASE "+name+" WITH (FORCE)")
 }
@@ -93,8 +93,8 @@ func (s *Servers) administer(ctx context.Context, statement string) (err error) 
 	return nil
 }
 
-// NewVhost makes a part of the broker that can be thrown away with all that is
-// in it, and returns its address.
+// NewVhost creates a virtual host, which can be dropped with its contents, and
+// returns its address.
 func (s *Servers) NewVhost(ctx context.Context, name string) (address string, err error) {
 	err = errors.Join(
 		s.Manage(ctx, http.MethodPut, "/vhosts/"+name, map[string]string{}, nil),
@@ -103,7 +103,7 @@ func (s *Servers) NewVhost(ctx context.Context, name string) (address string, er
 	return strings.TrimSuffix(s.RabbitMQ.URL(), "/") + "/" + name, err
 }
 
-// DropVhost deletes what NewVhost has made.
+// DropVhost deletes a virtual host of NewVhost.
 func (s *Servers) DropVhost(ctx context.Context, name string) error {
 	return s.Manage(ctx, http.MethodDelete, "/vhosts/"+name, nil, nil)
 }

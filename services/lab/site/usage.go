@@ -16,8 +16,8 @@ import (
 // architecture that Go runs on.
 const ticksPerSecond = 100
 
-// CPUOf is the CPU time of a process and of all processes that it has started
-// and still has, or has waited for.
+// CPUOf returns the CPU time of a process, of its running descendants, and of
+// children that it has waited for.
 func CPUOf(pid int) (time.Duration, error) {
 	stats, err := readStats()
 	if err != nil {
@@ -81,7 +81,7 @@ func readStats() (map[int]stat, error) {
 
 var errStat = errors.New("stat of a process that cannot be read")
 
-// parseStat reads a line of /proc/PID/stat. The name in it may hold anything.
+// parseStat parses a line of /proc/PID/stat. The name in it may contain anything.
 func parseStat(content []byte) (stat, error) {
 	fields := bytes.Fields(content[bytes.LastIndexByte(content, ')')+1:])
 	if len(fields) < 15 {
@@ -99,7 +99,7 @@ func parseStat(content []byte) (stat, error) {
 	return stat{parent: int(number(1)), cpu: time.Duration(ticks) * time.Second / ticksPerSecond}, nil
 }
 
-// MemoryOf is how much memory a process has and had at most, in bytes.
+// MemoryOf returns the current and the peak memory of a process, in bytes.
 func MemoryOf(pid int) (now, peak int64, err error) {
 	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -121,7 +121,7 @@ func MemoryOf(pid int) (now, peak int64, err error) {
 	return now, peak, nil
 }
 
-// FilesOf is how many file descriptors a process has open.
+// FilesOf returns how many file descriptors a process has open.
 func FilesOf(pid int) (int, error) {
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -30,7 +30,7 @@ func TestThisProcessHasTimeMemoryAndFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		if cpu > 0 {
-			break // asking takes some
+			break // measuring takes some
 		}
 		if time.Since(begun) > 10*time.Second {
 			t.Fatal("no CPU time in ten seconds")

@@ -1,10 +1,10 @@
-// Bench measures Posthorn on servers of its own and writes a table.
+// Bench measures Posthorn on private servers and writes a table.
 //
 //	bench [-runs 3] [-only regexp] [-quick] [-results bin/bench.json] [-table docs/performance.md]
 //
-// Its exit status is 1 where a scenario could not be run, or where what
-// arrived was not what was accepted. Figures that miss their goal are for the
-// reader to judge.
+// Its exit status is 1 if a scenario could not be run, or if the arrivals
+// differ from the accepted events. Figures that miss their goal do not affect
+// it.
 package main
 
 import (
@@ -39,8 +39,8 @@ func main() {
 	}
 }
 
-// receive is the process that takes deliveries. It ends with its standard
-// input, so that it cannot outlive the one that started it.
+// receive is the process that accepts deliveries. It ends with its standard
+// input, so that it cannot outlive its parent.
 func receive(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -59,12 +59,12 @@ func receive(ctx context.Context) error {
 func run(ctx context.Context) (err error) {
 	binary := flag.String("posthorn", "bin/posthorn", "the command to measure")
 	only := flag.String("only", "", "run the scenarios whose names match this regular expression")
-	runs := flag.Int("runs", 3, "how often each scenario is run")
-	long := flag.Int("long", 1, "how often those are run of which a run takes minutes")
-	quick := flag.Bool("quick", false, "a tenth of the events")
-	table := flag.String("table", "", "document that the table is written to; scenarios that are not run keep what they had")
+	runs := flag.Int("runs", 3, "number of runs of each scenario")
+	long := flag.Int("long", 1, "number of runs of the scenarios that take minutes")
+	quick := flag.Bool("quick", false, "run with a tenth of the events")
+	table := flag.String("table", "", "document to write the table to; scenarios that are not run keep their results")
 	results := flag.String("results", "bin/bench.json", "file that keeps the figures of all runs")
-	profiles := flag.String("pprof", "", "folder that CPU profiles of Posthorn are written to")
+	profiles := flag.String("pprof", "", "folder for CPU profiles of Posthorn")
 	keep := flag.Bool("keep", false, "keep the logs")
 	flag.Parse()
 	pattern, err := regexp.Compile(*only)
@@ -100,7 +100,7 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, at.Close()) }() //nolint:contextcheck // has to happen whatever ended
+	defer func() { err = errors.Join(err, at.Close()) }() //nolint:contextcheck // must run even if ctx has ended
 
 	report := &bench.Report{}
 	if err := site.Load(*results, report); err != nil {
@@ -135,7 +135,7 @@ func run(ctx context.Context) (err error) {
 	return errors.Join(failed...)
 }
 
-// write puts the results into the document.
+// write writes the results into the document.
 func write(path string, report *bench.Report) error {
 	earlier, err := os.ReadFile(path) //nolint:gosec // a flag
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -1,8 +1,8 @@
-// Faults runs the fault suite on servers of its own and writes the table.
+// Faults runs the fault suite on private servers and writes the table.
 //
 //	faults [-only text] [-random 5m] [-table docs/faults.md]
 //
-// Its exit status is 1 where a row fails.
+// Its exit status is 1 if a row fails.
 package main
 
 import (
@@ -35,10 +35,10 @@ func main() {
 func run(ctx context.Context) (err error) {
 	binary := flag.String("posthorn", "bin/posthorn-failpoints", "the command, built with -tags failpoints")
 	only := flag.String("only", "", "run the rows whose names match this regular expression")
-	random := flag.Duration("random", 15*time.Second, "how long parts are killed by chance")
-	table := flag.String("table", "", "file that the table is written to; rows that are not run keep what they had")
+	random := flag.Duration("random", 15*time.Second, "how long parts are killed at random")
+	table := flag.String("table", "", "file to write the table to; rows that are not run keep their results")
 	results := flag.String("results", "bin/faults.json", "file that keeps the rows")
-	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "decides what is left to chance")
+	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "seed of the random choices")
 	keep := flag.Bool("keep", false, "keep the logs and journals")
 	flag.Parse()
 	wanted, err := regexp.Compile(*only)
@@ -63,7 +63,7 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, servers.Kill()) }() //nolint:contextcheck // has to happen whatever ended
+	defer func() { err = errors.Join(err, servers.Kill()) }() //nolint:contextcheck // must run even if ctx has ended
 
 	suite := slices.DeleteFunc(faults.Suite(*random), func(s faults.Scenario) bool { return !wanted.MatchString(s.Name) })
 	bench := &faults.Bench{Servers: servers, Binary: path, Dir: dir, Seed: *seed}
@@ -82,8 +82,8 @@ func run(ctx context.Context) (err error) {
 	return failed
 }
 
-// runRows runs rows one after another, tells how they went, and keeps what
-// they found in the file, where rows that are not run keep what they had.
+// runRows runs rows one after another, prints their results, and saves them in
+// the file, where rows that are not run keep their results.
 func runRows(ctx context.Context, bench *faults.Bench, suite []faults.Scenario, results string) ([]faults.Row, error) {
 	var rows []faults.Row
 	if err := site.Load(results, &rows); err != nil {
@@ -116,7 +116,7 @@ func runRows(ctx context.Context, bench *faults.Bench, suite []faults.Scenario, 
 	return rows, errors.Join(failed...)
 }
 
-// inOrder are the rows of the suite, as it orders them.
+// inOrder returns the rows in the order of the suite.
 func inOrder(rows []faults.Row, suite []faults.Scenario) []faults.Row {
 	var ordered []faults.Row
 	for _, s := range suite {

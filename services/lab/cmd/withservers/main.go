@@ -2,10 +2,10 @@
 //
 //	withservers [flags] command [argument ...]
 //
-// Both live in a temporary folder that is removed at the end. The command gets
+// Both use a temporary folder that is removed at the end. The command gets
 // their addresses in DATABASE_URL, AMQP_URL and RABBITMQ_MANAGEMENT_URL, and
-// its exit status is ours; 125 says that there were no servers to run it with,
-// 2 that the flags were wrong. A signal is passed on to the command, and the
+// its exit status is ours; 125 means that the servers could not be started, 2
+// that the flags were invalid. A signal is passed on to the command, and the
 // servers end after it.
 package main
 
@@ -55,10 +55,10 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("withservers", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&o.dir, "dir", "", "make the servers' folder in this `folder` instead of the system's temporary one")
-	flags.StringVar(&o.chroot, "chroot", "", "run the servers of the root file system in this `folder` (takes root)")
+	flags.StringVar(&o.dir, "dir", "", "create the servers' folder in this `folder` instead of the system's temporary one")
+	flags.StringVar(&o.chroot, "chroot", "", "run the servers of the root file system in this `folder` (requires root)")
 	flags.BoolVar(&o.durable, "durable", false, "leave Postgres's fsync on")
-	flags.BoolVar(&o.verbose, "verbose", false, "log what the servers do")
+	flags.BoolVar(&o.verbose, "verbose", false, "log the servers' steps")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -89,14 +89,14 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 
 	servers, err := start(ctx, o, dir, stderr, signals)
 	if servers != nil {
-		// Their data go as well: nothing is worth the seconds of an orderly stop.
-		defer func() { err = errors.Join(err, servers.Kill()) }() //nolint:contextcheck // has to happen whatever ended
+		// Their data is removed too, so an orderly stop would only cost seconds.
+		defer func() { err = errors.Join(err, servers.Kill()) }() //nolint:contextcheck // must run even if ctx has ended
 	}
 	if err != nil {
 		return statusNoServers, err
 	}
 
-	cmd := exec.CommandContext(ctx, o.command[0], o.command[1:]...) //nolint:gosec // running it is what this is for
+	cmd := exec.CommandContext(ctx, o.command[0], o.command[1:]...) //nolint:gosec // its purpose is to run the command
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
 	cmd.Env = append(os.Environ(),
 		"DATABASE_URL="+servers.Postgres.URL(),
@@ -106,8 +106,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	return attend(cmd, signals)
 }
 
-// start starts the servers. Where a signal comes meanwhile, that is an error,
-// and the servers may be there all the same.
+// start starts the servers. A signal meanwhile is an error, and the servers may
+// still be running then.
 func start(ctx context.Context, o options, dir string, stderr io.Writer, signals <-chan os.Signal) (*site.Servers, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -138,7 +138,7 @@ func start(ctx context.Context, o options, dir string, stderr io.Writer, signals
 }
 
 // attend runs the command to its end and passes signals on to it. The terminal
-// sends Ctrl-C to the command as well as to us, so that one is only awaited.
+// sends Ctrl-C to the command as well as to us, so for that it only waits.
 func attend(cmd *exec.Cmd, signals <-chan os.Signal) (int, error) {
 	if err := cmd.Start(); err != nil {
 		return statusNoServers, fmt.Errorf("start command: %w", err)

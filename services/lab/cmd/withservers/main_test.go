@@ -59,7 +59,7 @@ func TestATerminationIsPassedOnAndCtrlCIsAwaited(t *testing.T) {
 	signals := make(chan os.Signal, 2)
 	go func() {
 		<-ready
-		signals <- syscall.SIGINT // the terminal's, which the command gets by itself
+		signals <- syscall.SIGINT // from the terminal, which also sends it to the command
 		signals <- syscall.SIGTERM
 	}()
 	if status, err := attend(cmd, signals); err != nil || status != 9 {
@@ -67,7 +67,7 @@ func TestATerminationIsPassedOnAndCtrlCIsAwaited(t *testing.T) {
 	}
 }
 
-// writeSignal says that something was written.
+// writeSignal signals a write.
 type writeSignal chan struct{}
 
 func (w writeSignal) Write(p []byte) (int, error) {
