@@ -104,19 +104,19 @@ func (r *Report) Document(earlier string) string {
 	var b strings.Builder
 	b.WriteString(`# Performance
 
-Written by ` + "`make bench`" + `, which starts a Postgres and a RabbitMQ of its own, and for each run a new Posthorn, all parts in one process.
-Nothing is made less safe than a user would have it: fsync and synchronous commits, durable queues, persistent messages, publisher confirms,
-manual acknowledgements. An event is about 300 bytes. The load generator and the receiver are processes of their own, on the same machine.
+Written by ` + "`make bench`" + `, which starts a private Postgres and RabbitMQ, and for each run a new Posthorn, all parts in one process.
+Safety settings are those of production: fsync and synchronous commits, durable queues, persistent messages, publisher confirms,
+manual acknowledgements. An event is about 300 bytes. The load generator and the receiver are separate processes on the same machine.
 
-**How to read it.** Machines differ and are noisy: the ratio to the limit, which the same run measured of what lies below, says more than the
+**How to read it.** Machines differ and are noisy, so the ratio to the limit, which the same run measured, says more than the
 figure. Limits are Postgres alone (pgbench, 16 connections, a plain table with a primary key), RabbitMQ alone (published with confirms and
-consumed with acknowledgements at once, both pipelined) and HTTP alone (plain POSTs to the same receiver). Latency counts from when a
-request was **due**, not from when it could be made, so a stall is counted for all that it delayed. Delivered rates count from the first
-answer of the API to the last delivery. Each run is checked: where an event was lost or came twice, the run has failed and has no figures.
-CPU time is that of the process and all below it. Medians are of all runs; ranges are from the lowest to the highest.
+consumed with acknowledgements concurrently, both pipelined) and HTTP alone (plain POSTs to the same receiver). Latency counts from when a
+request was **due**, not from when it could be made, so a stall counts for all requests that it delayed. Delivered rates count from the first
+response of the API to the last delivery. Each run is checked: a run that lost or duplicated an event has failed and has no figures.
+CPU time is that of the process and its descendants. Medians are over all runs; ranges are from the lowest to the highest.
 
-Each scenario is run three times; crowd-10000 and backlog, of which a run takes minutes, once unless ` + "`-long 3`" + ` asks for more. A part of it:
-` + "`make bench BENCH='-only \"burst|paced\" -runs 5'`" + `; the others keep what they had. ` + "`-pprof FOLDER`" + ` keeps CPU profiles of Posthorn as well.
+Each scenario is run three times; crowd-10000 and backlog, whose runs take minutes, once unless ` + "`-long 3`" + ` asks for more. To run a part of it:
+` + "`make bench BENCH='-only \"burst|paced\" -runs 5'`" + `; other scenarios keep their results. ` + "`-pprof FOLDER`" + ` also keeps CPU profiles of Posthorn.
 
 `)
 	fmt.Fprintf(&b, "%s\n\n%s\n%s\n## Scenarios\n\n| scenario | | measured (UTC) | runs | load of the machine before each |\n|---|---|---|--:|---|\n", r.Machine, r.Table(), r.useTable())
