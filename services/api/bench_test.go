@@ -58,7 +58,7 @@ func BenchmarkHandler(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	db, err := postgres.Open("postgres://nobody@127.0.0.1:1/none", "bench", 1) // is never asked
+	db, err := postgres.Open("postgres://nobody@127.0.0.1:1/none", "bench", 1) // is never connected to
 	if err != nil {
 		b.Fatal(err)
 	}

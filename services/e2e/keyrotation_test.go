@@ -49,7 +49,7 @@ func TestTheSecretKeyCanBeRotatedCompletely(t *testing.T) {
 	}
 
 	p := start(t, with(former), "run")
-	eventually(t, patience, "it is ready", func() bool { return well(t, addr, "/readyz") })
+	eventually(t, patience, "it is ready", func() bool { return healthy(t, addr, "/readyz") })
 	first, second := newSubscriber(t, nil), newSubscriber(t, nil)
 	sub := s.subscribe(first.URL, nil, "E")
 	idle := s.subscribe(second.URL, nil, "NEVER")
@@ -65,7 +65,7 @@ func TestTheSecretKeyCanBeRotatedCompletely(t *testing.T) {
 		body = text
 		return strings.Contains(state.Reason, "2 subscriptions cannot be opened with POSTHORN_SECRET_KEY")
 	})
-	if well(t, addr, "/readyz") {
+	if healthy(t, addr, "/readyz") {
 		t.Errorf("delivery is ready: %s", body)
 	}
 	s.must(http.MethodPatch, "/subscription/"+sub.ID, map[string]any{"url": second.URL}, nil)
@@ -84,7 +84,7 @@ func TestTheSecretKeyCanBeRotatedCompletely(t *testing.T) {
 
 	// With both keys everything continues, to the current URL.
 	p = start(t, with(next+","+former), "run")
-	eventually(t, patience, "it is ready with both", func() bool { return well(t, addr, "/readyz") })
+	eventually(t, patience, "it is ready with both", func() bool { return healthy(t, addr, "/readyz") })
 	eventually(t, patience, "the second event arrives at the new URL", func() bool { return len(second.got()) == 1 })
 	if n := len(first.got()); n != 1 {
 		t.Errorf("%d requests to the former URL, want 1", n)
@@ -104,7 +104,7 @@ func TestTheSecretKeyCanBeRotatedCompletely(t *testing.T) {
 		t.Errorf("status at the end: exit %d\n%s", code, out)
 	}
 	start(t, with(next), "run")
-	eventually(t, patience, "it is ready with the new key", func() bool { return well(t, addr, "/readyz") })
+	eventually(t, patience, "it is ready with the new key", func() bool { return healthy(t, addr, "/readyz") })
 	s.post("E", 1)
 	s.post("NEVER", 1)
 	eventually(t, patience, "both subscriptions get theirs", func() bool { return len(second.got()) == 3 })

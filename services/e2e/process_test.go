@@ -97,8 +97,8 @@ func freeAddr(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// well reports whether a health endpoint responds with 200.
-func well(t *testing.T, addr, path string) bool {
+// healthy reports whether a health endpoint responds with 200.
+func healthy(t *testing.T, addr, path string) bool {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+addr+path, nil)
 	if err != nil {
@@ -121,7 +121,7 @@ func TestOneProcessRunsEverythingOnGivenServers(t *testing.T) {
 		"DATABASE_URL": s.dbURL, "AMQP_URL": s.broker.URL, "HTTP_ADDR": addr, "POSTHORN_ALLOW_NETWORKS": "127.0.0.0/8",
 		"POSTHORN_NAMESPACE": s.broker.Namespace,
 	}, "run")
-	eventually(t, patience, "it is ready", func() bool { return well(t, addr, "/readyz") })
+	eventually(t, patience, "it is ready", func() bool { return healthy(t, addr, "/readyz") })
 	r := newSubscriber(t, nil)
 	sub := s.subscribe(r.URL, nil, "LIKED_PHOTO")
 	s.must(http.MethodPost, "/like/1", nil, nil)
@@ -151,7 +151,7 @@ func TestEachPartRunsSeparatelyAndSeveralTimes(t *testing.T) {
 	delivery := start(t, with("METRICS_ADDR", health[2]), "delivery")
 	start(t, with("METRICS_ADDR", health[3]), "delivery")
 	for _, addr := range append([]string{first, second}, health...) {
-		eventually(t, patience, "all are ready", func() bool { return well(t, addr, "/readyz") })
+		eventually(t, patience, "all are ready", func() bool { return healthy(t, addr, "/readyz") })
 	}
 	r := newSubscriber(t, nil)
 	s.url = "http://" + first
@@ -239,7 +239,7 @@ func TestAPartWithAWrongPasswordIsNeverReady(t *testing.T) {
 		if command == "run" && (state.Parts["api"].Status != "ready" || state.Parts["relay"].Status != "not ready" || state.Parts["delivery"].Status != "not ready") {
 			t.Errorf("run: %s", body)
 		}
-		if !well(t, addr, "/healthz") {
+		if !healthy(t, addr, "/healthz") {
 			t.Errorf("%s: /healthz fails although the process is alive", command)
 		}
 	}
@@ -253,7 +253,7 @@ func TestWhichPartsCountForReadinessCanBeSet(t *testing.T) {
 		"DATABASE_URL": s.dbURL, "AMQP_URL": "amqp://127.0.0.1:1/", "HTTP_ADDR": addr, "POSTHORN_SECRET_KEY": signing.GenerateKey(),
 		"POSTHORN_READY_PARTS": "api",
 	}, "run")
-	eventually(t, patience, "it is ready", func() bool { return well(t, addr, "/readyz") })
+	eventually(t, patience, "it is ready", func() bool { return healthy(t, addr, "/readyz") })
 	eventually(t, patience, "it shows the others", func() bool {
 		_, state, _ := askReady(t, addr)
 		return state.Parts["relay"].Status == "not ready" && slices.Contains(state.Parts["delivery"].Problems, "RabbitMQ cannot be reached")

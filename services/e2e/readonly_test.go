@@ -22,7 +22,7 @@ func TestDeliveryIsNotReadyWhileTheDatabaseIsReadOnly(t *testing.T) {
 		"DATABASE_URL": s.dbURL, "AMQP_URL": s.broker.URL, "HTTP_ADDR": addr, "POSTHORN_ALLOW_NETWORKS": "127.0.0.0/8",
 		"POSTHORN_NAMESPACE": s.broker.Namespace,
 	}, "run")
-	eventually(t, patience, "it is ready", func() bool { return well(t, addr, "/readyz") })
+	eventually(t, patience, "it is ready", func() bool { return healthy(t, addr, "/readyz") })
 	entered, release := make(chan struct{}, 1), make(chan struct{})
 	var once sync.Once
 	t.Cleanup(func() { once.Do(func() { close(release) }) })
@@ -65,7 +65,7 @@ func TestDeliveryIsNotReadyWhileTheDatabaseIsReadOnly(t *testing.T) {
 		}
 	}
 	set("off")
-	eventually(t, patience, "it is ready again", func() bool { return well(t, addr, "/readyz") })
+	eventually(t, patience, "it is ready again", func() bool { return healthy(t, addr, "/readyz") })
 	eventually(t, patience, "the attempt is recorded", func() bool { return s.ledger(sub.ID)["delivered"] == 1 })
 	if n := len(r.got()); n != 1 {
 		t.Errorf("%d requests, want 1", n)

@@ -25,9 +25,9 @@ import (
 	"posthorn/services/photos"
 )
 
-// told is an event as a producer might send it, well formed or not. metadata
+// sample is an event as a producer might send it, well formed or not. metadata
 // and extensions are JSON; empty fields are left out.
-type told struct {
+type sample struct {
 	id, account, kind, subject, data, media, source, schema, at, metadata, extensions string
 }
 
@@ -36,82 +36,82 @@ type told struct {
 // can insert there.
 type verdict struct {
 	name  string
-	event told
+	event sample
 	good  bool
 	table bool // the table accepts it
 }
 
 func verdicts() []verdict {
 	deep := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
-	bad := func(name string, e told) verdict { return verdict{name: name, event: e} }
-	good := func(name string, e told) verdict { return verdict{name: name, event: e, good: true, table: true} }
-	lax := func(name string, e told) verdict { return verdict{name: name, event: e, table: true} }
+	bad := func(name string, e sample) verdict { return verdict{name: name, event: e} }
+	good := func(name string, e sample) verdict { return verdict{name: name, event: e, good: true, table: true} }
+	lax := func(name string, e sample) verdict { return verdict{name: name, event: e, table: true} }
 	many := make([]string, 300)
 	for i := range many {
 		many[i] = fmt.Sprintf(`{"n":%d,"at":"12:00"}`, i)
 	}
 	list := []verdict{
-		good("nothing but a type", told{kind: "a"}),
-		good("an id", told{id: "~!/-_", kind: "a-b.C_1", subject: "é", data: ` {"a" : 1} `}),
-		good("16 words", told{kind: strings.Repeat("a.", 15) + "a"}),
-		bad("17 words", told{kind: strings.Repeat("a.", 16) + "a"}),
-		bad("no type", told{}),
-		bad("a pattern", told{kind: "a.#"}),
-		bad("a long type", told{kind: strings.Repeat("a", 129)}),
-		bad("a dot in the id", told{kind: "a", id: "a.b"}),
-		bad("a blank in the id", told{kind: "a", id: "a b"}),
-		bad("a long id", told{kind: "a", id: strings.Repeat("i", 129)}),
-		bad("a letter with an accent in the id", told{kind: "a", id: "é"}),
-		bad("an account in capitals", told{kind: "a", account: "Acme"}),
-		bad("a long account", told{kind: "a", account: strings.Repeat("a", 65)}),
-		good("an account", told{kind: "a", account: "acme_1-2"}),
-		good("a subject at the limit", told{kind: "a", subject: strings.Repeat("s", 512)}),
-		bad("a long subject", told{kind: "a", subject: strings.Repeat("s", 513)}),
-		bad("a long subject in characters of two bytes", told{kind: "a", subject: strings.Repeat("é", 257)}),
-		bad("NUL in the subject", told{kind: "a", subject: "a\x00"}),
-		bad("a subject that is not UTF-8", told{kind: "a", subject: "\xff"}),
+		good("nothing but a type", sample{kind: "a"}),
+		good("an id", sample{id: "~!/-_", kind: "a-b.C_1", subject: "é", data: ` {"a" : 1} `}),
+		good("16 words", sample{kind: strings.Repeat("a.", 15) + "a"}),
+		bad("17 words", sample{kind: strings.Repeat("a.", 16) + "a"}),
+		bad("no type", sample{}),
+		bad("a pattern", sample{kind: "a.#"}),
+		bad("a long type", sample{kind: strings.Repeat("a", 129)}),
+		bad("a dot in the id", sample{kind: "a", id: "a.b"}),
+		bad("a blank in the id", sample{kind: "a", id: "a b"}),
+		bad("a long id", sample{kind: "a", id: strings.Repeat("i", 129)}),
+		bad("a letter with an accent in the id", sample{kind: "a", id: "é"}),
+		bad("an account in capitals", sample{kind: "a", account: "Acme"}),
+		bad("a long account", sample{kind: "a", account: strings.Repeat("a", 65)}),
+		good("an account", sample{kind: "a", account: "acme_1-2"}),
+		good("a subject at the limit", sample{kind: "a", subject: strings.Repeat("s", 512)}),
+		bad("a long subject", sample{kind: "a", subject: strings.Repeat("s", 513)}),
+		bad("a long subject in characters of two bytes", sample{kind: "a", subject: strings.Repeat("é", 257)}),
+		bad("NUL in the subject", sample{kind: "a", subject: "a\x00"}),
+		bad("a subject that is not UTF-8", sample{kind: "a", subject: "\xff"}),
 
-		bad("the end of time", told{kind: "a", at: "infinity"}),
-		bad("its beginning", told{kind: "a", at: "-infinity"}),
-		bad("before Christ", told{kind: "a", at: "0044-03-15T12:00:00Z BC"}),
-		bad("the year 10000", told{kind: "a", at: "10000-01-01T00:00:00Z"}),
-		bad("the year 10000 by its offset", told{kind: "a", at: "9999-12-31T23:59:59-01:00"}),
-		bad("the first instant, which stands for none", told{kind: "a", at: "0001-01-01T00:00:00Z"}),
-		good("the second microsecond", told{kind: "a", at: "0001-01-01T00:00:00.000001Z"}),
-		good("the last microsecond", told{kind: "a", at: "9999-12-31T23:59:59.999999Z"}),
+		bad("the end of time", sample{kind: "a", at: "infinity"}),
+		bad("its beginning", sample{kind: "a", at: "-infinity"}),
+		bad("before Christ", sample{kind: "a", at: "0044-03-15T12:00:00Z BC"}),
+		bad("the year 10000", sample{kind: "a", at: "10000-01-01T00:00:00Z"}),
+		bad("the year 10000 by its offset", sample{kind: "a", at: "9999-12-31T23:59:59-01:00"}),
+		bad("the first instant, which stands for none", sample{kind: "a", at: "0001-01-01T00:00:00Z"}),
+		good("the second microsecond", sample{kind: "a", at: "0001-01-01T00:00:00.000001Z"}),
+		good("the last microsecond", sample{kind: "a", at: "9999-12-31T23:59:59.999999Z"}),
 
-		bad("half an object", told{kind: "a", data: `{`}),
-		bad("two values", told{kind: "a", data: `{} {}`}),
-		bad("bytes", told{kind: "a", data: "\xff\x00"}),
-		bad("text that is not UTF-8", told{kind: "a", data: "\"\xff\""}),
-		bad("a byte order mark", told{kind: "a", data: "\ufeff1"}),
-		good("63 levels", told{kind: "a", data: deep(63)}),
-		bad("64 levels", told{kind: "a", data: deep(64)}),
-		bad("5000 levels", told{kind: "a", data: deep(5000)}),
-		good("63 levels with a value in them", told{kind: "a", data: strings.Repeat("[", 63) + `"[[{{"` + strings.Repeat("]", 63)}),
-		good("many brackets", told{kind: "a", data: "[" + strings.Join(many, ",") + "]"}),
-		good("brackets in text", told{kind: "a", data: `"` + strings.Repeat("[{", 500) + `"`}),
-		good("names given twice in two objects", told{kind: "a", data: `[{"a:b":":"},{"a:b":"\":"}]`}),
-		lax("a name given twice", told{kind: "a", data: `{"a":1,"b":{},"a":2}`}),
-		lax("a name given twice, written otherwise", told{kind: "a", data: `[[{"a":1,"\u0061":2}]]`}),
-		lax("a NUL character", told{kind: "a", data: `"\u0000"`}),
-		lax("half of a surrogate pair", told{kind: "a", data: `["\ud800"]`}),
-		good("a surrogate pair", told{kind: "a", data: `"\ud83d\ude00"`}),
-		lax("a number beyond a double", told{kind: "a", data: `[1e400]`}),
-		lax("a long number beyond a double", told{kind: "a", data: `-1` + strings.Repeat("0", 309)}),
-		lax("a number too small to keep", told{kind: "a", data: `1e-20000`}),
-		good("the greatest double", told{kind: "a", data: `[1.7976931348623157e308,-1.7976931348623157E+308,1e-400]`}),
-		lax("the first beyond it", told{kind: "a", data: `1.7976931348623159e308`}),
+		bad("half an object", sample{kind: "a", data: `{`}),
+		bad("two values", sample{kind: "a", data: `{} {}`}),
+		bad("bytes", sample{kind: "a", data: "\xff\x00"}),
+		bad("text that is not UTF-8", sample{kind: "a", data: "\"\xff\""}),
+		bad("a byte order mark", sample{kind: "a", data: "\ufeff1"}),
+		good("63 levels", sample{kind: "a", data: deep(63)}),
+		bad("64 levels", sample{kind: "a", data: deep(64)}),
+		bad("5000 levels", sample{kind: "a", data: deep(5000)}),
+		good("63 levels with a value in them", sample{kind: "a", data: strings.Repeat("[", 63) + `"[[{{"` + strings.Repeat("]", 63)}),
+		good("many brackets", sample{kind: "a", data: "[" + strings.Join(many, ",") + "]"}),
+		good("brackets in text", sample{kind: "a", data: `"` + strings.Repeat("[{", 500) + `"`}),
+		good("names given twice in two objects", sample{kind: "a", data: `[{"a:b":":"},{"a:b":"\":"}]`}),
+		lax("a name given twice", sample{kind: "a", data: `{"a":1,"b":{},"a":2}`}),
+		lax("a name given twice, written otherwise", sample{kind: "a", data: `[[{"a":1,"\u0061":2}]]`}),
+		lax("a NUL character", sample{kind: "a", data: `"\u0000"`}),
+		lax("half of a surrogate pair", sample{kind: "a", data: `["\ud800"]`}),
+		good("a surrogate pair", sample{kind: "a", data: `"\ud83d\ude00"`}),
+		lax("a number beyond a double", sample{kind: "a", data: `[1e400]`}),
+		lax("a long number beyond a double", sample{kind: "a", data: `-1` + strings.Repeat("0", 309)}),
+		lax("a number too small to keep", sample{kind: "a", data: `1e-20000`}),
+		good("the greatest double", sample{kind: "a", data: `[1.7976931348623157e308,-1.7976931348623157E+308,1e-400]`}),
+		lax("the first beyond it", sample{kind: "a", data: `1.7976931348623159e308`}),
 
-		good("metadata", told{kind: "a", metadata: `{"traceparent":"x","":""}`}),
-		bad("metadata that is a list", told{kind: "a", metadata: `[]`}),
-		bad("metadata with a number", told{kind: "a", metadata: `{"n":1}`}),
-		bad("metadata with an object", told{kind: "a", metadata: `{"n":{}}`}),
-		good("metadata at the limit", told{kind: "a", metadata: `{"n":"\n` + strings.Repeat("x", 8192-11) + `"}`}),
-		bad("metadata beyond it", told{kind: "a", metadata: `{"n":"\n` + strings.Repeat("x", 8192-10) + `"}`}),
+		good("metadata", sample{kind: "a", metadata: `{"traceparent":"x","":""}`}),
+		bad("metadata that is a list", sample{kind: "a", metadata: `[]`}),
+		bad("metadata with a number", sample{kind: "a", metadata: `{"n":1}`}),
+		bad("metadata with an object", sample{kind: "a", metadata: `{"n":{}}`}),
+		good("metadata at the limit", sample{kind: "a", metadata: `{"n":"\n` + strings.Repeat("x", 8192-11) + `"}`}),
+		bad("metadata beyond it", sample{kind: "a", metadata: `{"n":"\n` + strings.Repeat("x", 8192-10) + `"}`}),
 	}
 	n := 0
-	from := func(e told) told {
+	from := func(e sample) sample {
 		if n++; e.id == "" {
 			e.id = fmt.Sprint(n)
 		}
@@ -122,43 +122,43 @@ func verdicts() []verdict {
 		return e
 	}
 	return append(list,
-		good("a source", from(told{source: "urn:uuid:6e8bc430-9c3a-11d9-9669-0800200c9a66", schema: "https://example.com/s?x=%20#y"})),
-		good("any text as the id at a source", from(told{id: "a.b é\n" + strings.Repeat("x", 1000)})),
-		bad("a long id at a source", from(told{id: strings.Repeat("x", 1025)})),
-		bad("a source with a blank", from(told{source: "my service"})),
-		bad("a source with an accent", from(told{source: "/é"})),
-		bad("a source with half an escape", from(told{source: "/%2"})),
-		bad("a long source", from(told{source: strings.Repeat("s", 1025)})),
-		bad("a schema without a scheme", from(told{schema: "/schema"})),
-		good("text", from(told{media: "text/plain; charset=utf-8", data: "hello"})),
-		good("markup", from(told{media: "application/xml", data: "<a>{[</a>"})),
-		good("an image", from(told{media: "image/png", data: "\x89PNG\x00\xff"})),
-		good("JSON of another name", from(told{media: "Application/Problem+JSON ;a=b", data: `{"a":1}`})),
-		bad("JSON of another name that is none", from(told{media: "Application/Problem+JSON ;a=b", data: `{`})),
-		bad("no media type", from(told{media: "text", data: "x"})),
-		bad("a media type of two lines", from(told{media: "text/plain;\n", data: "x"})),
-		bad("a media type that ends with a blank", from(told{media: "text/plain ", data: "x"})),
-		good("extensions", from(told{extensions: `{"tenant":"a","retries":-2147483648,"last":false,"empty":""}`})),
-		bad("an extension in capitals", from(told{extensions: `{"myExt":"a"}`})),
-		bad("an extension without a name", from(told{extensions: `{"":"a"}`})),
-		bad("an extension of a long name", from(told{extensions: `{"` + strings.Repeat("n", 65) + `":"a"}`})),
-		bad("an extension that is an object", from(told{extensions: `{"ext":{}}`})),
-		bad("an extension that is a fraction", from(told{extensions: `{"ext":1.5}`})),
-		bad("an extension beyond 32 bits", from(told{extensions: `{"ext":2147483648}`})),
-		good("extensions at the limit", from(told{extensions: `{"ext":"` + strings.Repeat("x", 15360-27) + `"}`})),
-		bad("extensions beyond it", from(told{extensions: `{"ext":"` + strings.Repeat("x", 15360-26) + `"}`})),
+		good("a source", from(sample{source: "urn:uuid:6e8bc430-9c3a-11d9-9669-0800200c9a66", schema: "https://example.com/s?x=%20#y"})),
+		good("any text as the id at a source", from(sample{id: "a.b é\n" + strings.Repeat("x", 1000)})),
+		bad("a long id at a source", from(sample{id: strings.Repeat("x", 1025)})),
+		bad("a source with a blank", from(sample{source: "my service"})),
+		bad("a source with an accent", from(sample{source: "/é"})),
+		bad("a source with half an escape", from(sample{source: "/%2"})),
+		bad("a long source", from(sample{source: strings.Repeat("s", 1025)})),
+		bad("a schema without a scheme", from(sample{schema: "/schema"})),
+		good("text", from(sample{media: "text/plain; charset=utf-8", data: "hello"})),
+		good("markup", from(sample{media: "application/xml", data: "<a>{[</a>"})),
+		good("an image", from(sample{media: "image/png", data: "\x89PNG\x00\xff"})),
+		good("JSON of another name", from(sample{media: "Application/Problem+JSON ;a=b", data: `{"a":1}`})),
+		bad("JSON of another name that is none", from(sample{media: "Application/Problem+JSON ;a=b", data: `{`})),
+		bad("no media type", from(sample{media: "text", data: "x"})),
+		bad("a media type of two lines", from(sample{media: "text/plain;\n", data: "x"})),
+		bad("a media type that ends with a blank", from(sample{media: "text/plain ", data: "x"})),
+		good("extensions", from(sample{extensions: `{"tenant":"a","retries":-2147483648,"last":false,"empty":""}`})),
+		bad("an extension in capitals", from(sample{extensions: `{"myExt":"a"}`})),
+		bad("an extension without a name", from(sample{extensions: `{"":"a"}`})),
+		bad("an extension of a long name", from(sample{extensions: `{"` + strings.Repeat("n", 65) + `":"a"}`})),
+		bad("an extension that is an object", from(sample{extensions: `{"ext":{}}`})),
+		bad("an extension that is a fraction", from(sample{extensions: `{"ext":1.5}`})),
+		bad("an extension beyond 32 bits", from(sample{extensions: `{"ext":2147483648}`})),
+		good("extensions at the limit", from(sample{extensions: `{"ext":"` + strings.Repeat("x", 15360-27) + `"}`})),
+		bad("extensions beyond it", from(sample{extensions: `{"ext":"` + strings.Repeat("x", 15360-26) + `"}`})),
 	)
 }
 
-// A door appends an event, or returns the reason for refusing it; errNoWords if
+// An entryPoint appends an event, or returns the reason for refusing it; errInexpressible if
 // its interface cannot express such an event.
-type door func(t *testing.T, e told) error
+type entryPoint func(t *testing.T, e sample) error
 
-var errNoWords = errors.New("cannot be expressed")
+var errInexpressible = errors.New("cannot be expressed")
 
 func TestEveryWayIntoTheLogHasTheSameRules(t *testing.T) {
 	t.Parallel()
-	for name, enter := range map[string]door{
+	for name, enter := range map[string]entryPoint{
 		"HTTP": overHTTP(t), "Go": inGo(t), "append_event": inSQL(t), "append_events": inSQLByBatch(t),
 		"import": byImport(t), "the table": intoTheTable(t),
 	} {
@@ -166,7 +166,7 @@ func TestEveryWayIntoTheLogHasTheSameRules(t *testing.T) {
 			t.Parallel()
 			for _, v := range verdicts() {
 				want := v.good || name == "the table" && v.table
-				if err := enter(t, v.event); !errors.Is(err, errNoWords) && (err == nil) != want {
+				if err := enter(t, v.event); !errors.Is(err, errInexpressible) && (err == nil) != want {
 					t.Errorf("%s: %v, want it accepted: %v", v.name, err, want)
 				}
 			}
@@ -182,7 +182,7 @@ func orNil(text string) any {
 	return text
 }
 
-func (e told) attributes() string {
+func (e sample) attributes() string {
 	all := map[string]json.RawMessage{}
 	if e.extensions != "" {
 		_ = json.Unmarshal([]byte(e.extensions), &all) // written above
@@ -197,7 +197,7 @@ func (e told) attributes() string {
 }
 
 // event is the event as a Go value; false if Go cannot express it.
-func (e told) event() (events.Event, bool) {
+func (e sample) event() (events.Event, bool) {
 	out := events.Event{
 		ID: e.id, Account: e.account, Type: e.kind, Subject: e.subject, Data: []byte(e.data),
 		ContentType: e.media, Source: e.source, DataSchema: e.schema,
@@ -228,14 +228,14 @@ func (e told) event() (events.Event, bool) {
 	return out, true
 }
 
-func inGo(t *testing.T) door {
+func inGo(t *testing.T) entryPoint {
 	t.Helper()
 	db := pgtest.New(t)
-	return func(t *testing.T, e told) error {
+	return func(t *testing.T, e sample) error {
 		t.Helper()
 		event, ok := e.event()
 		if !ok {
-			return errNoWords
+			return errInexpressible
 		}
 		_, err := outbox.Append(t.Context(), db, event)
 		if valid := event.Validate(); (valid == nil) != (err == nil) {
@@ -246,7 +246,7 @@ func inGo(t *testing.T) door {
 }
 
 // sqlArguments are the arguments that both functions take, in their order.
-func (e told) sqlArguments() (data, raw any) {
+func (e sample) sqlArguments() (data, raw any) {
 	if e.media == "" && utf8.ValidString(e.data) && e.data != "" {
 		return e.data, nil
 	}
@@ -256,10 +256,10 @@ func (e told) sqlArguments() (data, raw any) {
 	return nil, []byte(e.data)
 }
 
-func inSQL(t *testing.T) door {
+func inSQL(t *testing.T) entryPoint {
 	t.Helper()
 	db := pgtest.New(t)
-	return func(t *testing.T, e told) error {
+	return func(t *testing.T, e sample) error {
 		t.Helper()
 		data, raw := e.sqlArguments()
 		_, err := db.ExecContext(t.Context(), `
@@ -270,10 +270,10 @@ func inSQL(t *testing.T) door {
 	}
 }
 
-func inSQLByBatch(t *testing.T) door {
+func inSQLByBatch(t *testing.T) entryPoint {
 	t.Helper()
 	db := pgtest.New(t)
-	return func(t *testing.T, e told) error {
+	return func(t *testing.T, e sample) error {
 		t.Helper()
 		data, raw := e.sqlArguments()
 		var outcome string
@@ -288,13 +288,13 @@ func inSQLByBatch(t *testing.T) door {
 	}
 }
 
-func intoTheTable(t *testing.T) door {
+func intoTheTable(t *testing.T) entryPoint {
 	t.Helper()
 	db := pgtest.New(t)
-	return func(t *testing.T, e told) error {
+	return func(t *testing.T, e sample) error {
 		t.Helper()
 		if e.source != "" && (len(e.id) > 128 || strings.ContainsAny(e.id, ". é")) {
-			return errNoWords // the id of a record can be a webhook-id
+			return errInexpressible // the id of a record can be a webhook-id
 		}
 		data := e.data
 		if data == "" {
@@ -309,11 +309,11 @@ func intoTheTable(t *testing.T) door {
 	}
 }
 
-func byImport(t *testing.T) door {
+func byImport(t *testing.T) entryPoint {
 	t.Helper()
 	db := pgtest.New(t)
 	n := 0
-	return func(t *testing.T, e told) error {
+	return func(t *testing.T, e sample) error {
 		t.Helper()
 		n++
 		line := map[string]any{"id": e.id, "type": e.kind, "subject": e.subject, "occurredAt": e.at}
@@ -352,13 +352,13 @@ func byImport(t *testing.T) door {
 	}
 }
 
-func overHTTP(t *testing.T) door {
+func overHTTP(t *testing.T) entryPoint {
 	t.Helper()
 	url := anAPI(t, pgtest.URL(t))
-	return func(t *testing.T, e told) error {
+	return func(t *testing.T, e sample) error {
 		t.Helper()
 		if e.account != "" || e.metadata != "" || e.media != "" && e.source == "" {
-			return errNoWords
+			return errInexpressible
 		}
 		members := map[string]string{"type": e.kind, "subject": e.subject, "id": e.id, "source": e.source, "occurredAt": e.at}
 		content := "application/json"

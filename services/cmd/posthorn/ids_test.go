@@ -14,8 +14,8 @@ import (
 	"posthorn/services/internal/postgres"
 )
 
-// idDoors append an event of type A with an id and a number as its data.
-func idDoors(t *testing.T, db *sql.DB, database, url string) map[string]func(id string, n int) error {
+// idEntryPoints append an event of type A with an id and a number as its data.
+func idEntryPoints(t *testing.T, db *sql.DB, database, url string) map[string]func(id string, n int) error {
 	t.Helper()
 	event := func(id string, n int) events.Event {
 		return events.Event{ID: id, Type: "A", Data: fmt.Append(nil, n)}
@@ -84,7 +84,7 @@ func TestAnIDIdentifiesOneEventWhoeverMadeIt(t *testing.T) {
 	}
 	made := 0
 	for maker, another := range makers {
-		for name, give := range idDoors(t, db, database, url) {
+		for name, give := range idEntryPoints(t, db, database, url) {
 			made++
 			if err := another(made); err != nil {
 				t.Fatal(err)

@@ -95,7 +95,7 @@ func (o *Operations) StartReplay(ctx context.Context, by account.Actor, r Replay
 	return replay.Create(ctx, o.db, s)
 }
 
-// PreviewReplay counts what a replay would deliver, shows the first events, and
+// PreviewReplay counts the events of a replay, shows the first ones, and
 // changes nothing.
 func (o *Operations) PreviewReplay(ctx context.Context, by account.Actor, r ReplayRequest, first int) (replay.Preview, error) {
 	s, err := r.Selection(by)

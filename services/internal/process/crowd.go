@@ -49,7 +49,7 @@ func (c *crowd) Accept() (net.Conn, error) {
 	c.mu.Unlock()
 	conn, err := c.Listener.Accept()
 	if err != nil {
-		return nil, err //nolint:wrapcheck // net/http looks at what it is
+		return nil, err //nolint:wrapcheck // net/http inspects it
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

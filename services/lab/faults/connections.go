@@ -35,7 +35,7 @@ func connections() []Scenario {
 		}
 	}
 	slower := func(l *proxy.Proxy) { l.Delay(500 * time.Millisecond) }
-	narrow := func(l *proxy.Proxy) { l.Limit(10_000) }
+	throttled := func(l *proxy.Proxy) { l.Limit(10_000) }
 	return []Scenario{
 		{Name: "connections to RabbitMQ cut 5 times", Bound: 5 * inFlight, Quick: true, Inject: cuts(toRabbitMQ)},
 		{Name: "RabbitMQ unreachable for 10 s", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
@@ -43,7 +43,7 @@ func connections() []Scenario {
 		}},
 		{Name: "connection to RabbitMQ dead for 15 s", Bound: inFlight, Inject: broken(toRabbitMQ, (*proxy.Proxy).Silence, 15*time.Second)},
 		{Name: "connection to RabbitMQ slower by 500 ms", Inject: broken(toRabbitMQ, slower, 10*time.Second)},
-		{Name: "connection to RabbitMQ of 10 KB/s", Bound: inFlight, Inject: broken(toRabbitMQ, narrow, 10*time.Second)},
+		{Name: "connection to RabbitMQ of 10 KB/s", Bound: inFlight, Inject: broken(toRabbitMQ, throttled, 10*time.Second)},
 		{Name: "RabbitMQ stopped (SIGSTOP) for 20 s", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
 			err := syscall.Kill(c.RabbitMQ.PID(), syscall.SIGSTOP)
 			site.Pause(ctx, 20*time.Second)
@@ -53,7 +53,7 @@ func connections() []Scenario {
 		{Name: "connections to Postgres cut 5 times", Bound: 5 * inFlight, Inject: cuts(toPostgres)},
 		{Name: "connection to Postgres dead for 10 s", Bound: inFlight, Inject: broken(toPostgres, (*proxy.Proxy).Silence, 10*time.Second)},
 		{Name: "connection to Postgres slower by 500 ms", Inject: broken(toPostgres, slower, 10*time.Second)},
-		{Name: "connection to Postgres of 10 KB/s", Bound: inFlight, Inject: broken(toPostgres, narrow, 10*time.Second)},
+		{Name: "connection to Postgres of 10 KB/s", Bound: inFlight, Inject: broken(toPostgres, throttled, 10*time.Second)},
 	}
 }
 

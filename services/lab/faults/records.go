@@ -15,13 +15,13 @@ import (
 // affect other subscribers.
 func records() []Scenario {
 	return []Scenario{
-		{Name: "records that cannot be read or forwarded, under load", Quick: true, Inject: spoilt},
+		{Name: "records that cannot be read or forwarded, under load", Quick: true, Inject: malformed},
 		{Name: "a binding made by hand that keeps the exchange busy with one event", Bound: inFlight, Inject: busyExchange},
 	}
 }
 
-// spoilt appends rows that no interface accepts, as the owner of the tables can.
-func spoilt(ctx context.Context, c *Cluster) error {
+// malformed appends rows that no interface accepts, as the owner of the tables can.
+func malformed(ctx context.Context, c *Cluster) error {
 	if _, err := c.db.ExecContext(ctx, `
 		DO $$
 		DECLARE c record;
@@ -45,7 +45,7 @@ func spoilt(ctx context.Context, c *Cluster) error {
 	} {
 		if _, err := c.db.ExecContext(ctx, `
 			INSERT INTO posthorn.outbox (id, type, data, occurred_at, account, kind)
-			VALUES ('spoilt', $1, $2::text::bytea, $3::text::timestamptz, $4, $5)`, row...); err != nil {
+			VALUES ('malformed', $1, $2::text::bytea, $3::text::timestamptz, $4, $5)`, row...); err != nil {
 			return fmt.Errorf("append %v: %w", row, err)
 		}
 		site.Pause(ctx, 300*time.Millisecond)

@@ -19,7 +19,7 @@ import (
 func resources() []Scenario {
 	const subscribers, fanOut = 1000, 8
 	return []Scenario{
-		{Name: "four relays, the leading one killed 4 times", More: []string{"relay3", "relay4"}, Inject: beheaded(4)},
+		{Name: "four relays, the leading one killed 4 times", More: []string{"relay3", "relay4"}, Inject: leaderKilled(4)},
 		{Name: "API killed 15 times, with Idempotency-Key", Keyed: true, Inject: func(ctx context.Context, c *Cluster) error {
 			return repeat(15, func() error {
 				err := c.parts["api"].Signal(syscall.SIGKILL)
@@ -60,8 +60,8 @@ func open(done <-chan struct{}) bool {
 	}
 }
 
-// beheaded kills the leading relay n times.
-func beheaded(n int) func(context.Context, *Cluster) error {
+// leaderKilled kills the leading relay n times.
+func leaderKilled(n int) func(context.Context, *Cluster) error {
 	return func(ctx context.Context, c *Cluster) error {
 		return repeat(n, func() error {
 			var leader string

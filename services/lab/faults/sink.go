@@ -210,7 +210,7 @@ func (s *Sink) serve(w http.ResponseWriter, r *http.Request) {
 	switch mode {
 	case Well, Flooding, HeaderBomb, GzipBomb:
 	case Slow:
-		site.Pause(s.ctx, 1500*time.Millisecond) //nolint:contextcheck // until the sink ends, whoever asked
+		site.Pause(s.ctx, 1500*time.Millisecond) //nolint:contextcheck // until the sink ends, even if the client is gone
 	case Hang, Slowloris, ResetAfter:
 		status = 0
 	case Failing:

@@ -45,7 +45,7 @@ func Suite(random time.Duration) []Scenario {
 		{Name: "RabbitMQ killed and started", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
 			return errors.Join(c.RabbitMQ.Kill(), c.RabbitMQ.Restart(ctx)) //nolint:contextcheck // a kill has a deadline of its own
 		}},
-		{Name: "RabbitMQ killed and started, half a second after 20 subscriptions were made", Bound: inFlight, Inject: forgetful},
+		{Name: "RabbitMQ killed and started, half a second after 20 subscriptions were made", Bound: inFlight, Inject: undurable},
 		{Name: "RabbitMQ wiped", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error { return c.RabbitMQ.Wipe(ctx) }},
 		{Name: "memory alarm for 10 s", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
 			err := c.ctl(ctx, "set_vm_memory_high_watermark", "0.00001")
@@ -79,9 +79,9 @@ func Suite(random time.Duration) []Scenario {
 	return slices.Concat(suite, connections(), mistakes(), records(), changes(), resources(), callers(), []Scenario{randomKills(random)})
 }
 
-// forgetful kills RabbitMQ when the relay's declarations are not on its disk: it does not sync
+// undurable kills RabbitMQ when the relay's declarations are not on its disk: it does not sync
 // declarations, and may come back without a queue, or one of its bindings.
-func forgetful(ctx context.Context, c *Cluster) error {
+func undurable(ctx context.Context, c *Cluster) error {
 	if err := crowd(20, "T.1")(ctx, c); err != nil {
 		return err
 	}
