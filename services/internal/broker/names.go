@@ -2,8 +2,9 @@ package broker
 
 import (
 	"fmt"
-	"posthorn/events"
 	"time"
+
+	"posthorn/events"
 )
 
 // maxName is the length that AMQP gives to names and routing keys, in bytes.
