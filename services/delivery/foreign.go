@@ -98,11 +98,9 @@ func wanted(sub *subscription.Subscription, e envelope.Envelope) bool {
 	if e.Type == "" {
 		return true // for this one, by its signature
 	}
-	account := "" // unless it has an exchange of its own
-	if broker.OwnExchange(sub.Account) {
-		account = sub.Account
-	}
-	return e.Account == account && sub.Matches(e.Type)
+	// An account without an exchange of its own is not named on the wire.
+	same := e.Account == sub.Account || !broker.OwnExchange(e.Account) && !broker.OwnExchange(sub.Account)
+	return same && sub.Matches(e.Type)
 }
 
 // foreign parks a message that Posthorn did not write, or not for this
