@@ -3,7 +3,6 @@ package delivery
 import (
 	"time"
 
-	"posthorn/services/internal/broker"
 	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/retry"
@@ -43,17 +42,4 @@ func verdict(result sender.Result, number int, schedule retry.Schedule, rnd func
 		return ledger.Retrying, delay
 	}
 	return ledger.Dead, 0
-}
-
-// nextHop is the retry queue that a message waits in next, and how long it has
-// to wait after that. Less than half of the shortest queue is not worth another
-// round, so a wait ends up to half a second early or late; one of whole seconds,
-// as a Retry-After is, never early.
-func nextHop(b broker.Config, wait time.Duration) (rung, left time.Duration) {
-	rung = b.RungFor(wait)
-	left = max(0, wait-rung)
-	if left < b.RungFor(0)/2 {
-		left = 0
-	}
-	return rung, left
 }

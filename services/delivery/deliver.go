@@ -114,7 +114,7 @@ func (s *Service) deliver(ctx context.Context, c *consumer, m broker.Message) er
 // maxInFlight, and one of the process's.
 func (s *Service) inTurn(ctx context.Context, t token) (*ledger.Attempt, error) {
 	c := t.consumer
-	if err := c.acquire(ctx); err != nil {
+	if err := c.acquire(ctx, t.message.Gone); err != nil {
 		return nil, err
 	}
 	defer c.release()
@@ -234,7 +234,7 @@ func (s *Service) entered(ctx context.Context, c *consumer, claim ledger.Claim, 
 func (s *Service) sendLater(ctx context.Context, t token, wait time.Duration) error {
 	id, m, e := t.consumer.id, &t.message, t.envelope
 	var rung time.Duration
-	rung, e.Wait = nextHop(s.broker, wait)
+	rung, e.Wait = s.broker.NextHop(wait)
 	e.PublishedAt = time.Now()
 	e.Type, e.Account = "", "" // from here on it is for this subscription
 	defer failpoint.Hit("delivery.after_next")

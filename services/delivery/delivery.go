@@ -69,6 +69,7 @@ type Parts struct {
 	Messages  *envelope.Authenticator
 	Broker    broker.Config
 	Publisher *broker.Publisher
+	Topology  *broker.Topology
 	Consumers *broker.Consumers
 	Sender    *sender.Sender
 	Logger    *slog.Logger
@@ -89,6 +90,7 @@ type Service struct {
 	broker        broker.Config
 	names         broker.Names
 	publisher     *broker.Publisher
+	topology      *broker.Topology
 	consumers     *broker.Consumers
 	sender        *sender.Sender
 	logger        *slog.Logger
@@ -119,7 +121,7 @@ func New(cfg Config, parts Parts) *Service {
 	cfg.MaxInFlight, _ = Capacity(cfg.MaxInFlight)
 	s := &Service{
 		db: parts.DB, keys: parts.Keys, authenticator: parts.Messages, broker: parts.Broker, names: parts.Broker.Names(),
-		publisher: parts.Publisher, consumers: parts.Consumers, sender: parts.Sender, logger: parts.Logger, cfg: cfg,
+		publisher: parts.Publisher, topology: parts.Topology, consumers: parts.Consumers, sender: parts.Sender, logger: parts.Logger, cfg: cfg,
 	}
 	s.troubles.set(troubleSubscriptions, "has not read the subscriptions yet")
 	s.gate = newGate(cfg.MaxInFlight, s.shortageChanged)
@@ -208,7 +210,7 @@ func (s *Service) claim(ctx context.Context, batch []ledger.Claim) ([]ledger.Cla
 // publish sends messages together. That some failed is in their outcomes.
 func (s *Service) publish(ctx context.Context, batch []broker.Publishing) ([]broker.Outcome, error) {
 	outcomes, err := s.publisher.PublishAll(ctx, batch)
-	if err != nil {
+	if err != nil && slices.ContainsFunc(outcomes, func(o broker.Outcome) bool { return o != broker.Acked && o != broker.Returned }) {
 		s.logger.Warn("messages were not taken by the broker: the ledger keeps them", "count", len(batch), "error", err)
 	}
 	if len(outcomes) != len(batch) {

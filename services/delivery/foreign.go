@@ -122,11 +122,21 @@ func (s *Service) foreign(ctx context.Context, t token, why error) error {
 	return s.park(ctx, t, headers)
 }
 
+// park puts the message into the subscription's dead-letter queue, which is
+// declared with its first message.
 func (s *Service) park(ctx context.Context, t token, headers map[string]string) error {
-	outcome, err := s.messages.Do(ctx, broker.Publishing{
-		Key: s.names.DeadQueue(string(t.consumer.id)), Mandatory: true,
+	id := string(t.consumer.id)
+	letter := broker.Publishing{
+		Key: s.names.DeadQueue(id), Mandatory: true, Persistent: true, // it is for people
 		ID: t.message.ID, Headers: headers, ContentType: t.message.ContentType, Body: t.message.Body,
-	})
+	}
+	outcome, err := s.messages.Do(ctx, letter)
+	if err == nil && outcome == broker.Returned {
+		if err := s.topology.DeclareDead(ctx, id); err != nil {
+			return fmt.Errorf("park message: %w", err)
+		}
+		outcome, err = s.messages.Do(ctx, letter)
+	}
 	if err != nil {
 		return fmt.Errorf("park message: %w", err)
 	}

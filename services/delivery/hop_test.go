@@ -19,7 +19,7 @@ func TestARetryIsNeverEarlierThanTheSubscriberAsked(t *testing.T) {
 		wait, _ := retry.Schedule{step}.Next(1, asked, rand.Float64)
 		var waited, rung time.Duration
 		for left := wait; left > 0; waited += rung {
-			rung, left = nextHop(broker.Config{}, left)
+			rung, left = broker.Config{}.NextHop(left)
 		}
 		if waited < asked || waited > wait+time.Second {
 			t.Fatalf("waited %v for %v in queues although %v was asked for", waited, wait, asked)

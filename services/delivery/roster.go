@@ -72,14 +72,24 @@ func (c *consumer) hostName() string {
 	return t.host
 }
 
-func (c *consumer) acquire(ctx context.Context) error {
+// acquire waits for one of the subscription's maxInFlight. Whoever waits gives
+// up when the message is gone: another process may have it by now.
+func (c *consumer) acquire(ctx context.Context, gone <-chan struct{}) error {
 	select {
 	case c.slots <- struct{}{}:
-		return nil
+	case <-gone:
+		return errGiveBack
 	case <-c.stopping:
 		return errGiveBack
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+	select {
+	case <-gone: // both were ready
+		c.release()
+		return errGiveBack
+	default:
+		return nil
 	}
 }
 

@@ -158,7 +158,7 @@ func (s *system) startRelay() (stop func()) {
 	}
 	s.t.Cleanup(func() { _, _ = publisher.Close(), topology.Close() })
 	r := relay.New(relay.Config{SweepEvery: time.Second}, relay.Parts{
-		DB: s.pool("relay", 4), Publisher: publisher, Topology: topology, Names: s.broker.Names(), Logger: s.logger,
+		DB: s.pool("relay", 4), Publisher: publisher, Topology: topology, Broker: s.broker, Logger: s.logger,
 		Messages: s.messages(), Metrics: prometheus.NewRegistry(),
 	})
 	return s.run("relay", r.Run)
@@ -174,9 +174,13 @@ func (s *system) startDelivery(schedule retry.Schedule) (stop func()) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(func() { _ = publisher.Close() })
+	topology, err := broker.NewTopology(s.broker)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _, _ = publisher.Close(), topology.Close() })
 	d := delivery.New(delivery.Config{Schedule: schedule}, delivery.Parts{
-		DB: s.pool("delivery", 6), Keys: s.keys, Messages: s.messages(), Broker: s.broker, Publisher: publisher, Consumers: consumers,
+		DB: s.pool("delivery", 6), Keys: s.keys, Messages: s.messages(), Broker: s.broker, Publisher: publisher, Topology: topology, Consumers: consumers,
 		Sender: sender.New(sender.Config{AllowNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}),
 		Logger: s.logger, Metrics: prometheus.NewRegistry(),
 	})
@@ -212,6 +216,7 @@ func (s *system) removeTopology() {
 	if err != nil {
 		return // the database is gone, and with it the list to remove
 	}
+	_ = topology.DeleteQueue(ctx, s.broker.Names().Memory())
 	for _, sub := range subs {
 		_ = topology.DeleteSubscription(ctx, string(sub.ID)) // a broker that is gone needs no cleanup
 	}

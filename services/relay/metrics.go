@@ -8,10 +8,10 @@ import (
 )
 
 type metrics struct {
-	published, returned, swept, foreign, replayed prometheus.Counter
-	position, lag, leading                        prometheus.Gauge
-	setAside                                      *prometheus.CounterVec
-	quarantined                                   prometheus.Gauge
+	published, returned, swept, resent, foreign, replayed prometheus.Counter
+	position, lag, leading                                prometheus.Gauge
+	setAside                                              *prometheus.CounterVec
+	quarantined                                           prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -27,6 +27,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		published:   m.Counter("published_total", "Records of the outbox that the broker confirmed."),
 		returned:    m.Counter("returned_total", "Events that reached no queue although a subscription is owed them."),
 		swept:       m.Counter("swept_total", "Overdue deliveries that were sent again from the ledger."),
+		resent:      m.Counter("resent_total", "Deliveries that were sent again because the broker had lost their messages."),
 		replayed:    m.Counter("replayed_total", "Deliveries that replays and redrives began anew."),
 		foreign:     m.Counter("foreign_queues_total", "Declarations refused because a queue exists with other arguments."),
 		position:    m.Gauge("position", "Position in the outbox up to which everything is forwarded."),

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/lib/pq"
@@ -147,6 +148,34 @@ func changeRouteTx(ctx context.Context, tx *sql.Tx, r Route) error {
 		ON CONFLICT (subscription_id) DO UPDATE SET event_types = excluded.event_types, status = excluded.status`,
 		r.ID.UUID(), r.Account, pq.Array(types), string(r.Status), r.Since); err != nil {
 		return fmt.Errorf("change route: %w", err)
+	}
+	return nil
+}
+
+// setResend notes that what has been entered in the ledger by now and has not ended is to be sent
+// again.
+func setResend(ctx context.Context, conn *sql.Conn) error {
+	if _, err := conn.ExecContext(ctx, `
+		UPDATE posthorn.readers SET resend_before = clock_timestamp() WHERE name = 'relay'`); err != nil {
+		return postgres.Translate(fmt.Errorf("note that deliveries are to be sent again: %w", err))
+	}
+	return nil
+}
+
+// resendBefore is when setResend was called and clearResend was not, since.
+func resendBefore(ctx context.Context, conn *sql.Conn) (before sql.NullTime, err error) {
+	err = conn.QueryRowContext(ctx, `SELECT resend_before FROM posthorn.readers WHERE name = 'relay'`).Scan(&before)
+	if err != nil {
+		return sql.NullTime{}, postgres.Translate(fmt.Errorf("read what is to be sent again: %w", err))
+	}
+	return before, nil
+}
+
+// clearResend notes that all of that has been sent again.
+func clearResend(ctx context.Context, q postgres.Queryer, before time.Time) error {
+	if _, err := q.ExecContext(ctx, `
+		UPDATE posthorn.readers SET resend_before = NULL WHERE name = 'relay' AND resend_before = $1`, before); err != nil {
+		return postgres.Translate(fmt.Errorf("note that deliveries were sent again: %w", err))
 	}
 	return nil
 }

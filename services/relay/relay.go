@@ -60,7 +60,7 @@ type Parts struct {
 	DB        *sql.DB
 	Publisher *broker.Publisher
 	Topology  *broker.Topology
-	Names     broker.Names
+	Broker    broker.Config
 	// Messages signs what is published.
 	Messages *envelope.Authenticator
 	Logger   *slog.Logger
@@ -72,6 +72,7 @@ type Relay struct {
 	db        *sql.DB
 	publisher *broker.Publisher
 	topology  *broker.Topology
+	broker    broker.Config
 	names     broker.Names
 	messages  *envelope.Authenticator
 	logger    *slog.Logger
@@ -90,7 +91,7 @@ type Relay struct {
 func New(cfg Config, parts Parts) *Relay {
 	cfg.fill()
 	r := &Relay{
-		db: parts.DB, publisher: parts.Publisher, topology: parts.Topology, names: parts.Names, messages: parts.Messages, logger: parts.Logger,
+		db: parts.DB, publisher: parts.Publisher, topology: parts.Topology, broker: parts.Broker, names: parts.Broker.Names(), messages: parts.Messages, logger: parts.Logger,
 		cfg: cfg, metrics: newMetrics(parts.Metrics),
 	}
 	r.trouble.Store(&trouble{reason: "has not begun to forward yet"})

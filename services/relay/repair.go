@@ -67,7 +67,7 @@ func (t *term) sweepOne(ctx context.Context, b ledger.Backlog) error {
 	// first, so what is lost is among the oldest that the ledger knows. A
 	// wrong guess does no harm: a swept message is checked against the ledger
 	// before an attempt is made for it.
-	for lost := b.Overdue - waiting; lost > 0; {
+	for lost := b.Deliveries - waiting; lost > 0; {
 		due, err := ledger.OverdueDeliveries(ctx, t.db, b.Subscription, overdueGrace, min(lost, sweepAtOnce))
 		if err != nil || len(due) == 0 {
 			return err
@@ -116,7 +116,7 @@ func (t *term) resend(ctx context.Context, id subscription.ID, due []ledger.Due)
 	for i := range due {
 		positions[i] = due[i].Position
 	}
-	returned, err := t.publishDue(ctx, id, due, true)
+	returned, err := t.publishDue(ctx, due, true)
 	switch {
 	case err == nil && len(returned) > 0:
 		return nil // the queue is gone again: the next round restores it

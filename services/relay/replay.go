@@ -11,7 +11,6 @@ import (
 	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/replay"
-	"posthorn/services/internal/subscription"
 )
 
 const (
@@ -119,14 +118,14 @@ func (t *term) sendReplayed(ctx context.Context, step replay.Step) error {
 	if err != nil || len(due) == 0 {
 		return err
 	}
-	returned, err := t.publishDue(ctx, step.Subscription, due, false)
+	returned, err := t.publishDue(ctx, due, false)
 	if len(returned) > 0 {
 		// Its queue is missing. Declared again, it takes what came back.
 		if err := t.restore(ctx, step.Subscription); err != nil {
 			return err
 		}
 		// What comes back once more is left to the sweeper.
-		_, err = t.publishDue(ctx, step.Subscription, returned, true)
+		_, err = t.publishDue(ctx, returned, true)
 	}
 	if err != nil && !broker.Refused(err) { // what the queue refuses is left to the sweeper
 		return fmt.Errorf("send replayed events of %s: %w", step.ID, err)
@@ -135,14 +134,14 @@ func (t *term) sendReplayed(ctx context.Context, step replay.Step) error {
 	return nil
 }
 
-// publishDue sends the messages of due deliveries to their subscription alone,
-// and says which of them came back because its queue is missing.
-func (t *term) publishDue(ctx context.Context, id subscription.ID, due []ledger.Due, suspect bool) (returned []ledger.Due, err error) {
+// publishDue sends the messages of due deliveries, each to its subscription
+// alone, and says which of them came back because their queue is missing.
+func (t *term) publishDue(ctx context.Context, due []ledger.Due, suspect bool) (returned []ledger.Due, err error) {
 	messages := make([]broker.Publishing, len(due))
 	for i := range due {
 		d := &due[i]
 		messages[i] = t.relay.message(
-			broker.Publishing{Exchange: t.names.Deliver(), Key: string(id), Mandatory: true}, &d.Record,
+			broker.Publishing{Exchange: t.names.Deliver(), Key: string(d.Subscription), Mandatory: true}, &d.Record,
 			envelope.Envelope{
 				Position: d.Position, Run: d.Run, Attempts: d.Attempts, Cause: d.Cause,
 				PublishedAt: time.Now(), Suspect: suspect,

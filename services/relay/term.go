@@ -51,6 +51,9 @@ type term struct {
 	// published before, by a predecessor or by an attempt that failed.
 	suspectThrough int64
 
+	// resendBefore is when what was entered before is to be sent again, since the broker has lost it.
+	resendBefore sql.NullTime
+
 	// mu makes a change of a route and of its queue and bindings one step, so
 	// that the reconciler cannot put back what was just taken away.
 	mu     sync.Mutex
@@ -76,6 +79,7 @@ func (t *term) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return t.forward(ctx) })
 	g.Go(func() error { return t.sweep(ctx) })
+	g.Go(func() error { return t.recall(ctx) })
 	g.Go(func() error { return t.reconcile(ctx) })
 	g.Go(func() error { return t.replay(ctx) })
 	return g.Wait()
@@ -113,7 +117,10 @@ func (t *term) begin(ctx context.Context) error {
 			return fmt.Errorf("take back bindings of %s: %w", route.ID, err)
 		}
 	}
-	return t.unbindAhead(ctx, ahead)
+	if err := t.unbindAhead(ctx, ahead); err != nil {
+		return err
+	}
+	return t.remember(ctx)
 }
 
 // declareAll declares the shared topology and that of every route. A queue
@@ -166,6 +173,11 @@ func (t *term) declared(id subscription.ID, err error) error {
 		t.metrics.foreign.Inc()
 		t.logger.Error("queue exists with other arguments: delete it in RabbitMQ to have it declared again",
 			"subscription", id, "error", err)
+		return nil
+	}
+	if errors.Is(err, broker.ErrNotFound) {
+		// In a cluster: its node is down. It is declared again with the next round of the reconciler.
+		t.logger.Warn("queue is on a node that is down: the subscription waits for it", "subscription", id, "error", err)
 		return nil
 	}
 	if err != nil {

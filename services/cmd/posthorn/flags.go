@@ -86,15 +86,16 @@ func (f databaseFlags) operations(part string) (*operate.Operations, io.Closer, 
 }
 
 type brokerFlags struct {
-	AMQPURL   string `name:"amqp-url" help:"RabbitMQ to work with." placeholder:"amqp://user:password@host:5672/" required:"" env:"AMQP_URL"`
-	Password  string `name:"amqp-password" help:"Password for RabbitMQ if its URL has a user and no password." env:"AMQP_PASSWORD"`
-	QueueType string `help:"Type of the subscriptions' queues: ${enum}. Existing queues keep their type." enum:"classic,quorum" default:"classic" env:"POSTHORN_QUEUE_TYPE"`
-	Namespace string `help:"Prefix of every exchange and queue name, so that installations can share a broker." env:"POSTHORN_NAMESPACE"`
+	AMQPURL    string `name:"amqp-url" help:"RabbitMQ to work with." placeholder:"amqp://user:password@host:5672/" required:"" env:"AMQP_URL"`
+	Password   string `name:"amqp-password" help:"Password for RabbitMQ if its URL has a user and no password." env:"AMQP_PASSWORD"`
+	QueueType  string `help:"Type of the subscriptions' queues: ${enum}. Existing queues keep their type." enum:"classic,quorum" default:"classic" env:"POSTHORN_QUEUE_TYPE"`
+	Persistent bool   `name:"persistent-messages" help:"Have RabbitMQ sync the messages of subscriptions to disk as well. They are in Postgres in any case." env:"POSTHORN_PERSISTENT_MESSAGES"`
+	Namespace  string `help:"Prefix of every exchange and queue name, so that installations can share a broker." env:"POSTHORN_NAMESPACE"`
 }
 
 func (f brokerFlags) config(part string, logger *slog.Logger) (broker.Config, error) {
 	address, err := f.url()
-	return broker.Config{URL: address, Namespace: f.Namespace, QueueType: f.QueueType, ConnectionName: "posthorn " + part, Logger: logger}, err
+	return broker.Config{URL: address, Namespace: f.Namespace, QueueType: f.QueueType, Persistent: f.Persistent, ConnectionName: "posthorn " + part, Logger: logger}, err
 }
 
 // url is AMQP_URL with the password from AMQP_PASSWORD if it has a user and no

@@ -113,7 +113,7 @@ func (p *program) addRelay(ctx context.Context, db databaseFlags, mq brokerFlags
 		return errors.Join(err, publisher.Close())
 	}
 	r := relay.New(relay.Config{}, relay.Parts{
-		DB: pool, Publisher: publisher, Topology: topology, Names: config.Names(), Messages: authenticator(keyring),
+		DB: pool, Publisher: publisher, Topology: topology, Broker: config, Messages: authenticator(keyring),
 		Logger: p.logger, Metrics: p.metrics,
 	})
 	p.readiness.Add("relay", r.Ready)
@@ -127,6 +127,9 @@ func (p *program) addDelivery(ctx context.Context, db databaseFlags, mq brokerFl
 	networks, err := flags.networks(p.logger)
 	if err != nil {
 		return err
+	}
+	if flags.MaxRequests < 0 {
+		return fmt.Errorf("POSTHORN_MAX_REQUESTS: invalid number %d: want 0 or more", flags.MaxRequests)
 	}
 	schedule, err := flags.schedule()
 	if err != nil {
@@ -152,12 +155,13 @@ func (p *program) addDelivery(ctx context.Context, db databaseFlags, mq brokerFl
 	if err != nil {
 		return err
 	}
-	if flags.MaxRequests < 0 {
-		return fmt.Errorf("POSTHORN_MAX_REQUESTS: invalid number %d: want 0 or more", flags.MaxRequests)
+	topology, err := broker.NewTopology(config) //nolint:contextcheck // as above
+	if err != nil {
+		return errors.Join(err, publisher.Close())
 	}
 	requests, idle := delivery.Capacity(flags.MaxRequests)
 	s := delivery.New(delivery.Config{Schedule: schedule, MaxInFlight: requests}, delivery.Parts{
-		DB: pool, Keys: keyring, Messages: authenticator(keyring), Broker: config, Publisher: publisher, Consumers: consumers,
+		DB: pool, Keys: keyring, Messages: authenticator(keyring), Broker: config, Publisher: publisher, Topology: topology, Consumers: consumers,
 		Sender: sender.New(sender.Config{
 			AllowNetworks: networks, UserAgent: "Posthorn/" + versionText(), MaxIdle: idle,
 		}),
@@ -165,7 +169,7 @@ func (p *program) addDelivery(ctx context.Context, db databaseFlags, mq brokerFl
 	})
 	p.readiness.Add("delivery", s.Ready)
 	p.group.Add("delivery", s.Run)
-	p.group.Close("delivery broker", publisher.Close)
+	p.group.Close("delivery broker", func() error { return errors.Join(publisher.Close(), topology.Close()) })
 	p.group.Close("delivery database", pool.Close)
 	return nil
 }

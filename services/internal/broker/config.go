@@ -26,6 +26,10 @@ type Config struct {
 	// QueueType is Classic (the default) or Quorum, for subscriptions' queues. It cannot change
 	// once they exist.
 	QueueType string
+	// Persistent has every message synced to the broker's disk. Otherwise that is for those that ask
+	// for it, and a message in a classic queue is lost when the broker restarts. Messages are always
+	// persistent with quorum queues, which sync them anyway.
+	Persistent bool
 	// ConnectionName is shown in RabbitMQ's UI. "posthorn" unless set.
 	ConnectionName string
 	// Group is the group of consumers that Subscriber.Subscribe joins: each group gets every
@@ -76,8 +80,8 @@ func (c Config) Validate() error {
 	if len(c.Namespace) > maxName/2 {
 		errs = append(errs, fmt.Errorf("namespace: longer than %d bytes", maxName/2))
 	}
-	if c.Prefetch < 0 || c.Prefetch > maxPrefetch {
-		errs = append(errs, fmt.Errorf("prefetch: %d is not between 0 and %d", c.Prefetch, maxPrefetch))
+	if c.Prefetch < 0 || c.Prefetch > MaxPrefetch {
+		errs = append(errs, fmt.Errorf("prefetch: %d is not between 0 and %d", c.Prefetch, MaxPrefetch))
 	}
 	for name, d := range map[string]time.Duration{
 		"publish timeout": c.PublishTimeout, "drain timeout": c.DrainTimeout, "requeue pause": c.RequeuePause,
@@ -116,12 +120,25 @@ func (c Config) RungFor(d time.Duration) time.Duration {
 	return best
 }
 
+// NextHop is the retry queue that a message waits in next, and how long it has to wait after that.
+// Less than half of the shortest queue is not worth another round, so a wait ends up to half a
+// second early or late; one of whole seconds, as a Retry-After is, never early.
+func (c Config) NextHop(wait time.Duration) (rung, left time.Duration) {
+	rung = c.RungFor(wait)
+	left = max(0, wait-rung)
+	if left < c.RungFor(0)/2 {
+		left = 0
+	}
+	return rung, left
+}
+
 // filled is the configuration with its defaults in place, once it is valid.
 func (c Config) filled() (Config, error) {
 	if err := c.Validate(); err != nil {
 		return Config{}, err
 	}
 	c.QueueType = cmp.Or(c.QueueType, Classic)
+	c.Persistent = c.Persistent || c.QueueType == Quorum
 	c.ConnectionName = cmp.Or(c.ConnectionName, "posthorn")
 	c.Group = cmp.Or(c.Group, "default")
 	c.Prefetch = cmp.Or(c.Prefetch, 64)

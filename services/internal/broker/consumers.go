@@ -151,8 +151,8 @@ func (c *Consumers) startLocked(e *entry) error {
 // Add begins to consume a queue, with up to prefetch messages in flight, now or when Run is called.
 // A queue that is not there is waited for.
 func (c *Consumers) Add(queue string, prefetch int, h Handler) error {
-	if prefetch < 1 || prefetch > maxPrefetch {
-		return fmt.Errorf("consume queue %s: prefetch %d is not between 1 and %d", queue, prefetch, maxPrefetch)
+	if prefetch < 1 || prefetch > MaxPrefetch {
+		return fmt.Errorf("consume queue %s: prefetch %d is not between 1 and %d", queue, prefetch, MaxPrefetch)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -216,6 +216,7 @@ func (c *consumption) cancel(k *consumer) {
 func (c *consumption) pass(k *consumer, d *amqp.Delivery) {
 	ctx, cancel := context.WithCancel(c.drain)
 	in, tag := arrived(d), d.DeliveryTag
+	in.Gone = k.channel.closed
 	msg := message.NewMessageWithContext(
 		context.WithValue(ctx, receivedKey{}, &received{delivery: in, from: c}), in.ID, in.Body)
 	msg.Metadata = in.Headers

@@ -42,6 +42,9 @@ func (n Names) DeadQueue(sub string) string { return n.Namespace + "dead." + sub
 // subscription's id as the routing key comes back to the subscription's queue after the delay.
 func (n Names) Retry(rung time.Duration) string { return n.Namespace + "retry." + formatDelay(rung) }
 
+// Memory is the queue whose one message shows that the broker still has what was published before.
+func (n Names) Memory() string { return n.Namespace + "memory" }
+
 // listenQueue is the queue that Subscriber.Subscribe makes for a topic and a group of consumers.
 func (n Names) listenQueue(group, topic string) string {
 	return n.Namespace + "listen." + group + "." + topic

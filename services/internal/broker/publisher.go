@@ -110,7 +110,7 @@ func (p *Publisher) PublishAll(ctx context.Context, batch []Publishing) ([]Outco
 	default:
 	}
 
-	c := &publishCall{batch: batch, flights: make([]flight, len(batch)), written: make(chan struct{})}
+	c := &publishCall{batch: batch, persistent: p.cfg.Persistent, flights: make([]flight, len(batch)), written: make(chan struct{})}
 	p.active.Go(func() {
 		defer close(c.written)
 		c.err = p.write(soon, s, c)
@@ -150,7 +150,7 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 	batch := make([]Publishing, len(messages))
 	for i, m := range messages {
 		batch[i] = Publishing{
-			Exchange: p.cfg.Names().Events(""), Key: topic, ID: m.UUID, Headers: m.Metadata, Body: m.Payload,
+			Exchange: p.cfg.Names().Events(""), Key: topic, ID: m.UUID, Headers: m.Metadata, Body: m.Payload, Persistent: true,
 		}
 	}
 	// A message that a handler passes on has the context of the one that it got, which ends with
@@ -194,13 +194,14 @@ func (p *Publisher) enter() bool {
 // publishCall is one PublishAll under way. Its flights and error belong to the writer until written
 // is closed.
 type publishCall struct {
-	batch    []Publishing
-	stop     atomic.Bool
-	progress atomic.Int64 // when something was last written or confirmed, in Unix nanoseconds
-	written  chan struct{}
-	channel  *publishChannel
-	flights  []flight
-	err      error // why writing ended early
+	batch      []Publishing
+	persistent bool
+	stop       atomic.Bool
+	progress   atomic.Int64 // when something was last written or confirmed, in Unix nanoseconds
+	written    chan struct{}
+	channel    *publishChannel
+	flights    []flight
+	err        error // why writing ended early
 }
 
 // flight is one message under way.
@@ -246,7 +247,7 @@ func (c *publishCall) writeAll() error {
 		if f.invalid = m.validate(); f.invalid != nil {
 			continue
 		}
-		msg := m.amqp()
+		msg := m.amqp(c.persistent)
 		if m.Mandatory {
 			f.returned = c.channel.expectReturn()
 			msg.CorrelationId = f.returned.id

@@ -68,8 +68,8 @@ func (s *Subscriber) declare(ctx context.Context, topic string) error {
 func (s *Subscriber) subscribe(
 	ctx context.Context, queue string, prefetch int, prepare func(context.Context) error,
 ) (<-chan *message.Message, error) {
-	if prefetch < 1 || prefetch > maxPrefetch {
-		return nil, fmt.Errorf("subscribe to queue %s: prefetch %d is not between 1 and %d", queue, prefetch, maxPrefetch)
+	if prefetch < 1 || prefetch > MaxPrefetch {
+		return nil, fmt.Errorf("subscribe to queue %s: prefetch %d is not between 1 and %d", queue, prefetch, MaxPrefetch)
 	}
 	out := make(chan *message.Message)
 	_, err := s.pool.start(ctx, source{queue: queue, prefetch: prefetch, out: out, closeOut: true, prepare: prepare})

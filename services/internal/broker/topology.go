@@ -90,9 +90,9 @@ func (t *Topology) DeclareShared(ctx context.Context, accounts []string) error {
 	return nil
 }
 
-// DeclareSubscription declares the queues of a subscription and binds them: to the exchange
-// deliver, and to its account's events with each pattern. It takes two round trips where the
-// exchanges are there already.
+// DeclareSubscription declares the queue of a subscription's deliveries and binds it: to the
+// exchange deliver, and to its account's events with each pattern. It takes two round trips where
+// the exchanges are there already.
 func (t *Topology) DeclareSubscription(ctx context.Context, sub, account string, patterns []string) error {
 	err := t.declareBound(ctx, sub, account, patterns)
 	if !errors.Is(err, ErrNotFound) {
@@ -105,6 +105,11 @@ func (t *Topology) DeclareSubscription(ctx context.Context, sub, account string,
 		return err
 	}
 	return t.declareBound(ctx, sub, account, patterns)
+}
+
+// DeclareDead declares the queue of a subscription's dead letters.
+func (t *Topology) DeclareDead(ctx context.Context, sub string) error {
+	return t.declareQueue(ctx, t.names.DeadQueue(sub), t.queueArgs())
 }
 
 // Declaration is what DeclareSubscription declares.
@@ -146,11 +151,9 @@ func (t *Topology) DeclareSubscriptions(ctx context.Context, subs []Declaration)
 func (t *Topology) declareSilently(ch *amqp.Channel, subs []Declaration) error {
 	const noWait = true
 	for _, sub := range subs {
-		queue, dead := t.names.DeliverQueue(sub.Subscription), t.names.DeadQueue(sub.Subscription)
-		for _, name := range []string{dead, queue} {
-			if _, err := ch.QueueDeclare(name, true, false, false, noWait, t.queueArgs()); err != nil {
-				return err
-			}
+		queue := t.names.DeliverQueue(sub.Subscription)
+		if _, err := ch.QueueDeclare(queue, true, false, false, noWait, t.queueArgs()); err != nil {
+			return err
 		}
 		if err := ch.QueueBind(queue, sub.Subscription, t.names.Deliver(), noWait, nil); err != nil {
 			return err
@@ -166,11 +169,7 @@ func (t *Topology) declareSilently(ch *amqp.Channel, subs []Declaration) error {
 }
 
 func (t *Topology) declareBound(ctx context.Context, sub, account string, patterns []string) error {
-	queues, declaring := errgroup.WithContext(ctx)
-	for _, queue := range []string{t.names.DeadQueue(sub), t.names.DeliverQueue(sub)} {
-		queues.Go(func() error { return t.declareQueue(declaring, queue, t.queueArgs()) })
-	}
-	if err := queues.Wait(); err != nil {
+	if err := t.declareQueue(ctx, t.names.DeliverQueue(sub), t.queueArgs()); err != nil {
 		return err
 	}
 	bindings, binding := errgroup.WithContext(ctx)
@@ -179,6 +178,26 @@ func (t *Topology) declareBound(ctx context.Context, sub, account string, patter
 		bindings.Go(func() error { return t.bind(binding, t.names.DeliverQueue(sub), t.names.Events(account), pattern) })
 	}
 	return bindings.Wait()
+}
+
+// Remembers reports whether the broker still has the message that Memorize put into the queue
+// memory. Where it has, no message of a classic queue on the same node was lost since. The queue is
+// declared where it is missing.
+func (t *Topology) Remembers(ctx context.Context) (bool, error) {
+	messages, _, exists, err := t.Depth(ctx, t.names.Memory())
+	if err != nil || exists {
+		return messages > 0, err
+	}
+	args := t.queueArgs()
+	args["x-max-length"] = int64(1)
+	return false, t.declareQueue(ctx, t.names.Memory(), args)
+}
+
+// Memorize puts a message into the queue memory that is lost with the others that this
+// configuration publishes.
+func (p *Publisher) Memorize(ctx context.Context) error {
+	_, err := p.PublishAll(ctx, []Publishing{{Key: p.cfg.Names().Memory(), Mandatory: true, ID: "memory"}})
+	return err
 }
 
 // Bind adds patterns of event types to a subscription's queue. It returns ErrNotFound if the queue

@@ -19,9 +19,10 @@ const (
 	// RabbitMQ 4 accepts bodies of up to 16 MiB unless told otherwise, and closes the channel at a
 	// larger one.
 	maxBodyBytes = 16 << 20
-	// The prefetch is 16 bits wide, and 0 would mean no limit.
-	maxPrefetch = math.MaxUint16
 )
+
+// MaxPrefetch is how many messages of a queue one process may hold at most.
+const MaxPrefetch = 2048
 
 // Publishing is a message to be published.
 type Publishing struct {
@@ -32,7 +33,9 @@ type Publishing struct {
 	// Queues is how many queues are known to get it. The broker confirms a message once it is safe
 	// in all of them, so for thousands it is given more time.
 	Queues int
-	ID     string
+	// Persistent has the message synced to the broker's disk whatever Config says.
+	Persistent bool
+	ID         string
 	// Headers whose names belong to the broker (see [ReservedHeader]) are left out.
 	Headers     map[string]string
 	ContentType string
@@ -48,6 +51,9 @@ type Message struct {
 	Body        []byte
 	Redelivered bool
 	ContentType string
+	// Gone is closed when the channel that the message came on has ended: the broker will hand it
+	// out again, or has lost it.
+	Gone <-chan struct{}
 }
 
 // ReservedHeader reports whether the broker gives a header its own meaning. Sending such a header
@@ -90,7 +96,7 @@ func (p *Publishing) validate() error {
 }
 
 // amqp is the publishing on the wire.
-func (p *Publishing) amqp() amqp.Publishing {
+func (p *Publishing) amqp(persistent bool) amqp.Publishing {
 	headers := make(amqp.Table, len(p.Headers)+1)
 	for k, v := range p.Headers {
 		if !ReservedHeader(k) {
@@ -98,10 +104,14 @@ func (p *Publishing) amqp() amqp.Publishing {
 		}
 	}
 	headers[idHeader] = p.ID
+	mode := amqp.Transient
+	if persistent || p.Persistent {
+		mode = amqp.Persistent
+	}
 	return amqp.Publishing{
 		Headers:      headers,
 		ContentType:  p.ContentType,
-		DeliveryMode: amqp.Persistent,
+		DeliveryMode: mode,
 		MessageId:    p.ID,
 		Body:         p.Body,
 	}

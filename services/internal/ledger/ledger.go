@@ -226,10 +226,10 @@ func ReleaseClaim(ctx context.Context, q postgres.Queryer, position int64, id su
 	return nil
 }
 
-// Backlog is how many deliveries of a subscription are overdue.
+// Backlog is how many deliveries of a subscription are counted.
 type Backlog struct {
 	Subscription subscription.ID
-	Overdue      int
+	Deliveries   int
 }
 
 // Overdue counts, for each subscription, the unfinished deliveries whose next
@@ -237,7 +237,7 @@ type Backlog struct {
 func Overdue(ctx context.Context, q postgres.Queryer, grace time.Duration) ([]Backlog, error) {
 	return postgres.Collect(ctx, q, "count overdue deliveries", func(scan func(...any) error) (b Backlog, err error) {
 		var id uuid.UUID
-		err = scan(&id, &b.Overdue)
+		err = scan(&id, &b.Deliveries)
 		b.Subscription = subscription.FromUUID(id)
 		return b, err
 	}, `
@@ -249,6 +249,7 @@ func Overdue(ctx context.Context, q postgres.Queryer, grace time.Duration) ([]Ba
 // Due is an overdue delivery with the event that it delivers.
 type Due struct {
 	eventlog.Record
+	Subscription  subscription.ID
 	Run, Attempts int
 	Cause         Cause
 }
@@ -258,9 +259,9 @@ type Due struct {
 func OverdueDeliveries(ctx context.Context, q postgres.Queryer, id subscription.ID, grace time.Duration, limit int) ([]Due, error) {
 	return postgres.Collect(ctx, q, "read overdue deliveries", scanDue, `
 		SELECT o.position, o.kind, o.id, o.account, o.type, o.subject, o.data, o.metadata, o.attributes, o.occurred_at, o.recorded_at,
-		       d.run, d.attempts, d.cause
+		       d.subscription_id, d.run, d.attempts, d.cause
 		FROM (
-			SELECT position, run, attempts, cause FROM posthorn.deliveries
+			SELECT position, subscription_id, run, attempts, cause FROM posthorn.deliveries
 			WHERE subscription_id = $1 AND next_attempt_at < clock_timestamp() - $2::interval
 			ORDER BY position LIMIT $3
 		) d JOIN posthorn.outbox o USING (position)
@@ -269,13 +270,14 @@ func OverdueDeliveries(ctx context.Context, q postgres.Queryer, id subscription.
 
 func scanDue(scan func(...any) error) (Due, error) {
 	var (
-		d Due
-		f eventlog.RecordFields
+		d  Due
+		id uuid.UUID
+		f  eventlog.RecordFields
 	)
-	if err := scan(f.Columns(&d.Run, &d.Attempts, &d.Cause)...); err != nil {
+	if err := scan(f.Columns(&id, &d.Run, &d.Attempts, &d.Cause)...); err != nil {
 		return Due{}, fmt.Errorf("read due delivery: %w", err)
 	}
-	d.Record = f.Read()
+	d.Record, d.Subscription = f.Read(), subscription.FromUUID(id)
 	return d, nil
 }
 

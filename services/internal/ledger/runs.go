@@ -36,7 +36,7 @@ func BeginRunsTx(ctx context.Context, tx *sql.Tx, id subscription.ID, positions 
 			RETURNING d.position, d.run
 		)
 		SELECT o.position, o.kind, o.id, o.account, o.type, o.subject, o.data, o.metadata, o.attributes, o.occurred_at, o.recorded_at,
-		       begun.run, 0, $3
+		       $2, begun.run, 0, $3
 		FROM begun JOIN posthorn.outbox o USING (position) ORDER BY o.position`,
 		pq.Array(positions), id.UUID(), r.Cause, postgres.Interval(SweepGrace), r.OnlyDead, r.OrWaiting)
 }

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"database/sql"
 	"encoding/json"
 	"fmt"
@@ -63,3 +64,11 @@ func PositionsOrNull(positions []int64) any {
 
 // TimeOrNull is NULL for the zero time.
 func TimeOrNull(t time.Time) sql.NullTime { return sql.NullTime{Time: t, Valid: !t.IsZero()} }
+
+// Now is the time by the database's clock.
+func Now(ctx context.Context, q Queryer) (now time.Time, err error) {
+	if err := q.QueryRowContext(ctx, `SELECT clock_timestamp()`).Scan(&now); err != nil {
+		return now, Translate(fmt.Errorf("read the time: %w", err))
+	}
+	return now, nil
+}
