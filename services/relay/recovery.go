@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,8 @@ import (
 	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/subscription"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // errForgotten ends a term: the broker has lost the messages that it had.
@@ -30,7 +33,7 @@ const (
 	// sweeper finds when it is overdue.
 	countFrom = 500
 	// resendAtOnce and resendBytes limit what is read and sent again in one step.
-	resendAtOnce = 1000
+	resendAtOnce = 2000
 	resendBytes  = 8 << 20
 )
 
@@ -104,30 +107,49 @@ func (t *term) resendAll(ctx context.Context, before time.Time) error {
 }
 
 // resendWhere sends again the unfinished deliveries that were entered before a time, as far as they
-// are wanted. Retries keep their time.
+// are wanted. Retries keep their time. While a step is published the next one is read.
 func (t *term) resendWhere(ctx context.Context, before time.Time, wanted func(*ledger.Unfinished) bool) (sent int, err error) {
-	var at ledger.Cursor
-	for logged := time.Now(); ; {
-		list, next, err := ledger.ReadUnfinished(ctx, t.db, before, at, resendAtOnce)
-		if err != nil || len(list) == 0 {
-			return sent, err
+	steps := make(chan []broker.Publishing)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(steps)
+		var at ledger.Cursor
+		for {
+			list, next, err := ledger.ReadUnfinished(ctx, t.db, before, at, resendAtOnce)
+			if err != nil || len(list) == 0 {
+				return err
+			}
+			at = next
+			list = slices.DeleteFunc(list, func(u ledger.Unfinished) bool { return !wanted(&u) })
+			slices.SortStableFunc(list, func(a, b ledger.Unfinished) int { return cmp.Compare(a.Position, b.Position) })
+			if err := t.readAgain(ctx, list, steps); err != nil {
+				return err
+			}
 		}
-		at = next
-		list = slices.DeleteFunc(list, func(u ledger.Unfinished) bool { return !wanted(&u) })
-		slices.SortStableFunc(list, func(a, b ledger.Unfinished) int { return int(a.Position - b.Position) })
-		n, err := t.resendList(ctx, list)
-		if sent += n; err != nil {
-			return sent, err
+	})
+	g.Go(func() error {
+		logged := time.Now()
+		for messages := range steps {
+			outcomes, err := t.publisher.PublishAll(ctx, messages)
+			// What its queue refuses, or has no queue, is left to the sweeper.
+			if slices.Contains(outcomes, broker.Unknown) {
+				return fmt.Errorf("send unfinished deliveries again: %w", err)
+			}
+			sent += len(messages)
+			t.metrics.resent.Add(float64(len(messages)))
+			if time.Since(logged) > 5*time.Second {
+				t.logger.Info("deliveries are being sent again", "count", sent)
+				logged = time.Now()
+			}
 		}
-		if time.Since(logged) > 5*time.Second {
-			t.logger.Info("deliveries are being sent again", "count", sent)
-			logged = time.Now()
-		}
-	}
+		return nil
+	})
+	err = g.Wait()
+	return sent, err
 }
 
-// resendList sends again unfinished deliveries, which are in position order.
-func (t *term) resendList(ctx context.Context, list []ledger.Unfinished) (sent int, err error) {
+// readAgain makes messages of unfinished deliveries, which are in position order.
+func (t *term) readAgain(ctx context.Context, list []ledger.Unfinished, steps chan<- []broker.Publishing) error {
 	for len(list) > 0 {
 		positions := make([]int64, len(list))
 		for i := range list {
@@ -135,7 +157,7 @@ func (t *term) resendList(ctx context.Context, list []ledger.Unfinished) (sent i
 		}
 		records, through, err := eventlog.RecordsAt(ctx, t.db, slices.Compact(positions), resendBytes)
 		if err != nil {
-			return sent, err
+			return err
 		}
 		n := len(list)
 		if i := slices.IndexFunc(list, func(u ledger.Unfinished) bool { return u.Position > through }); i >= 0 {
@@ -150,18 +172,14 @@ func (t *term) resendList(ctx context.Context, list []ledger.Unfinished) (sent i
 			}
 			messages = append(messages, t.again(u, &record))
 		}
-		outcomes, err := t.publisher.PublishAll(ctx, messages)
-		for _, outcome := range outcomes {
-			// What its queue refuses, or has no queue, is left to the sweeper.
-			if outcome == broker.Unknown {
-				return sent, fmt.Errorf("send unfinished deliveries again: %w", err)
-			}
-		}
-		t.metrics.resent.Add(float64(len(messages)))
-		sent += len(messages)
 		list = list[n:]
+		select {
+		case steps <- messages:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	return sent, nil
+	return nil
 }
 
 // again is the message of an unfinished delivery: into its queue, or where it waits for a retry into

@@ -30,6 +30,9 @@ type Options struct {
 	// Chroot runs the programs of another root file system, for versions other
 	// than the machine's. Dir has to be in it, and only root can use it.
 	Chroot string
+	// Join makes a RabbitMQ a further node of another's cluster. The other one
+	// has the epmd of all, so it has to outlive them.
+	Join *RabbitMQ
 	// Logger logs; nil means slog.DiscardHandler.
 	Logger *slog.Logger
 	// Progress is called with a description of the step that a start is waiting for.

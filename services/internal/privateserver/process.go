@@ -137,6 +137,9 @@ func (p *process) stop(ctx context.Context, sig syscall.Signal) error {
 // kill ends the process and all its children with SIGKILL, even if ctx has
 // ended.
 func (p *process) kill(ctx context.Context) error {
+	if p == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTimeout)
 	defer cancel()
 	if !p.running() {

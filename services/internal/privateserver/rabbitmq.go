@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -22,7 +23,6 @@ import (
 const DefaultManagementPort = 15672
 
 const (
-	nodeName = owner + "@localhost"
 	// loopbackOnly keeps Erlang's distribution port, of the node and of every
 	// rabbitmqctl, off the machine's other addresses.
 	loopbackOnly = "-kernel inet_dist_use_interface {127,0,0,1}"
@@ -35,9 +35,12 @@ type RabbitMQ struct {
 	home     *home
 	bin      string
 	node     string // the node's folder
+	name     string // in the cluster
 	password string
 	settings map[string]string
 	lock     *lock
+	join     *RabbitMQ
+	members  atomic.Int32 // that have joined this one
 
 	port, management, dist, epmdPort int
 
@@ -55,7 +58,10 @@ func StartRabbitMQ(ctx context.Context, o Options) (_ *RabbitMQ, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("start rabbitmq: %w", err)
 	}
-	mq := &RabbitMQ{home: h, bin: o.BinDir, node: filepath.Join(h.dir, "node"), settings: maps.Clone(o.Settings)}
+	mq := &RabbitMQ{home: h, bin: o.BinDir, node: filepath.Join(h.dir, "node"), settings: maps.Clone(o.Settings), name: owner + "@localhost", join: o.Join}
+	if o.Join != nil {
+		mq.name = fmt.Sprintf("%s%d@localhost", owner, 1+o.Join.members.Add(1))
+	}
 	if mq.lock, err = h.lock(); err != nil {
 		return nil, fmt.Errorf("start rabbitmq: %w", err)
 	}
@@ -77,11 +83,11 @@ func StartRabbitMQ(ctx context.Context, o Options) (_ *RabbitMQ, err error) {
 			return nil, err
 		}
 	}
-	if mq.password, err = h.password(); err != nil {
-		return nil, err
-	}
 	if err := h.mkdir(mq.node); err != nil {
 		return nil, fmt.Errorf("make the node's folder: %w", err)
+	}
+	if err := mq.share(); err != nil {
+		return nil, err
 	}
 	wanted, wantedManagement, tried := o.Port, o.ManagementPort, ports{}
 	for try := 1; ; try++ {
@@ -93,10 +99,47 @@ func StartRabbitMQ(ctx context.Context, o Options) (_ *RabbitMQ, err error) {
 		}
 		wanted, wantedManagement = 0, 0
 	}
+	if err == nil && mq.join != nil {
+		if err = mq.cluster(ctx); err != nil {
+			err = errors.Join(err, mq.Kill()) //nolint:contextcheck // has to happen whatever ended
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
 	return mq, nil
+}
+
+// share takes over what the nodes of a cluster have in common, or makes it.
+func (mq *RabbitMQ) share() (err error) {
+	if mq.join == nil {
+		mq.password, err = mq.home.password()
+		return err
+	}
+	mq.password = mq.join.password
+	const cookie = ".erlang.cookie"
+	content, err := os.ReadFile(filepath.Join(mq.join.node, cookie))
+	if err != nil {
+		return fmt.Errorf("read the cluster's cookie: %w", err)
+	}
+	path := filepath.Join(mq.node, cookie)
+	if err := mq.home.writeFile(path, string(content)); err != nil {
+		return fmt.Errorf("keep the cluster's cookie: %w", err)
+	}
+	if err := os.Chmod(path, 0o400); err != nil {
+		return fmt.Errorf("keep the cluster's cookie: %w", err)
+	}
+	return nil
+}
+
+// cluster has a node that is up join the other's cluster.
+func (mq *RabbitMQ) cluster(ctx context.Context) error {
+	for _, args := range [][]string{{"stop_app"}, {"join_cluster", mq.join.name}, {"start_app"}} {
+		if _, err := mq.Ctl(ctx, args...); err != nil {
+			return fmt.Errorf("join cluster: %w", err)
+		}
+	}
+	return mq.await(ctx, mq.process, 0)
 }
 
 func (mq *RabbitMQ) pickPorts(ctx context.Context, tried ports, wanted, wantedManagement int) (err error) {
@@ -108,6 +151,10 @@ func (mq *RabbitMQ) pickPorts(ctx context.Context, tried ports, wanted, wantedMa
 	}
 	if mq.dist, err = tried.pick(ctx, 0); err != nil {
 		return err
+	}
+	if mq.join != nil {
+		mq.epmdPort = mq.join.epmdPort
+		return nil
 	}
 	mq.epmdPort, err = tried.pick(ctx, 0)
 	return err
@@ -144,7 +191,7 @@ func (mq *RabbitMQ) env() []string {
 	node := mq.home.inside(mq.node)
 	return []string{
 		"HOME=" + node, // where the cookie is
-		"RABBITMQ_NODENAME=" + nodeName,
+		"RABBITMQ_NODENAME=" + mq.name,
 		"RABBITMQ_CONF_ENV_FILE=" + filepath.Join(node, "none"),
 		"RABBITMQ_CONFIG_FILE=" + filepath.Join(node, "rabbitmq"),
 		"RABBITMQ_CONFIG_FILES=" + filepath.Join(node, "conf.d", "*.conf"),
@@ -188,16 +235,7 @@ func (mq *RabbitMQ) start(ctx context.Context) (err error) {
 	h.tell("starting RabbitMQ (this takes some seconds)")
 	h.logger.InfoContext(ctx, "starting rabbitmq", "dir", h.dir)
 
-	// In the foreground as our child: a node would start a daemon that stays
-	// behind.
-	epmdBin, err := h.find("epmd", "/usr/bin", "/usr/lib/erlang/bin", "/usr/lib/erlang/erts-*/bin", "/usr/local/bin", "/opt/homebrew/bin")
-	if err != nil {
-		return err
-	}
-	epmd, err := h.start(ctx, command{
-		path: filepath.Join(epmdBin, "epmd"), args: []string{"-port", strconv.Itoa(mq.epmdPort), "-address", "127.0.0.1"},
-		dir: h.inside(mq.node), deathSignal: syscall.SIGTERM, output: log,
-	})
+	epmd, err := mq.startEPMD(ctx, log)
 	if err != nil {
 		return err
 	}
@@ -206,17 +244,6 @@ func (mq *RabbitMQ) start(ctx context.Context) (err error) {
 			err = errors.Join(err, epmd.kill(ctx))
 		}
 	}()
-	if err := h.record("epmd.pid", epmd.pid); err != nil {
-		return err
-	}
-	if err := poll(ctx, func() (bool, error) {
-		if !epmd.running() {
-			return false, errPortTaken
-		}
-		return answers(ctx, mq.epmdPort, "", ""), nil
-	}); err != nil {
-		return fmt.Errorf("start epmd: %w", err)
-	}
 
 	node, err := h.start(ctx, command{
 		path: filepath.Join(mq.bin, "rabbitmq-server"), env: mq.env(),
@@ -233,6 +260,40 @@ func (mq *RabbitMQ) start(ctx context.Context) (err error) {
 	h.logger.InfoContext(ctx, "rabbitmq is ready", "port", mq.port, "management_port", mq.management, "pid", node.pid, "dir", h.dir,
 		"duration_ms", time.Since(begun).Milliseconds())
 	return nil
+}
+
+// startEPMD starts the name server of the cluster, or returns nil where that
+// belongs to another node.
+func (mq *RabbitMQ) startEPMD(ctx context.Context, log io.Writer) (*process, error) {
+	if mq.join != nil {
+		return nil, nil //nolint:nilnil // nothing to start, and nothing wrong
+	}
+	h := mq.home
+	// In the foreground as our child: a node would start a daemon that stays
+	// behind.
+	bin, err := h.find("epmd", "/usr/bin", "/usr/lib/erlang/bin", "/usr/lib/erlang/erts-*/bin", "/usr/local/bin", "/opt/homebrew/bin")
+	if err != nil {
+		return nil, err
+	}
+	epmd, err := h.start(ctx, command{
+		path: filepath.Join(bin, "epmd"), args: []string{"-port", strconv.Itoa(mq.epmdPort), "-address", "127.0.0.1"},
+		dir: h.inside(mq.node), deathSignal: syscall.SIGTERM, output: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := h.record("epmd.pid", epmd.pid); err != nil {
+		return nil, errors.Join(err, epmd.kill(ctx))
+	}
+	if err := poll(ctx, func() (bool, error) {
+		if !epmd.running() {
+			return false, errPortTaken
+		}
+		return answers(ctx, mq.epmdPort, "", ""), nil
+	}); err != nil {
+		return nil, errors.Join(fmt.Errorf("start epmd: %w", err), epmd.kill(ctx))
+	}
+	return epmd, nil
 }
 
 // await returns once the node accepts AMQP connections and serves its web page.
@@ -351,7 +412,7 @@ func (mq *RabbitMQ) Ctl(ctx context.Context, args ...string) (string, error) {
 	h := mq.home
 	for {
 		out, err := h.run(ctx, command{
-			path: filepath.Join(mq.bin, "rabbitmqctl"), args: append([]string{"--quiet", "--node", nodeName}, args...),
+			path: filepath.Join(mq.bin, "rabbitmqctl"), args: append([]string{"--quiet", "--node", mq.name}, args...),
 			env: mq.env(), dir: h.inside(mq.node), deathSignal: syscall.SIGKILL,
 		}, nil)
 		if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "requires the 'rabbit' app to be running") {

@@ -82,7 +82,7 @@ func foreign(ctx context.Context, c *Cluster) error {
 	if err := c.publish(ctx, broker.Publishing{Key: c.queue("victim"), Mandatory: true, Body: make([]byte, 16<<20)}); err != nil {
 		return err
 	}
-	if err := c.awaitDepth(ctx, c.Namespace+"dead."+c.ids["victim"], copies*len(parked)+1); err != nil {
+	if err := c.awaitDepth(ctx, c.Namespace+"dead."+c.ids["victim"], copies*len(parked)+1, 20*time.Second); err != nil {
 		return err
 	}
 	busy, err := c.cpu(ctx, 3*time.Second, "delivery", "delivery2")
@@ -150,7 +150,7 @@ func (c *Cluster) publish(ctx context.Context, p broker.Publishing) (err error) 
 }
 
 // awaitDepth waits until a queue holds exactly n messages.
-func (c *Cluster) awaitDepth(ctx context.Context, queue string, n int) (err error) {
+func (c *Cluster) awaitDepth(ctx context.Context, queue string, n int, within time.Duration) (err error) {
 	//nolint:contextcheck // as above
 	topology, err := broker.NewTopology(broker.Config{URL: c.RabbitMQ.URL(), ConnectionName: "faults"})
 	if err != nil {
@@ -158,7 +158,7 @@ func (c *Cluster) awaitDepth(ctx context.Context, queue string, n int) (err erro
 	}
 	defer func() { err = errors.Join(err, topology.Close()) }()
 	depth := 0
-	err = site.Await(ctx, 20*time.Second, fmt.Sprintf("%s holds %d messages", queue, n), func() bool {
+	err = site.Await(ctx, within, fmt.Sprintf("%s holds %d messages", queue, n), func() bool {
 		var err error
 		depth, _, _, err = topology.Depth(ctx, queue)
 		return err == nil && depth == n

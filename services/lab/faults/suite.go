@@ -76,7 +76,7 @@ func Suite(random time.Duration) []Scenario {
 		{Name: "dump restored into another Postgres, with an empty RabbitMQ", Inject: restored},
 	}
 	suite = append(suite, clocks()...)
-	return slices.Concat(suite, connections(), mistakes(), records(), changes(), resources(), callers(), []Scenario{randomKills(random)})
+	return slices.Concat(suite, losses(), connections(), mistakes(), records(), changes(), resources(), callers(), []Scenario{randomKills(random)})
 }
 
 // undurable kills RabbitMQ when the relay's declarations are not on its disk: it does not sync

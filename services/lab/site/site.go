@@ -26,6 +26,8 @@ import (
 type Servers struct {
 	Postgres *privateserver.Postgres
 	RabbitMQ *privateserver.RabbitMQ
+	// Members are further nodes of RabbitMQ's cluster.
+	Members []*privateserver.RabbitMQ
 }
 
 // Start starts both concurrently. RabbitMQ's disk and memory alarms come later
@@ -51,9 +53,12 @@ func Start(ctx context.Context, forPostgres, forRabbitMQ privateserver.Options) 
 	return s, nil
 }
 
-// Kill ends both at once; their data is no longer needed.
+// Kill ends all at once; their data is no longer needed.
 func (s *Servers) Kill() error {
 	var errs []error
+	for _, node := range s.Members {
+		errs = append(errs, node.Kill())
+	}
 	if s.RabbitMQ != nil {
 		errs = append(errs, s.RabbitMQ.Kill())
 	}
