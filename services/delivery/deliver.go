@@ -92,9 +92,13 @@ func (s *Service) deliver(ctx context.Context, c *consumer, m broker.Message) er
 	// Crash window: the request was made and the ledger does not know. The
 	// message comes again and so does the request, with the same webhook-id.
 	failpoint.Hit("delivery.after_post")
+	made := time.Now()
 	if refused, err := s.attempts.Do(ctx, *attempt); err != nil || refused != nil {
 		return fmt.Errorf("record attempt: %w", errors.Join(err, refused))
 	}
+	s.lag.note(time.Since(made))
+	c.window.finished.Add(1)
+	c.window.bytes.Add(int64(len(m.Body)))
 	// Crash window: the ledger knows and the message comes again. It finds
 	// the delivery finished, or its attempt made, and is dropped. What is sent
 	// below may be lost: a retry is overdue then, and swept.

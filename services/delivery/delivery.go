@@ -51,9 +51,6 @@ type Config struct {
 	// without a look into the ledger. It must be well below
 	// ledger.SweepGrace, or a swept copy could overtake it. Default 15 s.
 	Fresh time.Duration
-	// Ahead is how many messages of a subscription may be on their way through
-	// the ledger beside those in flight. Default 128.
-	Ahead int
 	// MaxInFlight is how many requests may be in flight in all. Default: see
 	// Capacity.
 	MaxInFlight int
@@ -103,6 +100,7 @@ type Service struct {
 	claims   *groupcommit.Group[ledger.Claim, ledger.Claimed]
 	messages *groupcommit.Group[broker.Publishing, broker.Outcome]
 	working  working
+	lag      shortest // from a request's end until it is in the ledger
 	gate     *gate
 	// draining ends when no message is in hand any more.
 	draining   context.Context //nolint:containedctx // its end is an event of the Service, not of a call
@@ -114,7 +112,6 @@ type Service struct {
 func New(cfg Config, parts Parts) *Service {
 	cfg.Follow = cmp.Or(cfg.Follow, 200*time.Millisecond)
 	cfg.Fresh = cmp.Or(cfg.Fresh, 15*time.Second)
-	cfg.Ahead = cmp.Or(cfg.Ahead, 128)
 	if cfg.Schedule == nil {
 		cfg.Schedule = retry.Default()
 	}

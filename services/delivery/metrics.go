@@ -12,7 +12,7 @@ type metrics struct {
 	copies, unsent, dead, foreign prometheus.Counter
 	reconnects, unverified        prometheus.Counter
 	shortages                     prometheus.Counter
-	subscriptions                 prometheus.Gauge
+	subscriptions, further        prometheus.Gauge
 	unopened, sealedOld           prometheus.Gauge
 }
 
@@ -33,6 +33,7 @@ func newMetrics(reg prometheus.Registerer, g *gate) metrics {
 		reconnects:    m.Counter("reconnects_total", "Requests made again within their attempt because a kept connection ended before a response."),
 		shortages:     m.Counter("shortage_total", "Requests that wait because this machine was short of files, ports or memory; none counts as an attempt."),
 		subscriptions: m.Gauge("subscriptions", "Subscriptions being served."),
+		further:       m.Gauge("window_messages", "Messages in hand that busy subscriptions may have in addition."),
 		unopened: m.Gauge("unopened_subscriptions",
 			"Active subscriptions that are not served because their key is not in POSTHORN_SECRET_KEY."),
 		sealedOld: m.Gauge("old_key_subscriptions",

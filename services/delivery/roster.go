@@ -38,6 +38,8 @@ type roster struct {
 	// schedule says by now; nil until it is known of which.
 	late     map[subscription.ID]struct{}
 	looked   time.Time // when was last looked with success
+	widened  time.Time // when the windows were last fitted
+	further  int       // messages that all windows have in addition
 	reviewed time.Time
 }
 
@@ -46,6 +48,7 @@ type consumer struct {
 	id       subscription.ID
 	settings atomic.Pointer[subscription.Subscription]
 	slots    chan struct{} // one for each request that may be in flight
+	window   window
 	stopping chan struct{}
 	parked   parking
 	refusals refusals
@@ -100,7 +103,9 @@ func (r *roster) follow(ctx context.Context) error {
 	r.waiting, r.sealed = map[subscription.ID]subscription.Subscription{}, map[subscription.ID]int{}
 	ticker := time.NewTicker(r.service.cfg.Follow)
 	defer ticker.Stop()
+	r.widened = time.Now()
 	for {
+		r.widen()
 		if err := r.look(ctx); err != nil && ctx.Err() == nil {
 			if r.service.troubles.set(troubleSubscriptions, cmp.Or(postgres.Describe(err), "the subscriptions cannot be read")) {
 				r.service.logger.Warn("subscriptions cannot be read: serving the known ones", "error", err)
@@ -228,7 +233,7 @@ func (r *roster) tellSealed(seen []subscription.Subscription, all bool) {
 func (r *roster) start(sub subscription.Subscription) {
 	c := &consumer{id: sub.ID, slots: make(chan struct{}, sub.MaxInFlight), stopping: make(chan struct{})}
 	c.settings.Store(&sub)
-	err := r.service.consumers.Add(r.service.names.DeliverQueue(string(sub.ID)), sub.MaxInFlight+r.service.cfg.Ahead,
+	err := r.service.consumers.Add(r.service.names.DeliverQueue(string(sub.ID)), sub.MaxInFlight+ahead,
 		func(ctx context.Context, m broker.Message) error { return r.service.deliver(ctx, c, m) })
 	switch {
 	case errors.Is(err, broker.ErrAdded), errors.Is(err, broker.ErrClosed): // being drained, or we are stopping
@@ -246,6 +251,7 @@ func (r *roster) start(sub subscription.Subscription) {
 // must not hold up the changes of others.
 func (r *roster) stop(c *consumer) {
 	delete(r.active, c.id)
+	r.further -= c.window.further
 	r.service.metrics.subscriptions.Set(float64(len(r.active)))
 	close(c.stopping)
 	go func() {

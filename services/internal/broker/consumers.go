@@ -172,6 +172,20 @@ func (c *Consumers) Add(queue string, prefetch int, h Handler) error {
 	return nil
 }
 
+// Widen has up to further messages of a queue in flight beside its prefetch, 0 for none. A queue
+// that is not consumed is no error.
+func (c *Consumers) Widen(queue string, further int) {
+	c.mu.Lock()
+	var running *consumption
+	if e := c.entries[queue]; e != nil {
+		running = e.running
+	}
+	c.mu.Unlock()
+	if running != nil {
+		running.widen(further)
+	}
+}
+
 // Remove stops consuming a queue and waits until its messages are drained, or until ctx ends; the
 // stop goes on then, and until it is finished the queue cannot be added again. A queue that was
 // never added is no error.

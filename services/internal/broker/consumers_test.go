@@ -347,3 +347,85 @@ func TestNothingIsLeftRunningAfterLostConnectionsAndClose(t *testing.T) {
 	_ = p.Close()
 	eventually(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= before })
 }
+
+func TestAWiderQueueHasMoreMessagesInFlightUntilItIsNarrowed(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	p, c := s.publisher(t), s.consumers(t)
+	queue := s.queue(t, "wide")
+	fill(t, p, queue, 60)
+	var atOnce atomic.Int32
+	release := make(chan struct{})
+	done := make(chan string, 200)
+	if err := c.Add(queue, 5, func(_ context.Context, m broker.Message) error {
+		atOnce.Add(1)
+		<-release
+		atOnce.Add(-1)
+		done <- m.ID
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	stop := run(t, c)
+	for _, step := range []struct{ further, want int32 }{{0, 5}, {7, 12}, {20, 25}} {
+		c.Widen(queue, int(step.further))
+		eventually(t, "as many are in flight as may be", func() bool { return atOnce.Load() == step.want })
+	}
+	// What the second consumer holds is finished, and no more comes to it.
+	c.Widen(queue, 0)
+	ch := s.channel(t)
+	eventually(t, "the second consumer ends", func() bool {
+		q, err := ch.QueueDeclarePassive(queue, true, false, false, false, nil)
+		return err == nil && q.Consumers == 1
+	})
+	for range 25 {
+		release <- struct{}{}
+		receive(t, done)
+	}
+	eventually(t, "the prefetch is what it was", func() bool { return atOnce.Load() == 5 })
+	close(release)
+	for range 35 {
+		receive(t, done)
+	}
+	c.Widen(queue, 10)
+	c.Widen(s.Namespace+"unknown", 10)
+	stop()
+	c.Widen(queue, 20) // is no error
+}
+
+func TestTheMemoryOfTheBrokerIsOneMessage(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	topology, p := s.topology(t), s.publisher(t)
+	s.sweep(s.Memory())
+	remembers := func() bool {
+		t.Helper()
+		got, err := topology.Remembers(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	for range 2 {
+		if remembers() {
+			t.Error("it remembers what was never memorized")
+		}
+	}
+	for range 3 {
+		if err := p.Memorize(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if !remembers() {
+			t.Error("it has forgotten what was memorized")
+		}
+	}
+	if n, _, _, err := topology.Depth(t.Context(), s.Memory()); err != nil || n != 1 {
+		t.Errorf("%d messages, %v", n, err)
+	}
+	if err := topology.DeleteQueue(t.Context(), s.Memory()); err != nil {
+		t.Fatal(err)
+	}
+	if remembers() {
+		t.Error("it remembers although the queue was deleted")
+	}
+}

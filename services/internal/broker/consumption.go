@@ -60,6 +60,21 @@ type consumption struct {
 	done     chan struct{}
 
 	inFlight tally
+
+	// further are the consumers beside the first, which widen has asked for.
+	further struct {
+		sync.Mutex
+		wanted int       // messages
+		first  *consumer // nil while there is none
+		list   []*further
+		done   sync.WaitGroup
+	}
+}
+
+// further is a consumer beside the first one of a consumption.
+type further struct {
+	prefetch int
+	quit     chan struct{}
 }
 
 // start begins a consumption. When ctx ends it stops in two phases; done is closed after the
@@ -138,7 +153,9 @@ func (c *consumption) run() {
 			}
 			missing = false
 			wait.reset()
+			c.widenFrom(k)
 			c.serve(k)
+			c.widenFrom(nil)
 			continue
 		case c.stop.Err() != nil:
 		case errors.Is(err, ErrNotFound) && c.prepare != nil:
@@ -178,6 +195,79 @@ func (c *consumption) serve(k *consumer) {
 				c.settle(c.stop)
 			}
 			return
+		case <-c.stop.Done():
+			c.cancel(k)
+			return
+		}
+	}
+}
+
+// widen asks for so many messages in flight beside those of the first consumer. They come with
+// further consumers, since the prefetch of a consumer cannot be changed.
+func (c *consumption) widen(messages int) {
+	c.further.Lock()
+	defer c.further.Unlock()
+	c.further.wanted = messages
+	c.adjustLocked()
+}
+
+// widenFrom says which consumer the further ones stand beside, nil for none.
+func (c *consumption) widenFrom(k *consumer) {
+	c.further.Lock()
+	defer c.further.Unlock()
+	c.further.first = k
+	if k == nil {
+		for _, f := range c.further.list {
+			close(f.quit)
+		}
+		c.further.list = nil
+		return
+	}
+	c.adjustLocked()
+}
+
+// adjustLocked starts a further consumer with what is missing, or ends the latest ones.
+func (c *consumption) adjustLocked() {
+	if c.further.first == nil || c.stop.Err() != nil {
+		return
+	}
+	have := 0
+	for _, f := range c.further.list {
+		have += f.prefetch
+	}
+	for have > c.further.wanted {
+		last := len(c.further.list) - 1
+		have -= c.further.list[last].prefetch
+		close(c.further.list[last].quit)
+		c.further.list = c.further.list[:last]
+	}
+	if missing := c.further.wanted - have; missing > 0 {
+		f := &further{prefetch: missing, quit: make(chan struct{})}
+		c.further.list = append(c.further.list, f)
+		first := c.further.first
+		c.further.done.Go(func() { c.serveFurther(first, f) })
+	}
+}
+
+// serveFurther runs a further consumer until it ends or is to quit.
+func (c *consumption) serveFurther(first *consumer, f *further) {
+	k, err := first.channel.more(c.queue, f.prefetch)
+	if err != nil {
+		c.log.DebugContext(c.stop, "no further consumer", "error", err)
+		return
+	}
+	defer k.release()
+	quit := f.quit
+	for {
+		select {
+		case d, ok := <-k.deliveries:
+			if !ok {
+				return
+			}
+			c.pass(k, &d)
+		case <-quit:
+			quit = nil // what it holds is passed on
+			go func() { _ = k.cancel() }()
 		case <-c.stop.Done():
 			c.cancel(k)
 			return
@@ -260,6 +350,7 @@ func (c *consumption) settle(ctx context.Context) bool {
 // finish waits for the handlers; those that take too long see their context end, and their messages
 // go back.
 func (c *consumption) finish() {
+	c.further.done.Wait()
 	if c.settle(c.drain) {
 		return
 	}

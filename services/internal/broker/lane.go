@@ -70,6 +70,17 @@ func (l *lane) consume(ctx context.Context, queue string, prefetch int) (*consum
 	if err != nil {
 		return nil, err
 	}
+	return c.consume(queue, prefetch)
+}
+
+// more starts a further consumer on the queue of another, on its channel.
+func (c *consumeChannel) more(queue string, prefetch int) (*consumer, error) {
+	c.users.Add(1)
+	return c.consume(queue, prefetch)
+}
+
+// consume starts a consumer for a user that is counted already.
+func (c *consumeChannel) consume(queue string, prefetch int) (*consumer, error) {
 	tag := strconv.FormatUint(c.tags.Add(1), 10)
 	c.calls.Lock()
 	defer c.calls.Unlock()
