@@ -21,11 +21,14 @@ const (
 	maxBody = 1 << 20
 	// hanging is the prefix of the names of subscribers that never answer.
 	hanging = "hang"
+	// slow is the prefix of the names of subscribers that take a time to answer.
+	slow = "slow"
 )
 
 // Receiver accepts deliveries: POST /NAME is one for the subscriber NAME. It
 // parses no more of HTTP than it needs, because it shares the machine with the
-// measured system. A subscriber whose name begins with "hang" never answers.
+// measured system. A subscriber whose name begins with "hang" never answers,
+// and one with a name such as "slow100ms-7" after that time.
 type Receiver struct {
 	deliveries, control net.Listener
 
@@ -150,10 +153,28 @@ func (r *Receiver) serve(conn net.Conn) {
 		}
 		number, start, ok := readBody(body)
 		r.counter(name).add(number, start, time.Now(), ok)
+		time.Sleep(delay(name))
 		if _, err := io.WriteString(conn, "HTTP/1.1 204 No Content\r\n\r\n"); err != nil {
 			return
 		}
 	}
+}
+
+// slowName is the name of the n-th subscriber that answers after d.
+func slowName(d time.Duration, n int) string { return fmt.Sprintf("%s%s-%d", slow, d, n) }
+
+// delay is how long a subscriber takes to answer, by its name.
+func delay(name string) time.Duration {
+	rest, ok := strings.CutPrefix(name, slow)
+	if !ok {
+		return 0
+	}
+	text, _, _ := strings.Cut(rest, "-")
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		return 0
+	}
+	return d
 }
 
 var errHead = errors.New("request that cannot be read")

@@ -49,6 +49,14 @@ func Scenarios() []Scenario {
 			run: fanOut(100, 500, Goal{}),
 		},
 		{
+			Name: "slow-one", About: "20,000 events at once for a receiver that takes 100 ms, one subscription with 256 in flight",
+			run: slowOne,
+		},
+		{
+			Name: "slow-1000", About: "single events at 200 a second for 1,000 subscriptions whose receivers take 100 ms, 5 % of them 10 s",
+			run: slowCrowd,
+		},
+		{
 			Name: "hanging-one", About: "single events at 200 a second for nine subscriptions that answer and one that hangs",
 			run: hangingOne,
 		},
