@@ -172,7 +172,16 @@ func (a *API) Run(ctx context.Context) error {
 // actor is the actor of a request.
 func actor(context.Context) account.Actor { return account.Operator() }
 
-func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) { a.router.ServeHTTP(w, r) }
+// ServeHTTP serves a request, and wakes the relay after one that may have
+// appended to the log.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.router.ServeHTTP(w, r)
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+	default:
+		a.cfg.Operations.Wake()
+	}
+}
 
 // Routes returns the method and path of every route, for example "GET
 // /events/{id}".

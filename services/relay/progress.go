@@ -65,10 +65,11 @@ func scanRoute(scan func(...any) error) (Route, error) {
 
 // Advance enters in the ledger what is owed and moves the relay's position,
 // in one transaction, and only if the position is still where it was.
-// A delivery that was finished before this commits is left as it is.
-func Advance(ctx context.Context, conn *sql.Conn, p Progress) error {
+// A delivery that was finished before this commits is left as it is. What is
+// one statement goes through q, which may keep it prepared on the connection.
+func Advance(ctx context.Context, conn *sql.Conn, q postgres.Queryer, p Progress) error {
 	if len(p.Changed) == 0 && len(p.SetAside) == 0 {
-		return advanceAlone(ctx, conn, p)
+		return advanceAlone(ctx, q, p)
 	}
 	tx, err := conn.BeginTx(ctx, nil)
 	if err != nil {

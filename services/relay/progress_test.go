@@ -22,7 +22,7 @@ func TestWhatIsOwedToADeletedSubscriptionIsCancelledHoweverItWasEntered(t *testi
 	t.Cleanup(func() { _ = conn.Close() })
 	id := subscription.NewID()
 	route := relay.Route{ID: id, Account: "default", EventTypes: []events.Pattern{"T"}, Status: subscription.Active}
-	if err := relay.Advance(ctx, conn, relay.Progress{From: 0, Through: 1, Changed: []relay.Route{route}}); err != nil {
+	if err := relay.Advance(ctx, conn, conn, relay.Progress{From: 0, Through: 1, Changed: []relay.Route{route}}); err != nil {
 		t.Fatal(err)
 	}
 	// One delivery has failed before the relay enters it, one is entered by the
@@ -33,7 +33,7 @@ func TestWhatIsOwedToADeletedSubscriptionIsCancelledHoweverItWasEntered(t *testi
 		}
 		return list
 	}
-	if err := relay.Advance(ctx, conn, relay.Progress{From: 1, Through: 2, Owed: owed(2)}); err != nil {
+	if err := relay.Advance(ctx, conn, conn, relay.Progress{From: 1, Through: 2, Owed: owed(2)}); err != nil {
 		t.Fatal(err)
 	}
 	if err := ledger.RecordAttempts(ctx, db, []ledger.Attempt{{
@@ -43,7 +43,7 @@ func TestWhatIsOwedToADeletedSubscriptionIsCancelledHoweverItWasEntered(t *testi
 		t.Fatal(err)
 	}
 	route.Status = subscription.Deleted
-	if err := relay.Advance(ctx, conn, relay.Progress{From: 2, Through: 5, Owed: owed(3, 4), Changed: []relay.Route{route}}); err != nil {
+	if err := relay.Advance(ctx, conn, conn, relay.Progress{From: 2, Through: 5, Owed: owed(3, 4), Changed: []relay.Route{route}}); err != nil {
 		t.Fatal(err)
 	}
 	var cancelled, due int
@@ -54,7 +54,7 @@ func TestWhatIsOwedToADeletedSubscriptionIsCancelledHoweverItWasEntered(t *testi
 	if cancelled != 3 || due != 0 {
 		t.Errorf("%d deliveries are cancelled and %d are due, want 3 and none", cancelled, due)
 	}
-	if err := relay.Advance(ctx, conn, relay.Progress{From: 2, Through: 9}); err == nil {
+	if err := relay.Advance(ctx, conn, conn, relay.Progress{From: 2, Through: 9}); err == nil {
 		t.Error("a relay that was overtaken moved the position")
 	}
 }

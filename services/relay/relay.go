@@ -30,10 +30,13 @@ import (
 
 // Config of a Relay. The zero value of each field means its default.
 type Config struct {
-	// Poll is how often a new record is looked for where some came lately; a
-	// relay that is idle looks every 20 ms, and every 50 ms after ten seconds.
-	// Default 2 ms.
+	// Poll is how often a new record is looked for while records come from
+	// producers that do not wake the relay. Otherwise it looks every 20 ms, and
+	// every 50 ms after ten seconds without a record. Default 2 ms.
 	Poll time.Duration
+	// Pace is the shortest time between the beginnings of two windows: what comes
+	// meanwhile shares the commits of one. Default 3 ms.
+	Pace time.Duration
 	// Positions and Bytes limit what is read and published at once.
 	// Defaults 1,000 and 8 MiB.
 	Positions, Bytes int
@@ -48,6 +51,7 @@ type Config struct {
 
 func (c *Config) fill() {
 	c.Poll = cmp.Or(c.Poll, 2*time.Millisecond)
+	c.Pace = cmp.Or(c.Pace, 3*time.Millisecond)
 	c.Positions = cmp.Or(c.Positions, 1000)
 	c.Bytes = cmp.Or(c.Bytes, 8<<20)
 	c.Standby = cmp.Or(c.Standby, 500*time.Millisecond)
@@ -61,6 +65,9 @@ type Parts struct {
 	Publisher *broker.Publisher
 	Topology  *broker.Topology
 	Broker    broker.Config
+	// Appended gets a value after producers that wake the relay have appended;
+	// nil where it is to look by itself.
+	Appended <-chan struct{}
 	// Messages signs what is published.
 	Messages *envelope.Authenticator
 	Logger   *slog.Logger
@@ -74,6 +81,7 @@ type Relay struct {
 	topology  *broker.Topology
 	broker    broker.Config
 	names     broker.Names
+	appended  <-chan struct{}
 	messages  *envelope.Authenticator
 	logger    *slog.Logger
 
@@ -81,6 +89,10 @@ type Relay struct {
 	metrics metrics
 	// trouble is what keeps the relay from forwarding, nil when nothing does.
 	trouble atomic.Pointer[trouble]
+	// leads says whether this relay is the active one, and woken has a value
+	// after Wake.
+	leads atomic.Bool
+	woken chan struct{}
 	// stuck outlives the term that an event ended by not being confirmed.
 	stuck stuck
 	// quarantined is how many records an operator has yet to look at.
@@ -91,11 +103,24 @@ type Relay struct {
 func New(cfg Config, parts Parts) *Relay {
 	cfg.fill()
 	r := &Relay{
-		db: parts.DB, publisher: parts.Publisher, topology: parts.Topology, broker: parts.Broker, names: parts.Broker.Names(), messages: parts.Messages, logger: parts.Logger,
-		cfg: cfg, metrics: newMetrics(parts.Metrics),
+		db: parts.DB, publisher: parts.Publisher, topology: parts.Topology, broker: parts.Broker, names: parts.Broker.Names(), appended: parts.Appended, messages: parts.Messages, logger: parts.Logger,
+		cfg: cfg, metrics: newMetrics(parts.Metrics), woken: make(chan struct{}, 1),
 	}
 	r.trouble.Store(&trouble{reason: "has not begun to forward yet"})
 	return r
+}
+
+// Wake makes the relay look at once for what was appended, and reports whether
+// it is the active one.
+func (r *Relay) Wake() bool {
+	if !r.leads.Load() {
+		return false
+	}
+	select {
+	case r.woken <- struct{}{}:
+	default:
+	}
+	return true
 }
 
 // Run forwards until ctx ends. It returns nil then, with the batch in hand
@@ -127,6 +152,8 @@ func (r *Relay) lead(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lead.Release()) }()
+	r.leads.Store(true)
+	defer r.leads.Store(false)
 	r.metrics.leading.Set(1)
 	defer r.metrics.leading.Set(0)
 

@@ -22,14 +22,20 @@ import (
 const declareAtOnce = 8
 
 const (
-	// awaitFor is how long a look for new records lasts, and so a stop may be
-	// held up by it.
+	// awaitFor is how long a look for new records lasts in the database, and so a
+	// stop may be held up by it.
 	awaitFor = 250 * time.Millisecond
-	// idlePoll is how often is looked where nothing came for that long, and
-	// quietPoll where nothing came for quietAfter looks, which is ten seconds.
-	idlePoll   = 20 * time.Millisecond
-	quietPoll  = 50 * time.Millisecond
-	quietAfter = 40
+	// settleFor is how long a record is waited for that the relay was woken for.
+	// Transactions that began before it have to end first.
+	settleFor = 20 * time.Millisecond
+	// polledFor is how long records are looked for closely after one came that
+	// the relay was not woken for.
+	polledFor = time.Second
+	// idlePoll is how often is looked otherwise, and restingPoll where nothing
+	// came for restingAfter.
+	idlePoll     = 20 * time.Millisecond
+	restingPoll  = 50 * time.Millisecond
+	restingAfter = 10 * time.Second
 )
 
 // term is a stretch of leading during which the topology is known to follow
@@ -200,30 +206,95 @@ func (t *term) unbindAhead(ctx context.Context, ahead []eventlog.Record) error {
 
 // forward reads, publishes and records until ctx ends or something fails.
 func (t *term) forward(ctx context.Context) error {
-	step, empty := t.cfg.Poll, 0
+	var w watch
 	for {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		// Not interrupted: that would cost the session, and the lead with it.
-		horizon, err := eventlog.AwaitHorizon(context.WithoutCancel(ctx), t.lead.Conn(), t.position, step, awaitFor)
+		horizon, err := t.await(ctx, &w)
 		if err != nil {
 			return err
 		}
+		w.behind = false
 		if horizon == t.position {
 			t.metrics.lag.Set(0)
-			step = max(t.cfg.Poll, idlePoll)
-			if empty++; empty > quietAfter {
-				step = max(step, quietPoll)
-			}
 			continue
 		}
-		step, empty = t.cfg.Poll, 0
+		pause(ctx, t.cfg.Pace-time.Since(w.began))
+		w.began = time.Now()
 		t.metrics.lag.Set(float64(horizon - t.position))
 		err = t.window(ctx, horizon)
 		t.metrics.lag.Set(float64(horizon - t.position))
 		if err != nil {
 			return err
+		}
+		w.behind = horizon > t.position
+	}
+}
+
+// watch is what the relay knows of how records come.
+type watch struct {
+	began  time.Time // when the last window did
+	behind bool      // there was more than the last window could take
+	// silent counts the times in a row that a record came without a call, and
+	// polled is when that was the last time of several.
+	silent int
+	polled time.Time
+}
+
+// await waits until the log is settled beyond the position, or a while, and
+// returns the horizon.
+//
+// A producer that wakes the relay is waited for, which costs nothing. As long as
+// records come from others, Postgres is asked closely.
+func (t *term) await(ctx context.Context, w *watch) (int64, error) {
+	if ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
+	patience, woken := awaitFor, false
+	switch {
+	case w.behind:
+		patience, woken = 0, true
+	case time.Since(w.polled) < polledFor:
+		select {
+		case <-t.relay.woken:
+			woken = true
+		case <-t.relay.appended:
+			woken = true
+		default:
+		}
+	default:
+		poll := idlePoll
+		if time.Since(w.began) > restingAfter {
+			poll = restingPoll
+		}
+		timer := time.NewTimer(max(poll, t.cfg.Poll))
+		defer timer.Stop()
+		select {
+		case <-t.relay.woken:
+			patience, woken = settleFor, true
+		case <-t.relay.appended:
+			patience, woken = settleFor, true
+		case <-timer.C:
+			patience = 0
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+	// Not interrupted: that would cost the session, and the lead with it.
+	horizon, err := eventlog.AwaitHorizon(context.WithoutCancel(ctx), t.lead.Prepared(), t.position, t.cfg.Poll, patience)
+	if err == nil {
+		w.note(woken, horizon > t.position)
+	}
+	return horizon, err
+}
+
+// note takes in whether the relay was woken, and whether there was a record.
+func (w *watch) note(woken, came bool) {
+	switch {
+	case woken:
+		w.silent = 0
+	case came:
+		// Once may be a call that was on its way.
+		if w.silent++; w.silent > 1 {
+			w.polled = time.Now()
 		}
 	}
 }

@@ -27,7 +27,7 @@ const owedAtOnce = 10_000
 // window forwards one window of the log. Whatever happens in between, the
 // position moves only over what was confirmed.
 func (t *term) window(ctx context.Context, horizon int64) error {
-	w, err := eventlog.ReadWindow(ctx, t.lead.Conn(), t.position, horizon, t.relay.stuck.width(t.cfg.Positions), t.cfg.Bytes)
+	w, err := eventlog.ReadWindow(ctx, t.lead.Prepared(), t.position, horizon, t.relay.stuck.width(t.cfg.Positions), t.cfg.Bytes)
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func (t *term) window(ctx context.Context, horizon int64) error {
 	// next term publishes it again, marked as suspect, and the deliveries
 	// look into the ledger before they make an attempt for such a message.
 	failpoint.Hit("relay.after_publish")
-	if err := Advance(ctx, t.lead.Conn(), b.progress); err != nil {
+	if err := Advance(ctx, t.lead.Conn(), t.lead.Prepared(), b.progress); err != nil {
 		return errors.Join(failed, err)
 	}
 	failpoint.Hit("relay.after_advance")

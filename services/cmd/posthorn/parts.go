@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"posthorn/migrations"
+	"posthorn/outbox"
 	"posthorn/services/api"
 	"posthorn/services/delivery"
 	"posthorn/services/inbox"
@@ -39,6 +40,7 @@ type program struct {
 	group     process.Group
 	metrics   *prometheus.Registry
 	readiness readiness.Parts
+	relay     *relay.Relay // nil where it runs elsewhere
 }
 
 func newProgram(e *env) *program {
@@ -67,8 +69,10 @@ func (p *program) addAPI(ctx context.Context, db databaseFlags, web httpFlags, n
 	if err != nil {
 		return err
 	}
+	operations := operate.New(pool, keyring)
+	operations.WakeNear(func() bool { return p.relay != nil && p.relay.Wake() })
 	server, err := api.New(api.Config{
-		Operations: operate.New(pool, keyring), Products: []api.Product{photos.New(pool)}, Addr: web.HTTPAddr, AdminKey: web.AdminKey, Open: web.Open,
+		Operations: operations, Products: []api.Product{photos.New(pool)}, Addr: web.HTTPAddr, AdminKey: web.AdminKey, Open: web.Open,
 		Logger: p.logger, Version: versionText(), Metrics: p.metrics,
 		Readiness: &p.readiness, Hosts: hosts,
 	})
@@ -112,14 +116,19 @@ func (p *program) addRelay(ctx context.Context, db databaseFlags, mq brokerFlags
 	if err != nil {
 		return errors.Join(err, publisher.Close())
 	}
+	appended, err := postgres.Listen(db.DatabaseURL, "relay", outbox.Channel, p.logger)
+	if err != nil {
+		return errors.Join(err, publisher.Close(), topology.Close())
+	}
 	r := relay.New(relay.Config{}, relay.Parts{
-		DB: pool, Publisher: publisher, Topology: topology, Broker: config, Messages: authenticator(keyring),
+		DB: pool, Appended: appended.C(), Publisher: publisher, Topology: topology, Broker: config, Messages: authenticator(keyring),
 		Logger: p.logger, Metrics: p.metrics,
 	})
+	p.relay = r
 	p.readiness.Add("relay", r.Ready)
 	p.group.Add("relay", r.Run)
 	p.group.Close("relay broker", func() error { return errors.Join(publisher.Close(), topology.Close()) })
-	p.group.Close("relay database", pool.Close)
+	p.group.Close("relay database", func() error { return errors.Join(appended.Close(), pool.Close()) })
 	return nil
 }
 

@@ -61,7 +61,7 @@ func TestWritersOfTheLedgerDoNotDeadlock(t *testing.T) {
 		}
 		g, ctx := errgroup.WithContext(context.WithoutCancel(t.Context()))
 		g.Go(func() error {
-			return relay.Advance(ctx, conn, relay.Progress{From: round * positions, Through: (round + 1) * positions, Owed: owed})
+			return relay.Advance(ctx, conn, conn, relay.Progress{From: round * positions, Through: (round + 1) * positions, Owed: owed})
 		})
 		g.Go(func() error { return ledger.RecordAttempts(ctx, db, attempts[:len(attempts)/2]) })
 		g.Go(func() error { return ledger.RecordAttempts(ctx, db, attempts[len(attempts)/2:]) })

@@ -38,9 +38,27 @@ type Queryer interface {
 // database, and Probe reports permanent errors. application names the
 // connections in pg_stat_activity.
 func Open(databaseURL, application string, maxConns int) (*sql.DB, error) {
+	address, settings, err := connection(databaseURL, application)
+	if err != nil {
+		return nil, err
+	}
+	connector, err := pq.NewConnector(address)
+	if err != nil {
+		return nil, fmt.Errorf("read database URL: %w", err)
+	}
+	db := sql.OpenDB(session{connector, settings})
+	db.SetMaxOpenConns(maxConns)
+	db.SetMaxIdleConns(maxConns)
+	db.SetConnMaxIdleTime(5 * time.Minute)
+	return db, nil
+}
+
+// connection is the address for the driver, and the statements that set up a
+// session.
+func connection(databaseURL, application string) (address, settings string, err error) {
 	u, err := serverurl.Parse(databaseURL, []string{"postgres", "postgresql"}, "postgres://user:password@host:5432/name", "PGPASSWORD")
 	if err != nil {
-		return nil, fmt.Errorf("DATABASE_URL: %w", err)
+		return "", "", fmt.Errorf("DATABASE_URL: %w", err)
 	}
 	q := u.Query()
 	for name, value := range map[string]string{
@@ -53,7 +71,7 @@ func Open(databaseURL, application string, maxConns int) (*sql.DB, error) {
 			q.Set(name, value)
 		}
 	}
-	var settings strings.Builder
+	var set strings.Builder
 	for _, s := range [...]struct{ name, value string }{
 		// Forwarded records must survive a crash of the database.
 		{"synchronous_commit", "on"},
@@ -61,19 +79,11 @@ func Open(databaseURL, application string, maxConns int) (*sql.DB, error) {
 		{"jit", "off"},
 	} {
 		if !q.Has(s.name) {
-			settings.WriteString("SET " + s.name + " TO " + s.value + ";")
+			set.WriteString("SET " + s.name + " TO " + s.value + ";")
 		}
 	}
 	u.RawQuery = q.Encode()
-	connector, err := pq.NewConnector(u.String())
-	if err != nil {
-		return nil, fmt.Errorf("read database URL: %w", err)
-	}
-	db := sql.OpenDB(session{connector, settings.String()})
-	db.SetMaxOpenConns(maxConns)
-	db.SetMaxIdleConns(maxConns)
-	db.SetConnMaxIdleTime(5 * time.Minute)
-	return db, nil
+	return u.String(), set.String(), nil
 }
 
 // session sets a connection's settings after connecting. A pooler such as

@@ -14,7 +14,10 @@ import (
 const LeaseTimeout = 15 * time.Second
 
 // Lead is the session by which one process of a kind is the leader.
-type Lead struct{ conn *sql.Conn }
+type Lead struct {
+	conn     *sql.Conn
+	prepared *Prepared
+}
 
 // TryLead acquires the leadership under a name, or returns nil if another
 // process has it. It lasts as long as the session: it is lost with the
@@ -25,11 +28,13 @@ func TryLead(ctx context.Context, db *sql.DB, name string) (*Lead, error) {
 	if err != nil {
 		return nil, Translate(fmt.Errorf("connect to lead: %w", err))
 	}
-	l := &Lead{conn: conn}
+	l := &Lead{conn: conn, prepared: NewPrepared(conn)}
 	var leads bool
 	err = conn.QueryRowContext(ctx, `
 		SELECT set_config('idle_session_timeout', $2, false) IS NOT NULL
 		   AND set_config('idle_in_transaction_session_timeout', $2, false) IS NOT NULL
+		   AND set_config('plan_cache_mode', 'force_generic_plan', false) IS NOT NULL
+		   AND set_config('enable_seqscan', 'off', false) IS NOT NULL
 		   AND pg_try_advisory_lock(hashtextextended('posthorn.lead.' || $1, 0))`,
 		name, fmt.Sprintf("%dms", LeaseTimeout.Milliseconds())).Scan(&leads)
 	if err != nil || !leads {
@@ -41,6 +46,10 @@ func TryLead(ctx context.Context, db *sql.DB, name string) (*Lead, error) {
 // Conn is the session: statements that must not run without the leadership go
 // through it.
 func (l *Lead) Conn() *sql.Conn { return l.conn }
+
+// Prepared are statements of that session that run often. Their plans are made
+// once, perhaps while the tables are empty, so sequential scans are off there.
+func (l *Lead) Prepared() *Prepared { return l.prepared }
 
 // Check fails if the leadership is lost, and otherwise renews it.
 func (l *Lead) Check(ctx context.Context) error {

@@ -12,14 +12,21 @@ import (
 // them. It is safe for concurrent use. Do not use it for statements that join
 // or search: they would keep a plan from when the tables were empty.
 type Prepared struct {
-	db *sql.DB
+	db preparer
 
 	mu         sync.Mutex
 	statements map[string]*sql.Stmt
 }
 
-// NewPrepared returns a Prepared for a pool. Its statements end with the pool.
-func NewPrepared(db *sql.DB) *Prepared {
+// preparer is a pool or a connection.
+type preparer interface {
+	PrepareContext(ctx context.Context, query string) (*sql.Stmt, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
+// NewPrepared returns a Prepared for a pool or a connection, with which its
+// statements end.
+func NewPrepared(db preparer) *Prepared {
 	return &Prepared{db: db, statements: map[string]*sql.Stmt{}}
 }
 
@@ -56,7 +63,7 @@ func (p *Prepared) prepare(ctx context.Context, query string) (*sql.Stmt, error)
 	if statement, ok := p.statements[query]; ok {
 		return statement, nil
 	}
-	// database/sql prepares it again on each connection that runs it.
+	// database/sql prepares it again on each connection of a pool that runs it.
 	statement, err := p.db.PrepareContext(ctx, query) //nolint:sqlclosecheck // it is kept
 	if err != nil {
 		return nil, fmt.Errorf("prepare statement: %w", err)
