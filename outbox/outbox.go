@@ -50,10 +50,11 @@ const Channel = "posthorn_appended"
 func Wake(ctx context.Context, db Tx) error {
 	// It need not survive a crash, and so does not wait for the disk.
 	rows, err := db.QueryContext(ctx, `SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, '')`, Channel)
-	if err == nil {
-		err = rows.Close()
-	}
 	if err != nil {
+		return fmt.Errorf("wake relay: %w", err)
+	}
+	defer func() { _ = rows.Close() }() // there is nothing in it
+	if err := rows.Err(); err != nil {
 		return fmt.Errorf("wake relay: %w", err)
 	}
 	return nil

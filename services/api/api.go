@@ -179,7 +179,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions:
 	default:
-		a.cfg.Operations.Wake()
+		a.cfg.Operations.Wake() //nolint:contextcheck // it outlives the request
 	}
 }
 

@@ -105,7 +105,7 @@ func (r *roster) follow(ctx context.Context) error {
 	defer ticker.Stop()
 	r.widened = time.Now()
 	for {
-		r.widen()
+		r.widen() //nolint:contextcheck // a consumer outlives the look that starts it
 		if err := r.look(ctx); err != nil && ctx.Err() == nil {
 			if r.service.troubles.set(troubleSubscriptions, cmp.Or(postgres.Describe(err), "the subscriptions cannot be read")) {
 				r.service.logger.Warn("subscriptions cannot be read: serving the known ones", "error", err)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"posthorn/services/internal/broker"
 	"posthorn/services/internal/envelope"
 	"posthorn/services/internal/eventlog"
@@ -15,8 +17,6 @@ import (
 	"posthorn/services/internal/ledger"
 	"posthorn/services/internal/postgres"
 	"posthorn/services/internal/subscription"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // errForgotten ends a term: the broker has lost the messages that it had.

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"slices"
 
-	"posthorn/services/internal/postgres"
-
 	"github.com/lib/pq"
+
+	"posthorn/services/internal/postgres"
 )
 
 // RelayPosition is the position up to which the log has been forwarded.

@@ -113,7 +113,7 @@ func (h *home) mkdir(path string) error {
 
 // writeFile writes a file that only the server's user can read.
 func (h *home) writeFile(path, content string) error {
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil { //nolint:gosec // in the server's folder
 		return err
 	}
 	return h.give(path)
