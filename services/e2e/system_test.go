@@ -157,7 +157,7 @@ func (s *system) startRelay() (stop func()) {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { _, _ = publisher.Close(), topology.Close() })
-	r := relay.New(relay.Config{SweepEvery: time.Second}, relay.Parts{
+	r := relay.New(relay.Config{SweepEvery: time.Second, AskEvery: time.Second}, relay.Parts{
 		DB: s.pool("relay", 4), Publisher: publisher, Topology: topology, Broker: s.broker, Logger: s.logger,
 		Messages: s.messages(), Metrics: prometheus.NewRegistry(),
 	})

@@ -23,8 +23,8 @@ import (
 var errForgotten = errors.New("the broker has lost its messages")
 
 const (
-	// memoryLook is how often the broker is asked whether it has lost its messages.
-	memoryLook = time.Second
+	// recallTick is how often is looked whether something is due.
+	recallTick = 500 * time.Millisecond
 	// countEvery is how often queues are compared with the ledger, and countShare the share of the
 	// time that this may take: counting a long backlog takes longer and is done less often.
 	countEvery = 2 * time.Second
@@ -74,12 +74,14 @@ func (t *term) recall(ctx context.Context) error {
 			return err
 		}
 	}
+	asked, connected := time.Now(), t.topology.Since()
 	counted, took := time.Now(), time.Duration(0)
-	return every(ctx, memoryLook, func() error {
-		if remembers, err := t.topology.Remembers(ctx); err == nil && !remembers {
-			return errForgotten
-		} else if err != nil && !errors.Is(err, broker.ErrNotFound) {
-			return fmt.Errorf("ask the broker what it remembers: %w", err)
+	return every(ctx, recallTick, func() error {
+		if since := t.topology.Since(); since != connected || time.Since(asked) >= t.cfg.AskEvery {
+			if err := t.askMemory(ctx); err != nil {
+				return err
+			}
+			asked, connected = time.Now(), since
 		}
 		if time.Since(counted) < max(countEvery, time.Duration(float64(took)/countShare)) {
 			return nil
@@ -89,6 +91,20 @@ func (t *term) recall(ctx context.Context) error {
 		counted, took = time.Now(), time.Since(begun)
 		return err
 	})
+}
+
+// askMemory returns errForgotten if the broker has lost its messages.
+func (t *term) askMemory(ctx context.Context) error {
+	remembers, err := t.topology.Remembers(ctx)
+	switch {
+	case errors.Is(err, broker.ErrNotFound): // its node is down
+		return nil
+	case err != nil:
+		return fmt.Errorf("ask the broker what it remembers: %w", err)
+	case !remembers:
+		return errForgotten
+	}
+	return nil
 }
 
 func (t *term) resendAll(ctx context.Context, before time.Time) error {

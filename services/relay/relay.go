@@ -44,6 +44,10 @@ type Config struct {
 	Standby time.Duration
 	// SweepEvery is how often overdue deliveries are looked for. Default 5 s.
 	SweepEvery time.Duration
+	// AskEvery is how often the broker is asked whether it has lost its messages,
+	// besides after each lost connection: in a cluster, the node of the queue
+	// memory may be another one. Default 10 s.
+	AskEvery time.Duration
 	// ReconcileWithin is how long it takes to have looked at every queue and
 	// binding once. Default 25 s.
 	ReconcileWithin time.Duration
@@ -56,6 +60,7 @@ func (c *Config) fill() {
 	c.Bytes = cmp.Or(c.Bytes, 8<<20)
 	c.Standby = cmp.Or(c.Standby, 500*time.Millisecond)
 	c.SweepEvery = cmp.Or(c.SweepEvery, 5*time.Second)
+	c.AskEvery = cmp.Or(c.AskEvery, 10*time.Second)
 	c.ReconcileWithin = cmp.Or(c.ReconcileWithin, 25*time.Second)
 }
 

@@ -34,7 +34,7 @@ const (
 	// idlePoll is how often is looked otherwise, and restingPoll where nothing
 	// came for restingAfter.
 	idlePoll     = 20 * time.Millisecond
-	restingPoll  = 50 * time.Millisecond
+	restingPoll  = 100 * time.Millisecond
 	restingAfter = 10 * time.Second
 )
 

@@ -46,7 +46,7 @@ type Config struct {
 	RequeuePause time.Duration
 	// DialTimeout bounds connecting, with the handshake. 10 s unless set.
 	DialTimeout time.Duration
-	// MaxBackoff is the longest pause between two tries to connect. 5 s unless set.
+	// MaxBackoff is the longest pause between two tries to connect. 2 s unless set.
 	MaxBackoff time.Duration
 	// Heartbeat is the interval of keep-alive frames; a line that is silent for two of them is
 	// given up. 10 s unless set.
@@ -146,7 +146,7 @@ func (c Config) filled() (Config, error) {
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, 20*time.Second)
 	c.RequeuePause = cmp.Or(c.RequeuePause, 500*time.Millisecond)
 	c.DialTimeout = cmp.Or(c.DialTimeout, 10*time.Second)
-	c.MaxBackoff = cmp.Or(c.MaxBackoff, 5*time.Second)
+	c.MaxBackoff = cmp.Or(c.MaxBackoff, 2*time.Second)
 	c.Heartbeat = cmp.Or(c.Heartbeat, 10*time.Second)
 	if len(c.RetryRungs) == 0 {
 		c.RetryRungs = DefaultRetryRungs()

@@ -328,6 +328,15 @@ func (l *link) ready() error {
 }
 
 // blocked reports whether the broker refuses messages.
+func (l *link) since() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.current == nil {
+		return time.Time{}
+	}
+	return l.current.born
+}
+
 func (l *link) blocked() bool {
 	l.mu.Lock()
 	s := l.current

@@ -53,6 +53,9 @@ func NewTopology(cfg Config) (*Topology, error) {
 // Ready reports why there is no connection: an error with ErrUnavailable.
 func (t *Topology) Ready() error { return t.link.ready() }
 
+// Since returns when the present connection was made, or zero while there is none.
+func (t *Topology) Since() time.Time { return t.link.since() }
+
 // Close ends the connection.
 func (t *Topology) Close() error {
 	t.link.close()

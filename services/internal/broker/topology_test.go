@@ -167,7 +167,7 @@ func TestManyDeclarationsMendWhatIsMissingAndNameWhatIsForeign(t *testing.T) {
 	}
 	subs[3].Account = "new" // whose exchange nobody has declared
 	ch := s.channel(t)
-	if _, err := ch.QueueDeclare(s.DeadQueue("sub_7"), true, false, false, false, amqp.Table{"x-message-ttl": 1000}); err != nil {
+	if _, err := ch.QueueDeclare(s.DeliverQueue("sub_7"), true, false, false, false, amqp.Table{"x-message-ttl": 1000}); err != nil {
 		t.Fatal(err)
 	}
 	declare := func() {

@@ -31,8 +31,34 @@ func TestHeadersOfTheBrokerAreNotSentBack(t *testing.T) {
 	if diff := cmp.Diff(amqp.Table{"kept": "v", "_watermill_message_uuid": "0"}, d.Headers); diff != "" {
 		t.Error(diff)
 	}
-	if d.DeliveryMode != amqp.Persistent || d.ContentType != "application/json" {
-		t.Errorf("delivery mode %d, content type %q", d.DeliveryMode, d.ContentType)
+	if d.ContentType != "application/json" {
+		t.Errorf("content type %q", d.ContentType)
+	}
+}
+
+func TestMessagesArePersistentWhereThatIsWanted(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		cfg   broker.Config
+		asked bool
+		want  uint8
+	}{
+		"usually":          {broker.Config{}, false, amqp.Transient},
+		"dead letters":     {broker.Config{}, true, amqp.Persistent},
+		"by configuration": {broker.Config{Persistent: true}, false, amqp.Persistent},
+		"quorum queues":    {broker.Config{QueueType: broker.Quorum}, false, amqp.Persistent},
+	} {
+		s := newSite(t)
+		s.cfg.Persistent, s.cfg.QueueType = c.cfg.Persistent, c.cfg.QueueType
+		q, m := s.queue(t, "q"), messages("", 1)
+		m[0].Key, m[0].Persistent = q, c.asked
+		if _, err := s.publisher(t).PublishAll(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		d, ok, err := s.channel(t).Get(q, true)
+		if err != nil || !ok || d.DeliveryMode != c.want {
+			t.Errorf("%s: delivery mode %d, want %d, %v", name, d.DeliveryMode, c.want, err)
+		}
 	}
 }
 
