@@ -72,6 +72,13 @@ bench: build ## measure it beside Postgres, RabbitMQ and HTTP alone, and write d
 	go build -o bin/bench ./services/lab/cmd/bench
 	bin/bench -table docs/performance.md $(BENCH)
 
+.PHONY: bench-next
+bench-next: build ## the same on Postgres 17 and RabbitMQ 4, into docs/performance-next.md (takes root)
+	@scripts/install test next
+	@scripts/next $(NEXT)
+	go build -o bin/bench ./services/lab/cmd/bench
+	bin/bench -chroot $(NEXT) -results bin/bench-next.json -table docs/performance-next.md $(BENCH)
+
 .PHONY: lint
 lint: ## check style and the arrows between packages (.golangci.yml)
 	$(GOLANGCI_LINT) run $(DIRS)

@@ -43,6 +43,16 @@ import (
 // crash adds to the time in which a request is repeated.
 const recordWait = 20 * time.Millisecond
 
+const (
+	// groupItems bounds a statement, and what fails with it. A group has what
+	// came while the one before was committed, so its size follows from the rate:
+	// some 170 at 8,000 deliveries a second.
+	groupItems = 500
+	// groupFlushes lets one group be prepared and sent while another waits for
+	// the disk; Postgres commits both with one sync.
+	groupFlushes = 2
+)
+
 // Config of a Service. The zero value of each field means its default.
 type Config struct {
 	// Follow is how often changed subscriptions are looked for. Default 200 ms.
@@ -124,9 +134,9 @@ func New(cfg Config, parts Parts) *Service {
 	s.gate = newGate(cfg.MaxInFlight, s.shortageChanged)
 	s.metrics = newMetrics(parts.Metrics, s.gate)
 	s.ledger = postgres.NewPrepared(parts.DB)
-	s.attempts = groupcommit.New(groupcommit.Config{MaxItems: 500, MaxWait: recordWait, Flushes: 2}, s.record)
-	s.claims = groupcommit.New(groupcommit.Config{MaxItems: 500, Flushes: 2}, s.claim)
-	s.messages = groupcommit.New(groupcommit.Config{MaxItems: 500, Flushes: 2}, s.publish)
+	s.attempts = groupcommit.New(groupcommit.Config{MaxItems: groupItems, MaxWait: recordWait, Flushes: groupFlushes}, s.record)
+	s.claims = groupcommit.New(groupcommit.Config{MaxItems: groupItems, Flushes: groupFlushes}, s.claim)
+	s.messages = groupcommit.New(groupcommit.Config{MaxItems: groupItems, Flushes: groupFlushes}, s.publish)
 	return s
 }
 

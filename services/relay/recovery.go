@@ -69,10 +69,13 @@ func (t *term) remember(ctx context.Context) error {
 // by counting. A message that was not lost becomes a copy, and the ledger keeps it from being sent
 // for a delivery that has ended.
 func (t *term) recall(ctx context.Context) error {
+	var err error
 	if t.resendBefore.Valid {
-		if err := t.resendAll(ctx, t.resendBefore.Time); err != nil {
-			return err
-		}
+		err = t.resendAll(ctx, t.resendBefore.Time)
+	}
+	t.resending.Unlock()
+	if err != nil {
+		return err
 	}
 	asked, connected := time.Now(), t.topology.Since()
 	counted, took := time.Now(), time.Duration(0)
@@ -217,6 +220,8 @@ func (t *term) again(u *ledger.Unfinished, record *eventlog.Record) broker.Publi
 // held as many as it may, and sends the missing ones again. It finds a queue that was purged or
 // deleted, or whose node has lost it.
 func (t *term) compare(ctx context.Context) error {
+	t.resending.Lock()
+	defer t.resending.Unlock()
 	now, err := postgres.Now(ctx, t.db)
 	if err != nil {
 		return err

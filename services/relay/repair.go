@@ -36,17 +36,23 @@ func (t *term) sweep(ctx context.Context) error {
 		}
 		t.relay.quarantined.Store(waiting)
 		t.metrics.quarantined.Set(float64(waiting))
-		backlogs, err := ledger.Overdue(ctx, t.db, overdueGrace)
-		if err != nil {
+		return t.sweepOverdue(ctx)
+	})
+}
+
+func (t *term) sweepOverdue(ctx context.Context) error {
+	t.resending.Lock()
+	defer t.resending.Unlock()
+	backlogs, err := ledger.Overdue(ctx, t.db, overdueGrace)
+	if err != nil {
+		return err
+	}
+	for _, b := range backlogs {
+		if err := t.sweepOne(ctx, b); err != nil {
 			return err
 		}
-		for _, b := range backlogs {
-			if err := t.sweepOne(ctx, b); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func (t *term) sweepOne(ctx context.Context, b ledger.Backlog) error {

@@ -57,6 +57,9 @@ type term struct {
 	// published before, by a predecessor or by an attempt that failed.
 	suspectThrough int64
 
+	// resending is held by who compares queues with the ledger and sends again
+	// what they lack: two would send it twice.
+	resending sync.Mutex
 	// resendBefore is when what was entered before is to be sent again, since the broker has lost it.
 	resendBefore sql.NullTime
 
@@ -82,6 +85,7 @@ func (t *term) serve(ctx context.Context) error {
 	t.relay.trouble.Store(nil)
 	t.logger.Info("relay is forwarding", "position", t.position, "subscriptions", t.routes.len())
 
+	t.resending.Lock() // until all that was lost is sent again
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return t.forward(ctx) })
 	g.Go(func() error { return t.sweep(ctx) })

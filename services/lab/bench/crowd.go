@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"time"
@@ -79,11 +78,7 @@ func (r *Run) gather(ctx context.Context, y *System, n int) error {
 	out, err := Load{
 		Addr: y.Addr, Path: "/subscription", Connections: 8, Requests: n,
 		Body: func(dst []byte, i int, _ time.Time) []byte {
-			text, err := json.Marshal(y.subscription(8, fmt.Sprint("s", i), crowdType, ownType+strconv.Itoa(i)))
-			if err != nil {
-				return dst // the response has the error
-			}
-			return append(dst, text...)
+			return y.appendSubscription(dst, fmt.Sprint("s", i), crowdType, ownType+strconv.Itoa(i))
 		},
 	}.Run(ctx)
 	if err != nil {

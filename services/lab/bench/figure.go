@@ -19,6 +19,9 @@ type Figure struct {
 	Raw   float64
 	Limit string
 	Goal  Goal
+	// Series and X place the figure on a curve; Series is empty otherwise.
+	Series string
+	X      float64
 }
 
 // Goal is the target of a figure. The zero value has none.

@@ -52,7 +52,11 @@ func (s *Site) Inserts(ctx context.Context, rows int, rate float64, seconds int)
 	if rate > 0 {
 		args = append(args, "-R", strconv.FormatFloat(rate, 'f', 0, 64), "-l")
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(s.Postgres.BinDir(), "pgbench"), append(args, address.String())...) //nolint:gosec // of Postgres
+	pgbench, err := s.pgbench()
+	if err != nil {
+		return 0, nil, err
+	}
+	cmd := exec.CommandContext(ctx, pgbench, append(args, address.String())...) //nolint:gosec // of Postgres
 	cmd.Dir, cmd.Env = dir, []string{"PATH=/usr/bin:/bin", "HOME=" + dir}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -68,6 +72,18 @@ func (s *Site) Inserts(ctx context.Context, rows int, rate float64, seconds int)
 		}
 	}
 	return tps * float64(rows), latency, nil
+}
+
+// pgbench is this machine's, also for the servers of another root file system.
+func (s *Site) pgbench() (string, error) {
+	if s.config.Chroot == "" {
+		return filepath.Join(s.Postgres.BinDir(), "pgbench"), nil
+	}
+	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/pgbench")
+	if err != nil || len(found) == 0 {
+		return "", errors.Join(errors.New("find pgbench: it takes Postgres on this machine too"), err)
+	}
+	return found[len(found)-1], nil
 }
 
 func insertScript(rows int) string {

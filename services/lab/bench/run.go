@@ -68,6 +68,18 @@ func Scenarios() []Scenario {
 			Name: "backlog", About: "a million events that wait when the relay starts, one subscription",
 			Long: true, run: backlog,
 		},
+		{
+			Name: "curve-subscriptions", About: "50,000 deliveries in a burst to 1, 10, 100, 1,000 and 10,000 subscriptions",
+			Long: true, run: overSubscriptions,
+		},
+		{
+			Name: "curve-log", About: "a burst of 50,000 events with 0, 1, 3 and 10 million events in the log",
+			Long: true, run: overLog,
+		},
+		{
+			Name: "curve-rate", About: "single events, 10 s at each rate until it is no longer reached, one subscription",
+			Long: true, run: overRate,
+		},
 	}
 }
 

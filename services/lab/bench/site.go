@@ -36,6 +36,9 @@ type SiteConfig struct {
 	// Dir is for the servers' data and for logs; other users must be able to
 	// pass through it.
 	Dir string
+	// Chroot is a folder with the root file system whose servers are measured;
+	// those of this machine if empty. Dir lies in it.
+	Chroot string
 	// Binary is the command posthorn.
 	Binary string
 	// Receiver is the command that runs a Receiver until its standard input
@@ -56,14 +59,14 @@ func NewSite(ctx context.Context, config SiteConfig) (_ *Site, err error) {
 		}
 	}()
 	s.Servers, err = site.Start(ctx, privateserver.Options{
-		Dir: filepath.Join(config.Dir, "postgres"),
+		Dir: filepath.Join(config.Dir, "postgres"), Chroot: config.Chroot,
 		Settings: map[string]string{
 			// As an administrator would set up a server; fsync and
 			// synchronous_commit stay on.
 			"shared_buffers": "512MB", "max_wal_size": "4GB", "max_connections": "200",
 		},
 	}, privateserver.Options{
-		Dir:      filepath.Join(config.Dir, "rabbitmq"),
+		Dir: filepath.Join(config.Dir, "rabbitmq"), Chroot: config.Chroot,
 		Settings: map[string]string{"vm_memory_high_watermark.absolute": "4GB"},
 	})
 	if err != nil {

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +25,7 @@ type System struct {
 	// Addr is the API's address.
 	Addr string
 
-	database string
+	database, address string
 	// subscribed is the number of subscriptions that get every event.
 	subscribed int
 	metrics    string
@@ -41,7 +42,7 @@ func (s *Site) startSystem(ctx context.Context) (_ *System, err error) {
 	if err != nil {
 		return nil, err
 	}
-	y := &System{Site: s, database: name}
+	y := &System{Site: s, database: name, address: address.String()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, y.close(ctx))
@@ -124,6 +125,15 @@ func (y *System) subscribeTo(ctx context.Context, inFlight int, types string, na
 		y.subscribed++
 	}
 	return nil
+}
+
+// appendSubscription appends the request for a subscription.
+func (y *System) appendSubscription(dst []byte, name string, types ...string) []byte {
+	text, err := json.Marshal(y.subscription(8, name, types...))
+	if err != nil {
+		return dst // the response has the error
+	}
+	return append(dst, text...)
 }
 
 func (y *System) subscription(inFlight int, name string, types ...string) map[string]any {

@@ -98,15 +98,15 @@ func (r *Report) useTable() string {
 	return b.String()
 }
 
-// Document returns docs/performance.md with these results. It keeps the part of
-// earlier below its mark.
-func (r *Report) Document(earlier string) string {
+// Document returns the document of a name with these results. It keeps the part
+// of earlier below its mark.
+func (r *Report) Document(name, earlier string) string {
 	var b strings.Builder
 	b.WriteString(`# Performance
 
 Written by ` + "`make bench`" + `, which starts a private Postgres and RabbitMQ, and for each run a new Posthorn, all parts in one process.
-Safety settings are those of production: fsync and synchronous commits, durable queues, persistent messages, publisher confirms,
-manual acknowledgements. An event is about 300 bytes. The load generator and the receiver are separate processes on the same machine.
+Safety settings are those of production: fsync and synchronous commits, durable queues, publisher confirms, manual
+acknowledgements; messages of subscriptions are transient, as by default, and those of the limits are persistent. An event is about 300 bytes. The load generator and the receiver are separate processes on the same machine.
 
 **How to read it.** Machines differ and are noisy, so the ratio to the limit, which the same run measured, says more than the
 figure. Limits are Postgres alone (pgbench, 16 connections, a plain table with a primary key), RabbitMQ alone (published with confirms and
@@ -115,7 +115,7 @@ request was **due**, not from when it could be made, so a stall counts for all r
 response of the API to the last delivery. Each run is checked: a run that lost or duplicated an event has failed and has no figures.
 CPU time is that of the process and its descendants. Medians are over all runs; ranges are from the lowest to the highest.
 
-Each scenario is run three times; crowd-10000 and backlog, whose runs take minutes, once unless ` + "`-long 3`" + ` asks for more. To run a part of it:
+Each scenario is run three times; crowd-10000, backlog and the curves, whose runs take minutes, once unless ` + "`-long 3`" + ` asks for more. To run a part of it:
 ` + "`make bench BENCH='-only \"burst|paced\" -runs 5'`" + `; other scenarios keep their results. ` + "`-pprof FOLDER`" + ` also keeps CPU profiles of Posthorn.
 
 `)
@@ -134,6 +134,11 @@ Each scenario is run three times; crowd-10000 and backlog, whose runs take minut
 				about += " (quick: a tenth of it)"
 			}
 			fmt.Fprintf(&b, "| **%s** | %s | %s | %d | %s |\n", s.Name, about, result.At.UTC().Format(time.DateOnly+" 15:04"), len(result.Runs), strings.Join(loads, ", "))
+		}
+	}
+	for _, c := range curves() {
+		if slices.ContainsFunc(r.Results, func(o Result) bool { return o.Scenario == c.scenario && len(o.Runs) > 0 }) {
+			fmt.Fprintf(&b, "\n![%s](%s)\n", c.title, c.file(name))
 		}
 	}
 	if r.busy() {

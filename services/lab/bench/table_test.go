@@ -57,7 +57,7 @@ func TestTheTableHasMediansRangesAndTheRatioOfEachRun(t *testing.T) {
 	if got := r.Table(); !strings.HasSuffix(got, "|---|\n"+want) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	if got := r.Document(""); !strings.Contains(got, "| 2026-01-02 03:04 | 3 | 0.2, 1.0, 2.0 |") || !strings.Contains(got, "\nA machine.\n") {
+	if got := r.Document("performance.md", ""); !strings.Contains(got, "| 2026-01-02 03:04 | 3 | 0.2, 1.0, 2.0 |") || !strings.Contains(got, "\nA machine.\n") {
 		t.Errorf("got\n%s", got)
 	}
 }
@@ -65,13 +65,13 @@ func TestTheTableHasMediansRangesAndTheRatioOfEachRun(t *testing.T) {
 func TestWhatIsBelowTheMarkIsKept(t *testing.T) {
 	t.Parallel()
 	r := Report{Machine: "A machine."}
-	first := r.Document("")
+	first := r.Document("performance.md", "")
 	edited := first + "\n## What limits it\n\nText of a person.\n"
-	second := r.Document(edited)
+	second := r.Document("performance.md", edited)
 	if second != edited {
 		t.Errorf("got\n%s\nwant\n%s", second, edited)
 	}
-	if third := r.Document(second); third != second {
+	if third := r.Document("performance.md", second); third != second {
 		t.Errorf("it changes when it is written once more:\n%s", third)
 	}
 }

@@ -65,6 +65,7 @@ func run(ctx context.Context) (err error) {
 	table := flag.String("table", "", "document to write the table to; scenarios that are not run keep their results")
 	results := flag.String("results", "bin/bench.json", "file that keeps the figures of all runs")
 	profiles := flag.String("pprof", "", "folder for CPU profiles of Posthorn")
+	chroot := flag.String("chroot", "", "measure the servers of the root file system in this `folder` (takes root)")
 	keep := flag.Bool("keep", false, "keep the logs")
 	flag.Parse()
 	pattern, err := regexp.Compile(*only)
@@ -84,7 +85,11 @@ func run(ctx context.Context) (err error) {
 			return fmt.Errorf("make folder for profiles: %w", err)
 		}
 	}
-	dir, remove, err := site.Folder("", "posthorn-bench-")
+	in := ""
+	if *chroot != "" {
+		in = filepath.Join(*chroot, "srv")
+	}
+	dir, remove, err := site.Folder(in, "posthorn-bench-")
 	if err != nil {
 		return err
 	}
@@ -94,7 +99,7 @@ func run(ctx context.Context) (err error) {
 		defer func() { err = errors.Join(err, remove()) }()
 	}
 	at, err := bench.NewSite(ctx, bench.SiteConfig{
-		Dir: dir, Binary: path, Receiver: []string{self, "receiver"}, Profiles: *profiles,
+		Dir: dir, Chroot: *chroot, Binary: path, Receiver: []string{self, "receiver"}, Profiles: *profiles,
 		Progress: func(format string, args ...any) { fmt.Printf(format+"\n", args...) },
 	})
 	if err != nil {
@@ -135,13 +140,23 @@ func run(ctx context.Context) (err error) {
 	return errors.Join(failed...)
 }
 
-// write writes the results into the document.
+// write writes the results into the document, and the plots beside it.
 func write(path string, report *bench.Report) error {
+	plots, err := report.Plots(filepath.Base(path))
+	if err != nil {
+		return err
+	}
+	for name, svg := range plots {
+		if err := os.WriteFile(filepath.Join(filepath.Dir(path), name), svg, 0o644); err != nil { //nolint:gosec // a document
+			return fmt.Errorf("write plot: %w", err)
+		}
+	}
+
 	earlier, err := os.ReadFile(path) //nolint:gosec // a flag
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read document: %w", err)
 	}
-	if err := os.WriteFile(path, []byte(report.Document(string(earlier))), 0o644); err != nil { //nolint:gosec // a document
+	if err := os.WriteFile(path, []byte(report.Document(filepath.Base(path), string(earlier))), 0o644); err != nil { //nolint:gosec // a document
 		return fmt.Errorf("write document: %w", err)
 	}
 	return nil
