@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"posthorn/events"
 	"posthorn/outbox"
@@ -96,6 +97,9 @@ func (e *ConflictError) Unwrap() error { return outbox.ErrConflict }
 // under the same key is appended once, and another one is an
 // outbox.ErrConflict; its events without an id get one derived from the key.
 func AppendBatch(ctx context.Context, db *sql.DB, account, key string, batch []events.Event) ([]outbox.Result, error) {
+	if key == "" && !slices.ContainsFunc(batch, func(e events.Event) bool { return e.ID != "" || e.Source != "" }) {
+		return appendAlone(ctx, db, batch) // nothing can conflict, so there is nothing to roll back
+	}
 	var results []outbox.Result
 	err := postgres.CommitTx(ctx, db, func(tx *sql.Tx) error {
 		if key != "" {
