@@ -12,22 +12,22 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// changesAtOnce is how many changes of subscriptions are made before the time
-// that they took is looked at.
+// changesAtOnce is how many subscription changes are applied between checks of
+// the time that they take.
 const changesAtOnce = 64
 
-// change is one control record and what it makes of a route.
+// change is one control record and the route that results from it.
 type change struct {
 	position int64
 	old      Route
-	known    bool // old is one
+	known    bool // old is set
 	route    Route
 }
 
-// together are the changes that the records begin with, up to one that is of a
-// subscription which is among them already: those of different subscriptions
-// touch different queues, so nothing keeps them from being made side by side.
-func (b *batch) together(records []eventlog.Record) []change {
+// leadingChanges returns the leading changes of the records, up to a second change of
+// the same subscription. Changes of different subscriptions touch different
+// queues, so they can be applied concurrently.
+func (b *batch) leadingChanges(records []eventlog.Record) []change {
 	var changes []change
 	taken := map[subscription.ID]bool{}
 	for i := range records {
@@ -58,9 +58,9 @@ func (b *batch) together(records []eventlog.Record) []change {
 	return changes
 }
 
-// apply makes changes of different subscriptions in the topology, side by
-// side, and then in the routes. Where one fails, progress is cut back to the
-// changes before it; the next term takes back what those after it did.
+// apply applies changes of different subscriptions to the topology,
+// concurrently, and then to the routes. If one fails, progress is truncated to
+// the changes before it; the next term undoes the changes after it.
 func (b *batch) apply(ctx context.Context, changes []change) error {
 	b.term.mu.Lock()
 	defer b.term.mu.Unlock()
@@ -76,7 +76,7 @@ func (b *batch) apply(ctx context.Context, changes []change) error {
 	_ = g.Wait() // the errors are in failed, each at its place
 	for i, c := range changes {
 		if failed[i] != nil {
-			b.cut(c.position)
+			b.truncate(c.position)
 			return fmt.Errorf("apply change of %s: %w", c.route.ID, failed[i])
 		}
 		if c.route.ID == "" {
@@ -89,7 +89,7 @@ func (b *batch) apply(ctx context.Context, changes []change) error {
 	return nil
 }
 
-// shape makes one change in the topology.
+// shape applies one change to the topology.
 func (b *batch) shape(ctx context.Context, c *change) error {
 	switch {
 	case c.route.ID == "":
@@ -99,7 +99,7 @@ func (b *batch) shape(ctx context.Context, c *change) error {
 	case c.known:
 		return b.rebind(ctx, c.old, c.route)
 	}
-	if broker.OwnExchange(c.route.Account) { // the other one is declared when the term begins
+	if broker.OwnExchange(c.route.Account) { // the shared exchange is declared when the term begins
 		if err := b.term.topology.DeclareShared(ctx, []string{c.route.Account}); err != nil {
 			return fmt.Errorf("declare exchange of account %s: %w", c.route.Account, err)
 		}
@@ -108,8 +108,7 @@ func (b *batch) shape(ctx context.Context, c *change) error {
 		b.term.topology.DeclareSubscription(ctx, string(c.route.ID), c.route.Account, bound(c.route)))
 }
 
-// rebind binds before it unbinds, so that a pattern which replaces another
-// leaves no gap.
+// rebind binds before it unbinds, so that replacing a pattern leaves no gap.
 func (b *batch) rebind(ctx context.Context, old, route Route) error {
 	was := b.term.routes.bound(old)
 	if added := without(bound(route), was); len(added) > 0 {

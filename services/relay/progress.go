@@ -17,11 +17,11 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// ErrFenced is returned by Advance when the position is no longer where the
-// caller left it: another relay has taken over.
+// ErrFenced is returned by Advance when the position has moved since the caller
+// last set it: another relay has taken over.
 var ErrFenced = errors.New("another relay has moved the position")
 
-// Route is what the relay knows of a subscription as of its position.
+// Route is the relay's view of a subscription as of the relay's position.
 type Route struct {
 	ID         subscription.ID
 	Account    string
@@ -35,7 +35,7 @@ type Route struct {
 type Progress struct {
 	From, Through int64
 	Owed          []ledger.Owed
-	// Changed routes, as they are now; those with the status deleted go.
+	// Changed routes, in their new state; those with the status deleted are removed.
 	Changed []Route
 	// SetAside are records that could not be forwarded as they should.
 	SetAside []eventlog.Quarantined
@@ -63,10 +63,10 @@ func scanRoute(scan func(...any) error) (Route, error) {
 	return r, nil
 }
 
-// Advance enters in the ledger what is owed and moves the relay's position,
-// in one transaction, and only if the position is still where it was.
-// A delivery that was finished before this commits is left as it is. What is
-// one statement goes through q, which may keep it prepared on the connection.
+// Advance enters the owed deliveries in the ledger and moves the relay's
+// position, in one transaction, and only if the position has not changed.
+// A delivery that finished before the commit is left as it is. A single
+// statement goes through q, which may keep it prepared on the connection.
 func Advance(ctx context.Context, conn *sql.Conn, q postgres.Queryer, p Progress) error {
 	if len(p.Changed) == 0 && len(p.SetAside) == 0 {
 		return advanceAlone(ctx, q, p)
@@ -76,7 +76,7 @@ func Advance(ctx context.Context, conn *sql.Conn, q postgres.Queryer, p Progress
 		return postgres.Translate(fmt.Errorf("begin to advance: %w", err))
 	}
 	if err := advanceTx(ctx, tx, p); err != nil {
-		_ = tx.Rollback() // a connection that cannot is dropped
+		_ = tx.Rollback() // a connection that cannot roll back is dropped
 		return postgres.Translate(err)
 	}
 	if err := tx.Commit(); err != nil {
@@ -85,7 +85,7 @@ func Advance(ctx context.Context, conn *sql.Conn, q postgres.Queryer, p Progress
 	return nil
 }
 
-// advanceAlone is Advance in one statement, for where no route has changed.
+// advanceAlone is Advance in one statement, for when no route has changed.
 func advanceAlone(ctx context.Context, q postgres.Queryer, p Progress) error {
 	var moved int
 	err := q.QueryRowContext(ctx, `
@@ -104,7 +104,7 @@ func advanceAlone(ctx context.Context, q postgres.Queryer, p Progress) error {
 }
 
 func advanceTx(ctx context.Context, tx *sql.Tx, p Progress) error {
-	// In this order: what is owed is entered by the routes as they are changed.
+	// In this order: owed deliveries are entered by the changed routes.
 	if err := advanceAlone(ctx, tx, Progress{From: p.From, Through: p.Through}); err != nil {
 		return err
 	}
@@ -121,8 +121,8 @@ func advanceTx(ctx context.Context, tx *sql.Tx, p Progress) error {
 			return fmt.Errorf("enter deliveries in the ledger: %w", err)
 		}
 	}
-	// Last: a delivery may enter what it has tried, or a replay what it has
-	// begun, until this statement's snapshot.
+	// Last: until this statement's snapshot, deliveries may record attempts and
+	// replays may begin runs.
 	for _, r := range p.Changed {
 		if r.Status == subscription.Deleted {
 			if err := ledger.CancelTx(ctx, tx, r.ID); err != nil {
@@ -153,30 +153,30 @@ func changeRouteTx(ctx context.Context, tx *sql.Tx, r Route) error {
 	return nil
 }
 
-// setResend notes that what has been entered in the ledger by now and has not ended is to be sent
+// setResend records that all deliveries that are in the ledger now and have not ended must be sent
 // again.
 func setResend(ctx context.Context, conn *sql.Conn) error {
 	if _, err := conn.ExecContext(ctx, `
 		UPDATE posthorn.readers SET resend_before = clock_timestamp() WHERE name = 'relay'`); err != nil {
-		return postgres.Translate(fmt.Errorf("note that deliveries are to be sent again: %w", err))
+		return postgres.Translate(fmt.Errorf("record that deliveries must be sent again: %w", err))
 	}
 	return nil
 }
 
-// resendBefore is when setResend was called and clearResend was not, since.
+// resendBefore is the time of the last setResend, unless clearResend was called since.
 func resendBefore(ctx context.Context, conn *sql.Conn) (before sql.NullTime, err error) {
 	err = conn.QueryRowContext(ctx, `SELECT resend_before FROM posthorn.readers WHERE name = 'relay'`).Scan(&before)
 	if err != nil {
-		return sql.NullTime{}, postgres.Translate(fmt.Errorf("read what is to be sent again: %w", err))
+		return sql.NullTime{}, postgres.Translate(fmt.Errorf("read which deliveries must be sent again: %w", err))
 	}
 	return before, nil
 }
 
-// clearResend notes that all of that has been sent again.
+// clearResend records that all of these deliveries have been sent again.
 func clearResend(ctx context.Context, q postgres.Queryer, before time.Time) error {
 	if _, err := q.ExecContext(ctx, `
 		UPDATE posthorn.readers SET resend_before = NULL WHERE name = 'relay' AND resend_before = $1`, before); err != nil {
-		return postgres.Translate(fmt.Errorf("note that deliveries were sent again: %w", err))
+		return postgres.Translate(fmt.Errorf("record that deliveries were sent again: %w", err))
 	}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 	"posthorn/services/relay"
 )
 
-func TestWhatIsOwedToADeletedSubscriptionIsCancelledHoweverItWasEntered(t *testing.T) {
+func TestAllDeliveriesOfADeletedSubscriptionAreCancelled(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	ctx := t.Context()
@@ -25,8 +25,8 @@ func TestWhatIsOwedToADeletedSubscriptionIsCancelledHoweverItWasEntered(t *testi
 	if err := relay.Advance(ctx, conn, conn, relay.Progress{From: 0, Through: 1, Changed: []relay.Route{route}}); err != nil {
 		t.Fatal(err)
 	}
-	// One delivery has failed before the relay enters it, one is entered by the
-	// window that deletes the subscription, one was entered before.
+	// One delivery failed before the relay enters it, one is entered by the
+	// window that deletes the subscription, and one was entered before.
 	owed := func(positions ...int64) (list []ledger.Owed) {
 		for _, p := range positions {
 			list = append(list, ledger.Owed{Position: p, Subscription: id, EventID: "evt_1", Cause: "live"})
@@ -55,6 +55,6 @@ func TestWhatIsOwedToADeletedSubscriptionIsCancelledHoweverItWasEntered(t *testi
 		t.Errorf("%d deliveries are cancelled and %d are due, want 3 and none", cancelled, due)
 	}
 	if err := relay.Advance(ctx, conn, conn, relay.Progress{From: 2, Through: 9}); err == nil {
-		t.Error("a relay that was overtaken moved the position")
+		t.Error("a fenced relay moved the position")
 	}
 }

@@ -13,15 +13,15 @@ import (
 
 // trouble is what keeps the relay from forwarding.
 type trouble struct {
-	reason string // for anybody
+	reason string // public
 	detail string // for the log
 }
 
-// interrupted takes note of what keeps the relay from forwarding, and logs it
-// once while it stays the same.
+// interrupted records why the relay cannot forward, and logs it once as long as
+// it stays the same.
 func (r *Relay) interrupted(err error) {
 	now := &trouble{
-		reason: cmp.Or(postgres.Describe(err), broker.Describe(err), "cannot forward: the log of the relay says why"),
+		reason: cmp.Or(postgres.Describe(err), broker.Describe(err), "cannot forward: see the relay's log"),
 		detail: err.Error(),
 	}
 	if old := r.trouble.Swap(now); old == nil || old.detail != now.detail {
@@ -29,8 +29,8 @@ func (r *Relay) interrupted(err error) {
 	}
 }
 
-// Ready reports what keeps the relay from forwarding, or would if it led. A
-// standby that can reach Postgres and RabbitMQ is ready.
+// Ready reports what keeps the relay from forwarding, or would keep it if it
+// led. A standby that can reach Postgres and RabbitMQ is ready.
 func (r *Relay) Ready(context.Context) readiness.Report {
 	var report readiness.Report
 	if t := r.trouble.Load(); t != nil {

@@ -19,41 +19,41 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// errForgotten ends a term: the broker has lost the messages that it had.
+// errForgotten ends a term: the broker has lost its messages.
 var errForgotten = errors.New("the broker has lost its messages")
 
 const (
-	// recallTick is how often is looked whether something is due.
+	// recallTick is how often recall checks whether one of its tasks is due.
 	recallTick = 500 * time.Millisecond
-	// countEvery is how often queues are compared with the ledger, and countShare the share of the
-	// time that this may take: counting a long backlog takes longer and is done less often.
+	// countEvery is how often queues are compared with the ledger. countShare is the largest share
+	// of the time that this may take: a long backlog takes longer to count and is counted less often.
 	countEvery = 2 * time.Second
 	countShare = 0.02
-	// countFrom is how many deliveries have to wait for a queue to be compared: what is less, the
-	// sweeper finds when it is overdue.
+	// countFrom is how many deliveries must wait before a queue is compared. With fewer, the sweeper
+	// finds lost messages when they are overdue.
 	countFrom = 500
-	// resendAtOnce and resendBytes limit what is read and sent again in one step.
+	// resendAtOnce and resendBytes limit one step of reading and sending again.
 	resendAtOnce = 2000
 	resendBytes  = 8 << 20
 )
 
-// remember notes in the database what is to be sent again where the broker has lost its messages,
-// and then gives it a new memory.
+// remember checks whether the broker has lost its messages. If so, it records in the database which
+// deliveries must be sent again, and then gives the broker a new memory.
 func (t *term) remember(ctx context.Context) error {
 	remembers, err := t.topology.Remembers(ctx)
 	if errors.Is(err, broker.ErrNotFound) {
-		// In a cluster, the queue's node is down. What other nodes lose is found by counting.
+		// In a cluster, the queue's node is down. Counting finds the messages that other nodes lose.
 		t.logger.Warn("queue memory is on a node that is down: lost messages are found by counting", "error", err)
 		remembers, err = true, nil
 	}
 	if err != nil {
-		return fmt.Errorf("ask the broker what it remembers: %w", err)
+		return fmt.Errorf("check the queue memory: %w", err)
 	}
 	if !remembers {
 		if err := setResend(ctx, t.lead.Conn()); err != nil {
 			return err
 		}
-		// Crash window: noted, and the broker has no new memory yet. The next term finds the same
+		// Crash window: recorded, but the broker has no new memory yet. The next term finds the same
 		// and sends no less.
 		failpoint.Hit("relay.after_forgotten")
 		if err := t.publisher.Memorize(ctx); err != nil {
@@ -64,10 +64,10 @@ func (t *term) remember(ctx context.Context) error {
 	return err
 }
 
-// recall sends again all that has not ended, after the broker has lost its messages, and then
-// watches for the next loss: of all messages by the queue memory, of those of a single queue or node
-// by counting. A message that was not lost becomes a copy, and the ledger keeps it from being sent
-// for a delivery that has ended.
+// recall sends all unfinished deliveries again if the broker has lost its messages, and then watches
+// for the next loss. The queue memory shows the loss of all messages; counting shows the loss of a
+// single queue or node. A message that was not lost becomes a copy; the ledger prevents requests for
+// a delivery that has ended.
 func (t *term) recall(ctx context.Context) error {
 	var err error
 	if t.resendBefore.Valid {
@@ -103,7 +103,7 @@ func (t *term) askMemory(ctx context.Context) error {
 	case errors.Is(err, broker.ErrNotFound): // its node is down
 		return nil
 	case err != nil:
-		return fmt.Errorf("ask the broker what it remembers: %w", err)
+		return fmt.Errorf("check the queue memory: %w", err)
 	case !remembers:
 		return errForgotten
 	}
@@ -125,8 +125,8 @@ func (t *term) resendAll(ctx context.Context, before time.Time) error {
 	return clearResend(ctx, t.db, before)
 }
 
-// resendWhere sends again the unfinished deliveries that were entered before a time, as far as they
-// are wanted. Retries keep their time. While a step is published the next one is read.
+// resendWhere sends the wanted unfinished deliveries that were entered before a time again. Retries
+// keep their time. The next step is read while one is published.
 func (t *term) resendWhere(ctx context.Context, before time.Time, wanted func(*ledger.Unfinished) bool) (sent int, err error) {
 	steps := make(chan []broker.Publishing)
 	g, ctx := errgroup.WithContext(ctx)
@@ -150,7 +150,7 @@ func (t *term) resendWhere(ctx context.Context, before time.Time, wanted func(*l
 		logged := time.Now()
 		for messages := range steps {
 			outcomes, err := t.publisher.PublishAll(ctx, messages)
-			// What its queue refuses, or has no queue, is left to the sweeper.
+			// Messages that their queue refuses, or that have no queue, are left to the sweeper.
 			if slices.Contains(outcomes, broker.Unknown) {
 				return fmt.Errorf("send unfinished deliveries again: %w", err)
 			}
@@ -167,7 +167,7 @@ func (t *term) resendWhere(ctx context.Context, before time.Time, wanted func(*l
 	return sent, err
 }
 
-// readAgain makes messages of unfinished deliveries, which are in position order.
+// readAgain builds the messages of unfinished deliveries, which are in position order.
 func (t *term) readAgain(ctx context.Context, list []ledger.Unfinished, steps chan<- []broker.Publishing) error {
 	for len(list) > 0 {
 		positions := make([]int64, len(list))
@@ -201,8 +201,8 @@ func (t *term) readAgain(ctx context.Context, list []ledger.Unfinished, steps ch
 	return nil
 }
 
-// again is the message of an unfinished delivery: into its queue, or where it waits for a retry into
-// a retry queue.
+// again is the message of an unfinished delivery: to its queue, or to a retry queue if it waits for
+// a retry.
 func (t *term) again(u *ledger.Unfinished, record *eventlog.Record) broker.Publishing {
 	p := broker.Publishing{Exchange: t.names.Deliver(), Key: string(u.Subscription), Mandatory: true}
 	e := envelope.Envelope{
@@ -216,9 +216,9 @@ func (t *term) again(u *ledger.Unfinished, record *eventlog.Record) broker.Publi
 	return t.relay.message(p, record, e)
 }
 
-// compare finds queues that hold fewer messages than deliveries wait, even if each of its consumers
-// held as many as it may, and sends the missing ones again. It finds a queue that was purged or
-// deleted, or whose node has lost it.
+// compare finds queues with fewer messages than waiting deliveries, even if each consumer held its
+// maximum, and sends the missing messages again. It finds a queue that was purged or deleted, or
+// lost by its node.
 func (t *term) compare(ctx context.Context) error {
 	t.resending.Lock()
 	defer t.resending.Unlock()
@@ -230,8 +230,8 @@ func (t *term) compare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// What was entered before now and still waits when it is counted the second time had its message
-	// in the queue, or with a consumer, when the queue was looked at between.
+	// A delivery that was entered before now and still waits at the second count had its message in
+	// the queue, or at a consumer, when the queue was inspected in between.
 	depths := map[subscription.ID]int{}
 	for _, b := range waiting {
 		route, ok := t.routes.get(b.Subscription)
@@ -240,7 +240,7 @@ func (t *term) compare(ctx context.Context) error {
 		}
 		ready, consumers, exists, err := t.topology.Depth(ctx, t.names.DeliverQueue(string(b.Subscription)))
 		if err != nil {
-			return fmt.Errorf("look into the queue of %s: %w", b.Subscription, err)
+			return fmt.Errorf("inspect the queue of %s: %w", b.Subscription, err)
 		}
 		if !exists {
 			if err := t.restore(ctx, b.Subscription); err != nil {
@@ -262,7 +262,7 @@ func (t *term) compare(ctx context.Context) error {
 		if most, ok := depths[b.Subscription]; ok && b.Deliveries > most {
 			t.logger.Warn("queue has lost messages: they are sent again", "subscription", b.Subscription, "count", b.Deliveries-most)
 			missing[b.Subscription] = b.Deliveries - most
-			// The oldest are those that consumers may hold. What is lost of them is overdue soon.
+			// Consumers may hold the oldest. Those of them that are lost are overdue soon.
 			skip[b.Subscription] = most
 		}
 	}

@@ -5,10 +5,10 @@
 // It promises that every event is published at least once and in position
 // order; that a subscription gets exactly the events after its creation,
 // because topology follows the same log; and that an event is published twice
-// only around a crash or a lost connection, and is marked as suspect then.
+// only around a crash or a lost connection, and is then marked as suspect.
 // One relay is active, any number stand by; one that hangs is replaced within
-// postgres.LeaseTimeout. With the broker or the database away it waits and
-// goes on by itself. What the broker loses is sent again from the ledger.
+// postgres.LeaseTimeout. While the broker or the database is down it waits,
+// then continues by itself. It sends lost messages again from the ledger.
 package relay
 
 import (
@@ -30,29 +30,29 @@ import (
 
 // Config of a Relay. The zero value of each field means its default.
 type Config struct {
-	// Poll is how often a new record is looked for while records come from
-	// producers that do not wake the relay. Otherwise it looks every 20 ms, and
-	// every 50 ms after ten seconds without a record. Default 2 ms.
+	// Poll is how often the relay looks for a new record while records come from
+	// producers that do not wake it. Otherwise it looks every 20 ms, and every
+	// 50 ms after ten seconds without a record. Default 2 ms.
 	Poll time.Duration
-	// Pace is the shortest time between the beginnings of two windows: what comes
-	// meanwhile shares the commits of one. Default 3 ms.
+	// Pace is the shortest time between the starts of two windows: records that
+	// arrive in between share the commits of one. Default 3 ms.
 	Pace time.Duration
-	// Positions and Bytes limit a window, which is read and published at once:
-	// Positions what a crash makes suspect, Bytes the memory that it takes. A
-	// window has what came during the one before, so under load its size follows
-	// from the rate; beyond 1,000, statements and confirms get no cheaper.
-	// Defaults 1,000 and 8 MiB.
+	// Positions and Bytes limit a window, which is read and published at once.
+	// Positions limits the events that a crash makes suspect, Bytes the memory. A
+	// window holds the records that arrived during the one before, so under load
+	// its size follows from the rate; beyond 1,000, statements and confirms get no
+	// cheaper. Defaults 1,000 and 8 MiB.
 	Positions, Bytes int
 	// Standby is how often a standby tries to take over. Default 500 ms.
 	Standby time.Duration
-	// SweepEvery is how often overdue deliveries are looked for. Default 5 s.
+	// SweepEvery is how often the relay looks for overdue deliveries. Default 5 s.
 	SweepEvery time.Duration
-	// AskEvery is how often the broker is asked whether it has lost its messages,
-	// besides after each lost connection: in a cluster, the node of the queue
-	// memory may be another one. Default 10 s.
+	// AskEvery is how often the relay checks whether the broker has lost its
+	// messages, in addition to the check after each lost connection: in a cluster,
+	// the queue memory may be on another node. Default 10 s.
 	AskEvery time.Duration
-	// ReconcileWithin is how long it takes to have looked at every queue and
-	// binding once. Default 25 s.
+	// ReconcileWithin is how long one pass over all queues and bindings takes.
+	// Default 25 s.
 	ReconcileWithin time.Duration
 }
 
@@ -67,14 +67,14 @@ func (c *Config) fill() {
 	c.ReconcileWithin = cmp.Or(c.ReconcileWithin, 25*time.Second)
 }
 
-// Parts are what a Relay works with. All are needed.
+// Parts are the dependencies of a Relay. All are required.
 type Parts struct {
 	DB        *sql.DB
 	Publisher *broker.Publisher
 	Topology  *broker.Topology
 	Broker    broker.Config
-	// Appended gets a value after producers that wake the relay have appended;
-	// nil where it is to look by itself.
+	// Appended gets a value after a producer that wakes the relay has appended;
+	// nil makes the relay only poll.
 	Appended <-chan struct{}
 	// Messages signs what is published.
 	Messages *envelope.Authenticator
@@ -95,15 +95,15 @@ type Relay struct {
 
 	cfg     Config
 	metrics metrics
-	// trouble is what keeps the relay from forwarding, nil when nothing does.
+	// trouble is why the relay cannot forward, nil if it can.
 	trouble atomic.Pointer[trouble]
-	// leads says whether this relay is the active one, and woken has a value
-	// after Wake.
+	// leads reports whether this relay is the active one. woken has a value after
+	// Wake.
 	leads atomic.Bool
 	woken chan struct{}
-	// stuck outlives the term that an event ended by not being confirmed.
+	// stuck outlives a term that ended because an event was not confirmed.
 	stuck stuck
-	// quarantined is how many records an operator has yet to look at.
+	// quarantined is how many records no operator has reviewed yet.
 	quarantined atomic.Int64
 }
 
@@ -118,8 +118,8 @@ func New(cfg Config, parts Parts) *Relay {
 	return r
 }
 
-// Wake makes the relay look at once for what was appended, and reports whether
-// it is the active one.
+// Wake makes the relay look for new records at once, and reports whether it is
+// the active one.
 func (r *Relay) Wake() bool {
 	if !r.leads.Load() {
 		return false
@@ -131,7 +131,7 @@ func (r *Relay) Wake() bool {
 	return true
 }
 
-// Run forwards until ctx ends. It returns nil then, with the batch in hand
+// Run forwards until ctx ends. It then returns nil, with the current batch
 // either finished or not begun.
 func (r *Relay) Run(ctx context.Context) error {
 	wait := backoff{}
@@ -139,7 +139,7 @@ func (r *Relay) Run(ctx context.Context) error {
 		err := r.lead(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil //nolint:nilerr // we were told to stop
+			return nil //nolint:nilerr // stopped by ctx
 		case err == nil: // another relay leads
 			r.trouble.Store(nil)
 			wait.reset()
@@ -152,8 +152,8 @@ func (r *Relay) Run(ctx context.Context) error {
 	return nil
 }
 
-// lead takes the lead where it can and forwards until something fails. It
-// returns nil at once where another relay has the lead.
+// lead takes the lead if it can, and forwards until something fails. It returns
+// nil at once if another relay has the lead.
 func (r *Relay) lead(ctx context.Context) (err error) {
 	lead, err := postgres.TryLead(ctx, r.db, "relay")
 	if err != nil || lead == nil {
@@ -166,7 +166,7 @@ func (r *Relay) lead(ctx context.Context) (err error) {
 	defer r.metrics.leading.Set(0)
 
 	// A failed publish ends a term, not the lead: the next term declares the
-	// topology anew, which is what a wiped broker needs.
+	// topology again, as a wiped broker needs.
 	wait := backoff{}
 	for {
 		t := newTerm(r, lead)
@@ -198,8 +198,8 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// backoff doubles from 50 ms to 2 s: what fails is on the same network, and
-// recovery should follow its return closely.
+// backoff doubles from 50 ms to 2 s: the failing servers are on the same
+// network, and recovery should follow their return closely.
 type backoff struct{ last time.Duration }
 
 func (b *backoff) next() time.Duration {

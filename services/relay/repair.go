@@ -12,21 +12,21 @@ import (
 )
 
 const (
-	// overdueGrace is how late a delivery must be before anybody wonders.
+	// overdueGrace is how late a delivery must be to be swept.
 	overdueGrace = 5 * time.Second
-	// sweepAgain is how long a message that the sweeper sent is given.
+	// sweepAgain is how long the sweeper waits before it sends a message once more.
 	sweepAgain = time.Minute
-	// unfitAgain is how long a delivery waits whose record cannot be sent.
-	unfitAgain = time.Hour
-	// sweepAtOnce limits what is sent again in one go.
+	// unsendableAgain is how long a delivery waits if its record cannot be sent.
+	unsendableAgain = time.Hour
+	// sweepAtOnce limits how many messages are sent again at once.
 	sweepAtOnce = 1000
-	// restoreAtOnce limits what is declared again in one go, for which changes
-	// of subscriptions have to wait.
+	// restoreAtOnce limits how many subscriptions are declared again at once,
+	// since subscription changes wait meanwhile.
 	restoreAtOnce = 250
 )
 
-// sweep sends deliveries again whose message the broker has lost. It makes of
-// every loss a delay: a purged or deleted queue, a wiped broker, a crash
+// sweep sends deliveries again if the broker has lost their messages. It turns
+// every loss into a delay: a purged or deleted queue, a wiped broker, a crash
 // between the ledger and the broker.
 func (t *term) sweep(ctx context.Context) error {
 	return every(ctx, t.cfg.SweepEvery, func() error {
@@ -58,28 +58,28 @@ func (t *term) sweepOverdue(ctx context.Context) error {
 func (t *term) sweepOne(ctx context.Context, b ledger.Backlog) error {
 	route, ok := t.routes.get(b.Subscription)
 	if !ok || route.Status != subscription.Active {
-		return nil // they wait until it is resumed
+		return nil // the deliveries wait until it is resumed
 	}
 	waiting, _, exists, err := t.topology.Depth(ctx, t.names.DeliverQueue(string(b.Subscription)))
 	if err != nil {
-		return fmt.Errorf("look into the queue of %s: %w", b.Subscription, err)
+		return fmt.Errorf("inspect the queue of %s: %w", b.Subscription, err)
 	}
 	if !exists {
 		if err := t.restore(ctx, b.Subscription); err != nil {
 			return err
 		}
 	}
-	// What waits in the queue is late, not lost. A queue hands out the oldest
-	// first, so what is lost is among the oldest that the ledger knows. A
-	// wrong guess does no harm: a swept message is checked against the ledger
-	// before an attempt is made for it.
+	// Messages that wait in the queue are late, not lost. A queue hands out the
+	// oldest first, so the lost ones are among the oldest in the ledger. A wrong
+	// guess does no harm: a swept message is checked against the ledger before an
+	// attempt is made.
 	for lost := b.Deliveries - waiting; lost > 0; {
 		due, err := ledger.OverdueDeliveries(ctx, t.db, b.Subscription, overdueGrace, min(lost, sweepAtOnce))
 		if err != nil || len(due) == 0 {
 			return err
 		}
 		lost -= len(due)
-		if due, err = t.fit(ctx, b.Subscription, due); err != nil {
+		if due, err = t.sendable(ctx, b.Subscription, due); err != nil {
 			return err
 		}
 		if err := t.resend(ctx, b.Subscription, due); err != nil {
@@ -89,29 +89,29 @@ func (t *term) sweepOne(ctx context.Context, b ledger.Backlog) error {
 	return nil
 }
 
-// fit are the due deliveries whose records can be sent. A record that has been
-// spoilt since it was forwarded is set aside, and its delivery waits.
-func (t *term) fit(ctx context.Context, id subscription.ID, due []ledger.Due) ([]ledger.Due, error) {
+// sendable returns the due deliveries whose records can be sent. A record that was
+// damaged since it was forwarded is set aside, and its delivery waits.
+func (t *term) sendable(ctx context.Context, id subscription.ID, due []ledger.Due) ([]ledger.Due, error) {
 	var aside []eventlog.Quarantined
 	var positions []int64
-	fit := due[:0]
+	sendable := due[:0]
 	for i := range due {
 		if err := due[i].Check(); err != nil {
 			aside = append(aside, eventlog.NewQuarantined(&due[i].Record, eventlog.Held, err))
 			positions = append(positions, due[i].Position)
 			continue
 		}
-		fit = append(fit, due[i])
+		sendable = append(sendable, due[i])
 	}
 	if len(aside) == 0 {
-		return fit, nil
+		return sendable, nil
 	}
 	t.logger.Error("overdue deliveries cannot be sent: see posthorn outbox quarantine", "subscription", id,
 		"count", len(aside), "position", aside[0].Position, "reason", aside[0].Reason)
 	if err := eventlog.SetAside(ctx, t.db, aside...); err != nil {
 		return nil, err
 	}
-	return fit, ledger.Postpone(ctx, t.db, id, positions, unfitAgain)
+	return sendable, ledger.Postpone(ctx, t.db, id, positions, unsendableAgain)
 }
 
 func (t *term) resend(ctx context.Context, id subscription.ID, due []ledger.Due) error {
@@ -127,21 +127,21 @@ func (t *term) resend(ctx context.Context, id subscription.ID, due []ledger.Due)
 	case err == nil && len(returned) > 0:
 		return nil // the queue is gone again: the next round restores it
 	case broker.Refused(err):
-		// Only this subscription is at fault. It is tried again later.
-		t.logger.Warn("queue does not take overdue deliveries", "subscription", id, "count", len(due), "error", err)
+		// Only this subscription is affected. It is retried later.
+		t.logger.Warn("queue refuses overdue deliveries", "subscription", id, "count", len(due), "error", err)
 		return ledger.Postpone(ctx, t.db, id, positions, sweepAgain)
 	case err != nil:
 		return fmt.Errorf("send overdue deliveries of %s again: %w", id, err)
 	}
 	t.metrics.swept.Add(float64(len(due)))
-	t.logger.Info("overdue deliveries are sent again", "subscription", id, "count", len(due))
-	// Crash window: sent and not postponed, so sent once more at the next
-	// round and dropped by the delivery that finds it done.
+	t.logger.Info("overdue deliveries were sent again", "subscription", id, "count", len(due))
+	// Crash window: sent but not postponed. The next round sends it once more,
+	// and the delivery service drops it because the ledger has it done.
 	return ledger.Postpone(ctx, t.db, id, positions, sweepAgain)
 }
 
-// reconcile goes round the routes and declares each one's queues and bindings
-// again, which repairs whatever is missing and changes nothing else.
+// reconcile cycles through the routes and declares the queues and bindings of
+// each again, which repairs missing ones and changes nothing else.
 func (t *term) reconcile(ctx context.Context) error {
 	const tick = 250 * time.Millisecond
 	var (
@@ -165,8 +165,8 @@ func (t *term) reconcile(ctx context.Context) error {
 	})
 }
 
-// restore declares the queues and bindings of subscriptions as the routes have
-// them at this moment.
+// restore declares the queues and bindings of subscriptions according to their
+// current routes.
 func (t *term) restore(ctx context.Context, ids ...subscription.ID) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -16,15 +16,15 @@ import (
 const (
 	// replayLook is how often an idle relay looks for a replay.
 	replayLook = time.Second
-	// replayAtOnce limits what is sent of a replay in one step.
+	// replayAtOnce limits how many events of a replay one step sends.
 	replayAtOnce = 1000
-	// replayStepsPerSecond is how finely a replay's rate is dosed.
+	// replayStepsPerSecond is into how many steps a second of a replay is divided.
 	replayStepsPerSecond = 5
 )
 
-// replay works through the replays that are running: a step of each in turn,
-// none faster than its rate. Where it has come to is in the ledger, so that
-// the next leader goes on from there.
+// replay works through the running replays, a step of each in turn, none faster
+// than its rate. The ledger has the progress, so the next leader continues from
+// there.
 func (t *term) replay(ctx context.Context) error {
 	next := map[replay.ID]time.Time{}
 	for {
@@ -60,7 +60,7 @@ func (t *term) replay(ctx context.Context) error {
 	}
 }
 
-// replayPause is how long what was sent lasts at a rate in events per second.
+// replayPause is how long the sent events last at a rate in events per second.
 func replayPause(rate, sent int) time.Duration {
 	if rate == 0 {
 		return 0
@@ -68,9 +68,9 @@ func replayPause(rate, sent int) time.Duration {
 	return time.Duration(sent) * time.Second / time.Duration(rate)
 }
 
-// replayDue is when the next step is due. It goes by when the last one was, not
-// by when that was done, so that the time that steps take does not add up; what
-// was missed for longer than a moment is not made up for in one burst.
+// replayDue is when the next step is due. It counts from when the last step was
+// due, not from when it ended, so that the duration of steps does not add up. A
+// backlog of more than a second is not made up for in one burst.
 func replayDue(last time.Time, pause time.Duration) time.Time {
 	if now := time.Now(); now.Sub(last) > time.Second {
 		last = now
@@ -86,8 +86,8 @@ func replayRows(rate int) int {
 	return min(max(rate/replayStepsPerSecond, 1), replayAtOnce)
 }
 
-// replayStep takes a replay a step further and sends the messages of the runs
-// that it begins. more is false where there is nothing to do for the moment.
+// replayStep advances a replay by one step and sends the messages of the runs
+// that it begins. more is false if there is nothing to do at the moment.
 func (t *term) replayStep(ctx context.Context, r replay.Replay) (sent int, more bool, err error) {
 	step, err := replay.TakeStep(ctx, t.db, r.ID, replayRows(r.Rate))
 	switch {
@@ -95,14 +95,14 @@ func (t *term) replayStep(ctx context.Context, r replay.Replay) (sent int, more 
 	case errors.Is(err, postgres.ErrUnavailable), ctx.Err() != nil:
 		return 0, false, err
 	default:
-		// Only this one is at fault: the others, and the live events, go on.
+		// Only this replay is affected: the others, and live events, continue.
 		t.logger.Error("replay has failed", "replay", r.ID, "subscription", r.Subscription, "error", err)
 		return 0, false, replay.Fail(ctx, t.db, r.ID, err)
 	}
-	// Crash window: the runs are in the ledger and their messages are not
+	// Crash window: the runs are in the ledger but their messages are not
 	// sent. They are overdue after ledger.SweepGrace, and the sweeper sends
-	// them. Sent before the commit they could be dropped as not due, and be
-	// lost with the transaction.
+	// them. If they were sent before the commit, they could be dropped as not
+	// due, and be lost with the transaction.
 	if err := t.sendReplayed(context.WithoutCancel(ctx), step); err != nil {
 		return 0, false, err
 	}
@@ -114,28 +114,28 @@ func (t *term) replayStep(ctx context.Context, r replay.Replay) (sent int, more 
 }
 
 func (t *term) sendReplayed(ctx context.Context, step replay.Step) error {
-	due, err := t.fit(ctx, step.Subscription, step.Due)
+	due, err := t.sendable(ctx, step.Subscription, step.Due)
 	if err != nil || len(due) == 0 {
 		return err
 	}
 	returned, err := t.publishDue(ctx, due, false)
 	if len(returned) > 0 {
-		// Its queue is missing. Declared again, it takes what came back.
+		// The queue is missing. Declare it again, then send the returned messages.
 		if err := t.restore(ctx, step.Subscription); err != nil {
 			return err
 		}
-		// What comes back once more is left to the sweeper.
+		// Messages that are returned once more are left to the sweeper.
 		_, err = t.publishDue(ctx, returned, true)
 	}
-	if err != nil && !broker.Refused(err) { // what the queue refuses is left to the sweeper
+	if err != nil && !broker.Refused(err) { // refused messages are left to the sweeper
 		return fmt.Errorf("send replayed events of %s: %w", step.ID, err)
 	}
 	t.metrics.replayed.Add(float64(len(due)))
 	return nil
 }
 
-// publishDue sends the messages of due deliveries, each to its subscription
-// alone, and says which of them came back because their queue is missing.
+// publishDue sends the messages of due deliveries, each only to its
+// subscription, and returns those that came back because their queue is missing.
 func (t *term) publishDue(ctx context.Context, due []ledger.Due, suspect bool) (returned []ledger.Due, err error) {
 	messages := make([]broker.Publishing, len(due))
 	for i := range due {
@@ -161,8 +161,8 @@ func (t *term) publishDue(ctx context.Context, due []ledger.Due, suspect bool) (
 }
 
 // emptyDeadQueues empties the dead-letter queues of subscriptions whose last
-// dead letters were redriven or purged. Where some are left the queue stays as
-// it is: the ledger, not the queue, is the list.
+// dead letters were redriven or purged. If some are left the queue stays as it
+// is: the ledger, not the queue, is authoritative.
 func (t *term) emptyDeadQueues(ctx context.Context) error {
 	checks, err := ledger.DeadQueueChecks(ctx, t.db)
 	if err != nil {

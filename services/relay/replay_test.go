@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestTheTimeThatStepsTakeDoesNotSlowAReplay(t *testing.T) {
+func TestTheDurationOfStepsDoesNotSlowAReplay(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const rate = 50
@@ -14,7 +14,7 @@ func TestTheTimeThatStepsTakeDoesNotSlowAReplay(t *testing.T) {
 		wait := func(d time.Duration) { <-time.After(d) }
 		for step := range 100 {
 			wait(time.Until(due))
-			wait(time.Duration(step%7) * 20 * time.Millisecond) // what the step takes
+			wait(time.Duration(step%7) * 20 * time.Millisecond) // the step's duration
 			due = replayDue(due, replayPause(rate, replayRows(rate)))
 		}
 		wait(time.Until(due))
@@ -22,7 +22,7 @@ func TestTheTimeThatStepsTakeDoesNotSlowAReplay(t *testing.T) {
 			t.Errorf("1,000 events at 50 a second took %v", took)
 		}
 
-		// What stood still for long does not burst afterwards.
+		// After a long pause there is no burst.
 		wait(time.Minute)
 		if due = replayDue(due, 200*time.Millisecond); time.Until(due) != 200*time.Millisecond {
 			t.Errorf("due in %v after a minute, want 200ms", time.Until(due))

@@ -17,24 +17,24 @@ type routes struct {
 	mu       sync.RWMutex
 	byID     map[subscription.ID]Route
 	accounts map[string]*accountRoutes
-	// addressed are the subscriptions that the exchange of events is not to
-	// find: the relay sends to their queues itself.
+	// addressed are the subscriptions that have no bindings to the exchange of
+	// events: the relay sends to their queues itself.
 	addressed map[subscription.ID]bool
 }
 
-// accountRoutes are the routes of an account, and the patterns of those that are
-// owed its events.
+// accountRoutes are an account's routes, and the patterns of those that are owed
+// its events.
 type accountRoutes struct {
 	count            int
 	bound, addressed matching.Index[subscription.ID]
 }
 
 // recipients are the subscriptions that are owed an event: those that the
-// exchange finds by their bindings, and those that the relay addresses. They
-// are not to be changed.
+// exchange finds by their bindings, and those that the relay addresses. Callers
+// must not modify them.
 type recipients struct{ bound, addressed []subscription.ID }
 
-// all goes through both.
+// all iterates over both.
 func (r recipients) all() iter.Seq[subscription.ID] {
 	return func(yield func(subscription.ID) bool) {
 		for _, ids := range [][]subscription.ID{r.bound, r.addressed} {
@@ -124,7 +124,7 @@ func (r *routes) len() int {
 	return len(r.byID)
 }
 
-// address has a subscription addressed by the relay, whatever its patterns.
+// address makes the relay address a subscription, whatever its patterns.
 func (r *routes) address(id subscription.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -138,7 +138,7 @@ func (r *routes) address(id subscription.ID) {
 	of.addressed.Set(id, route.EventTypes)
 }
 
-// bound are the patterns that a known route's queue is to be bound with.
+// bound returns the patterns to bind a known route's queue with.
 func (r *routes) bound(route Route) []string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -155,8 +155,8 @@ type bindings struct {
 	patterns []string
 }
 
-// boundEarly are the bindings that records of the log ask for and the routes, as
-// they are before those records, do not.
+// boundEarly returns the bindings that records of the log require but the routes
+// before those records do not.
 func (r *routes) boundEarly(ahead []eventlog.Record) []bindings {
 	var early []bindings
 	for i := range ahead {
@@ -175,7 +175,7 @@ func (r *routes) boundEarly(ahead []eventlog.Record) []bindings {
 	return early
 }
 
-// ids in a fixed order, for going round them.
+// ids returns all ids in a fixed order, to cycle through them.
 func (r *routes) ids() []subscription.ID {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -206,7 +206,7 @@ func (r *routes) accountNames() []string {
 	return accounts
 }
 
-// bound are the patterns that a route's queue is to be bound with.
+// bound returns the patterns to bind a route's queue with.
 func bound(route Route) []string {
 	if !route.Status.Owed() || !matching.Bindable(route.EventTypes) {
 		return nil
@@ -214,8 +214,8 @@ func bound(route Route) []string {
 	return matching.PatternTexts(route.EventTypes)
 }
 
-// stale are patterns that an older version may have bound the route's queue
-// with, though they are not to be bound.
+// stale returns patterns that an older version may have bound the route's queue
+// with, but that must not be bound.
 func stale(route Route) []string {
 	if matching.Bindable(route.EventTypes) {
 		return nil
@@ -223,16 +223,16 @@ func stale(route Route) []string {
 	return nameable(matching.PatternTexts(route.EventTypes))
 }
 
-// nameable are the patterns that can have been bound: AMQP has no names for
-// the others.
+// nameable returns the patterns that can have been bound: the others exceed
+// AMQP's limit.
 func nameable(patterns []string) []string {
 	return slices.DeleteFunc(patterns, func(p string) bool { return len(p) > maxBindingKey })
 }
 
-// maxBindingKey is the length that AMQP gives to a binding key, in bytes.
+// maxBindingKey is AMQP's limit for the length of a binding key, in bytes.
 const maxBindingKey = 255
 
-// without are the elements of a that are not in b.
+// without returns the elements of a that are not in b.
 func without(a, b []string) []string {
 	var rest []string
 	for _, s := range a {

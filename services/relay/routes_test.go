@@ -43,7 +43,7 @@ func TestRoutesMatchEachSubscriptionOnceAndFollowChanges(t *testing.T) {
 	check("default", "c", overlapping)
 	check("other", "a.b", foreign)
 
-	// What was asked before must not be remembered across a change.
+	// Earlier answers must not be cached across a change.
 	disabled.Status = subscription.Active
 	r.set(disabled)
 	check("default", "a.b", exact, overlapping, paused, disabled)
@@ -62,7 +62,7 @@ func TestRoutesMatchEachSubscriptionOnceAndFollowChanges(t *testing.T) {
 	}
 }
 
-func TestBoundPatternsAreThoseOfWhoIsOwed(t *testing.T) {
+func TestOnlyOwedSubscriptionsHaveBoundPatterns(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[subscription.Status][]string{
 		subscription.Active: {"a", "b.#"}, subscription.Paused: {"a", "b.#"}, subscription.Disabled: nil,
@@ -71,7 +71,7 @@ func TestBoundPatternsAreThoseOfWhoIsOwed(t *testing.T) {
 			t.Errorf("bound of %s (-want +got):\n%s", status, diff)
 		}
 	}
-	// What an exchange should not be given is addressed.
+	// Subscriptions with unbindable patterns are addressed.
 	for pattern, want := range map[events.Pattern]bool{
 		"a.b.c": true, "#": true, "a.#": true, "#.a": true, "a.#.b": true, "*.*": true, "a.*.b.*": true, "*.a.#": true,
 		"*.*.*": false, "#.*": false, "*.#.a": false, "#.a.#": false, "a.*.*.#": false,
@@ -91,7 +91,7 @@ func TestBoundPatternsAreThoseOfWhoIsOwed(t *testing.T) {
 	}
 }
 
-func TestBindingsThatAreEarlyAreThoseOfLaterRecordsAlone(t *testing.T) {
+func TestEarlyBindingsAreThoseOfLaterRecordsOnly(t *testing.T) {
 	t.Parallel()
 	known, fresh := route("default", subscription.Active, "a", "b.*"), route("default", subscription.Active, "a")
 	disabled := route("default", subscription.Disabled, "a")

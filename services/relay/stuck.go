@@ -12,9 +12,9 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// An event is rerouted when its failures weigh so much: after the broker has
-// refused it twice, the second time alone in its window, or after as many lost
-// connections in a row as no network has by itself.
+// An event is rerouted when its failures reach this weight: after the broker has
+// refused it twice, the second time alone in its window, or after more lost
+// connections in a row than a network failure explains.
 const (
 	enoughFailures = 6
 	weighsRefusal  = 3
@@ -27,8 +27,8 @@ const (
 type stuck struct {
 	window   int   // positions in the next window; 0 for no limit
 	position int64 // of the event that was not confirmed
-	weight   int   // of its failures in a row
-	err      error // the last of them
+	weight   int   // of its consecutive failures
+	err      error // the last failure
 }
 
 // width is how many positions the next window may have.
@@ -40,9 +40,9 @@ func (s *stuck) width(most int) int {
 	return s.window
 }
 
-// note takes in how a window ended: well, or at an event that was not
-// confirmed. Position 0 is for a failure that has nothing to do with an event.
-func (s *stuck) note(position int64, err error) {
+// observe records whether a window succeeded or ended at an event that was not
+// confirmed. Position 0 is for a failure that is not about an event.
+func (s *stuck) observe(position int64, err error) {
 	switch {
 	case err == nil:
 		*s = stuck{window: 2 * s.window}
@@ -70,17 +70,17 @@ func (s *stuck) reason(position int64) error {
 	return s.err
 }
 
-// probeKey leads to no queue: the confirm of a message with it shows that the
-// broker takes messages.
+// probeKey routes to no queue: a confirm of a message with it shows that the
+// broker accepts messages.
 const probeKey = "posthorn.probe"
 
-// reroute takes an event to the queue of each subscription that is owed it,
-// around the exchange that did not take it. What does not get through is in
-// the ledger, and so the sweeper's. Where the broker takes nothing at all the
-// event is not at fault, and reroute fails.
+// reroute sends an event directly to the queue of each subscription that is owed
+// it, around the exchange that did not accept it. Deliveries that do not get
+// through are in the ledger, where the sweeper finds them. If the broker accepts
+// no messages at all the event is not at fault, and reroute fails.
 //
-// A queue that refuses the event itself is not bound to the exchange for the
-// rest of the term: it would have the exchange refuse every event.
+// A queue that refuses the event is not bound to the exchange for the rest of
+// the term: it would make the exchange refuse every event.
 func (b *batch) reroute(ctx context.Context, r *eventlog.Record, to recipients, cause ledger.Cause, why error) error {
 	messages := []broker.Publishing{{Exchange: b.term.names.Deliver(), Key: probeKey, ID: r.ID}}
 	ids := slices.Collect(to.all())
@@ -90,11 +90,11 @@ func (b *batch) reroute(ctx context.Context, r *eventlog.Record, to recipients, 
 	var outcomes []broker.Outcome
 	var err error
 	if lost := b.term.lead.Hold(ctx, func(ctx context.Context) { outcomes, err = b.term.publisher.PublishAll(ctx, messages) }); lost != nil {
-		b.cut(r.Position)
+		b.truncate(r.Position)
 		return lost
 	}
 	if outcomes[0] != broker.Acked {
-		b.cut(r.Position)
+		b.truncate(r.Position)
 		return fmt.Errorf("publish event at position %d: %w", r.Position, err)
 	}
 	b.setAside(r, eventlog.Rerouted, why)
@@ -102,7 +102,7 @@ func (b *batch) reroute(ctx context.Context, r *eventlog.Record, to recipients, 
 		if outcomes[i+1] != broker.Nacked {
 			continue
 		}
-		b.term.logger.Error("queue refuses messages and is served by itself: has it a length limit?", "subscription", id)
+		b.term.logger.Error("queue refuses messages and is now addressed directly: does it have a length limit?", "subscription", id)
 		if err := b.unbind(ctx, id); err != nil {
 			return err
 		}
@@ -110,7 +110,7 @@ func (b *batch) reroute(ctx context.Context, r *eventlog.Record, to recipients, 
 	return nil
 }
 
-// unbind has a subscription addressed by the relay for the rest of the term.
+// unbind makes the relay address a subscription for the rest of the term.
 func (b *batch) unbind(ctx context.Context, id subscription.ID) error {
 	b.term.mu.Lock()
 	defer b.term.mu.Unlock()

@@ -23,41 +23,42 @@ func TestAnEventThatIsRefusedIsNarrowedDownAndRerouted(t *testing.T) {
 		}
 	}
 	want(1000, false)
-	s.note(7, refused)
+	s.observe(7, refused)
 	want(1, false)
-	s.note(7, refused)
+	s.observe(7, refused)
 	want(1, true)
 	if s.reason(8) != nil {
 		t.Error("another event is rerouted")
 	}
-	s.note(0, errors.New("the lead is lost"))
+	s.observe(0, errors.New("the lead is lost"))
 	want(1, true)
 	for width := 2; width < 1000; width *= 2 {
-		s.note(0, nil)
+		s.observe(0, nil)
 		want(width, false)
 	}
-	s.note(0, nil)
+	s.observe(0, nil)
 	want(1000, false)
 
-	// A refusal in the middle of a window is that of the first one that was
-	// not confirmed; another position begins from nothing.
-	s.note(6, refused)
-	s.note(7, refused)
+	// A refusal in the middle of a window counts for the first event that was not
+	// confirmed; another position starts from zero.
+	s.observe(6, refused)
+	s.observe(7, refused)
 	want(1, false)
 
-	// Connections come and go: it takes many that end at one event, alone.
+	// Connections come and go: it takes many that end at one event, alone in its
+	// window.
 	s = stuck{}
 	for range 6 {
-		s.note(7, lost)
+		s.observe(7, lost)
 		want(1, false)
 	}
-	s.note(7, lost)
+	s.observe(7, lost)
 	want(1, true)
 
-	// An alarm of the broker is about no event.
+	// A broker alarm is not about an event.
 	s = stuck{}
 	for range 20 {
-		s.note(7, broker.ErrBlocked)
+		s.observe(7, broker.ErrBlocked)
 	}
 	want(1000, false)
 }

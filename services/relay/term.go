@@ -18,27 +18,27 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// declareAtOnce is how many operations the topology's connection takes at once.
+// declareAtOnce is how many operations run concurrently on the topology's connection.
 const declareAtOnce = 8
 
 const (
-	// awaitFor is how long a look for new records lasts in the database, and so a
-	// stop may be held up by it.
+	// awaitFor is how long a query waits in the database for new records, and so
+	// how long it may delay a stop.
 	awaitFor = 250 * time.Millisecond
-	// settleFor is how long a record is waited for that the relay was woken for.
+	// settleFor is how long the relay waits for a record that it was woken for.
 	// Transactions that began before it have to end first.
 	settleFor = 20 * time.Millisecond
-	// polledFor is how long records are looked for closely after one came that
-	// the relay was not woken for.
+	// polledFor is how long the relay polls at the short interval after a record
+	// that it was not woken for.
 	polledFor = time.Second
-	// idlePoll is how often is looked otherwise, and restingPoll where nothing
-	// came for restingAfter.
+	// idlePoll is how often the relay looks otherwise, and restingPoll how often
+	// after restingAfter without a record.
 	idlePoll     = 20 * time.Millisecond
 	restingPoll  = 100 * time.Millisecond
 	restingAfter = 10 * time.Second
 )
 
-// term is a stretch of leading during which the topology is known to follow
+// term is a period of leadership during which the topology is known to follow
 // the routes. It ends with the first failure.
 type term struct {
 	relay     *Relay
@@ -53,18 +53,19 @@ type term struct {
 
 	position  int64
 	forwarded bool // at least one window got through
-	// suspectThrough: what is published up to this position may have been
-	// published before, by a predecessor or by an attempt that failed.
+	// suspectThrough: events up to this position may have been published before,
+	// by a predecessor or by a publish that failed.
 	suspectThrough int64
 
-	// resending is held by who compares queues with the ledger and sends again
-	// what they lack: two would send it twice.
+	// resending is held while queues are compared with the ledger and missing
+	// messages are sent again: two at once would send them twice.
 	resending sync.Mutex
-	// resendBefore is when what was entered before is to be sent again, since the broker has lost it.
+	// resendBefore is set if the broker has lost its messages: deliveries entered before it must be
+	// sent again.
 	resendBefore sql.NullTime
 
 	// mu makes a change of a route and of its queue and bindings one step, so
-	// that the reconciler cannot put back what was just taken away.
+	// that the reconciler cannot restore a queue or binding that was just removed.
 	mu     sync.Mutex
 	routes *routes
 }
@@ -76,8 +77,8 @@ func newTerm(r *Relay, lead *postgres.Lead) *term {
 	}
 }
 
-// serve brings the topology to what the log says up to the relay's position
-// and forwards from there. It returns when ctx ends or something fails.
+// serve brings the topology to the state of the log at the relay's position and
+// forwards from there. It returns when ctx ends or something fails.
 func (t *term) serve(ctx context.Context) error {
 	if err := t.begin(ctx); err != nil {
 		return err
@@ -85,7 +86,7 @@ func (t *term) serve(ctx context.Context) error {
 	t.relay.trouble.Store(nil)
 	t.logger.Info("relay is forwarding", "position", t.position, "subscriptions", t.routes.len())
 
-	t.resending.Lock() // until all that was lost is sent again
+	t.resending.Lock() // until all lost messages are sent again
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return t.forward(ctx) })
 	g.Go(func() error { return t.sweep(ctx) })
@@ -114,8 +115,8 @@ func (t *term) begin(ctx context.Context) error {
 		return err
 	}
 	t.position = position
-	// A predecessor may have published one window before it could move the
-	// position: those events must not be taken for new ones.
+	// A predecessor may have published one window without moving the position:
+	// those events must not be taken for new ones.
 	t.suspectThrough = min(horizon, position+int64(t.cfg.Positions))
 	t.routes = newRoutes(known)
 
@@ -124,7 +125,7 @@ func (t *term) begin(ctx context.Context) error {
 	}
 	for _, route := range known {
 		if err := t.topology.Unbind(ctx, string(route.ID), route.Account, stale(route)); err != nil {
-			return fmt.Errorf("take back bindings of %s: %w", route.ID, err)
+			return fmt.Errorf("remove bindings of %s: %w", route.ID, err)
 		}
 	}
 	if err := t.unbindAhead(ctx, ahead); err != nil {
@@ -133,8 +134,8 @@ func (t *term) begin(ctx context.Context) error {
 	return t.remember(ctx)
 }
 
-// declareAll declares the shared topology and that of every route. A queue
-// that is somebody else's costs its own subscription and nobody else's.
+// declareAll declares the shared topology and that of every route. A foreign
+// queue affects only its subscription.
 func (t *term) declareAll(ctx context.Context, known []Route) error {
 	if err := t.topology.DeclareShared(ctx, t.routes.accountNames()); err != nil {
 		return fmt.Errorf("declare exchanges and retry queues: %w", err)
@@ -162,7 +163,7 @@ func (t *term) declareAll(ctx context.Context, known []Route) error {
 }
 
 // declare declares the queues and bindings of routes, most of which are likely
-// to be there.
+// to exist.
 func (t *term) declare(ctx context.Context, routes ...Route) error {
 	subs := make([]broker.Declaration, len(routes))
 	for i, r := range routes {
@@ -176,17 +177,17 @@ func (t *term) declare(ctx context.Context, routes ...Route) error {
 	return nil
 }
 
-// declared passes on the error of a declaration, but for one that is about
-// this subscription alone, such as a queue that is somebody else's.
+// declared returns the error of a declaration, except for one that affects only
+// this subscription, such as a foreign queue.
 func (t *term) declared(id subscription.ID, err error) error {
 	if errors.Is(err, broker.ErrForeign) {
 		t.metrics.foreign.Inc()
-		t.logger.Error("queue exists with other arguments: delete it in RabbitMQ to have it declared again",
+		t.logger.Error("queue exists with other arguments: delete it in RabbitMQ, and the relay declares it again",
 			"subscription", id, "error", err)
 		return nil
 	}
 	if errors.Is(err, broker.ErrNotFound) {
-		// In a cluster: its node is down. It is declared again with the next round of the reconciler.
+		// In a cluster: its node is down. The next round of the reconciler declares it again.
 		t.logger.Warn("queue is on a node that is down: the subscription waits for it", "subscription", id, "error", err)
 		return nil
 	}
@@ -196,13 +197,13 @@ func (t *term) declared(id subscription.ID, err error) error {
 	return nil
 }
 
-// unbindAhead takes back bindings that a predecessor made for records above
-// our position: events before those records are about to be published again
-// and must not reach a subscription that was created after them.
+// unbindAhead removes bindings that a predecessor made for records above our
+// position: events before those records are about to be published again and
+// must not reach a subscription that was created after them.
 func (t *term) unbindAhead(ctx context.Context, ahead []eventlog.Record) error {
 	for _, early := range t.routes.boundEarly(ahead) {
 		if err := t.topology.Unbind(ctx, string(early.id), early.account, early.patterns); err != nil {
-			return fmt.Errorf("take back bindings of %s: %w", early.id, err)
+			return fmt.Errorf("remove bindings of %s: %w", early.id, err)
 		}
 	}
 	return nil
@@ -233,21 +234,21 @@ func (t *term) forward(ctx context.Context) error {
 	}
 }
 
-// watch is what the relay knows of how records come.
+// watch tracks how records arrive.
 type watch struct {
-	began  time.Time // when the last window did
+	began  time.Time // when the last window began
 	behind bool      // there was more than the last window could take
-	// silent counts the times in a row that a record came without a call, and
-	// polled is when that was the last time of several.
-	silent int
-	polled time.Time
+	// unannounced counts consecutive records that arrived without a wake-up. polled is
+	// when that last happened several times in a row.
+	unannounced int
+	polled      time.Time
 }
 
-// await waits until the log is settled beyond the position, or a while, and
+// await waits until the log is settled beyond the position, or for a while, and
 // returns the horizon.
 //
-// A producer that wakes the relay is waited for, which costs nothing. As long as
-// records come from others, Postgres is asked closely.
+// Waiting for a wake-up costs nothing. As long as records come from producers
+// that do not wake the relay, it polls Postgres at the short interval.
 func (t *term) await(ctx context.Context, w *watch) (int64, error) {
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
@@ -282,22 +283,22 @@ func (t *term) await(ctx context.Context, w *watch) (int64, error) {
 			return 0, ctx.Err()
 		}
 	}
-	// Not interrupted: that would cost the session, and the lead with it.
+	// Not cancelled: that would cost the session, and the lead with it.
 	horizon, err := eventlog.AwaitHorizon(context.WithoutCancel(ctx), t.lead.Prepared(), t.position, t.cfg.Poll, patience)
 	if err == nil {
-		w.note(woken, horizon > t.position)
+		w.observe(woken, horizon > t.position)
 	}
 	return horizon, err
 }
 
-// note takes in whether the relay was woken, and whether there was a record.
-func (w *watch) note(woken, came bool) {
+// observe records whether the relay was woken, and whether there was a record.
+func (w *watch) observe(woken, came bool) {
 	switch {
 	case woken:
-		w.silent = 0
+		w.unannounced = 0
 	case came:
-		// Once may be a call that was on its way.
-		if w.silent++; w.silent > 1 {
+		// A single one may be ahead of its wake-up.
+		if w.unannounced++; w.unannounced > 1 {
 			w.polled = time.Now()
 		}
 	}

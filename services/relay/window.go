@@ -16,36 +16,36 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// stretch is how long changes of subscriptions may take before what is done is
-// recorded. Longer, and the lead would be lost with all of it.
-const stretch = 5 * time.Second
+// maxChangeTime is how long subscription changes may take before progress is
+// recorded. Beyond that the lead could be lost, and all progress with it.
+const maxChangeTime = 5 * time.Second
 
-// owedAtOnce ends a window where its events go to so many subscriptions that
-// publishing and recording all of it could take longer than the lease.
+// owedAtOnce ends a window when its events go to so many subscriptions that
+// publishing and recording all of them could take longer than the lease.
 const owedAtOnce = 10_000
 
-// window forwards one window of the log. Whatever happens in between, the
-// position moves only over what was confirmed.
+// window forwards one window of the log. The position moves only over confirmed
+// events, whatever fails in between.
 func (t *term) window(ctx context.Context, horizon int64) error {
 	w, err := eventlog.ReadWindow(ctx, t.lead.Prepared(), t.position, horizon, t.relay.stuck.width(t.cfg.Positions), t.cfg.Bytes)
 	if err != nil {
 		return err
 	}
-	// A batch that has begun is finished also when we are told to stop, so
-	// that a deploy sends nothing twice.
+	// A batch that has begun is finished even after ctx ends, so that a deploy
+	// sends nothing twice.
 	ctx = context.WithoutCancel(ctx)
 	b := batch{term: t, progress: Progress{From: t.position, Through: w.Through}}
 	failed := b.publish(ctx, w.Records)
 	if failed != nil {
 		t.suspectThrough = max(t.suspectThrough, w.Through)
 	}
-	t.relay.stuck.note(b.unconfirmed, failed)
+	t.relay.stuck.observe(b.unconfirmed, failed)
 	if b.progress.Through == t.position {
 		return failed
 	}
-	// Crash window: all of this is published, nothing of it is recorded. The
-	// next term publishes it again, marked as suspect, and the deliveries
-	// look into the ledger before they make an attempt for such a message.
+	// Crash window: the batch is published but not recorded. The next term
+	// publishes it again, marked as suspect, and the delivery service checks the
+	// ledger before it makes an attempt for such a message.
 	failpoint.Hit("relay.after_publish")
 	if err := Advance(ctx, t.lead.Conn(), t.lead.Prepared(), b.progress); err != nil {
 		return errors.Join(failed, err)
@@ -63,40 +63,41 @@ func (t *term) window(ctx context.Context, horizon int64) error {
 	return failed
 }
 
-// batch is what becomes of one window.
+// batch is the processing of one window.
 type batch struct {
 	term     *term
 	progress Progress
-	// waiting to be published, in position order, with the position of each.
+	// waiting are the messages to publish, in position order; positions has the
+	// position of each.
 	waiting   []broker.Publishing
 	positions []int64
-	// unconfirmed is the position of the first event that was published and
-	// not confirmed, 0 where all were.
+	// unconfirmed is the position of the first event that was published but not
+	// confirmed, 0 if all were.
 	unconfirmed int64
 }
 
-// publish publishes the records and applies changes of subscriptions between
-// them. Where it fails, progress is cut back to what is done.
+// publish publishes the records and applies the subscription changes among
+// them. If it fails, progress is truncated to the completed records.
 func (b *batch) publish(ctx context.Context, records []eventlog.Record) error {
 	begun, changed := time.Now(), false
 	for i := 0; i < len(records); i++ {
 		r := &records[i]
-		if changed && time.Since(begun) > stretch || len(b.progress.Owed) >= owedAtOnce {
-			b.cut(r.Position)
+		if changed && time.Since(begun) > maxChangeTime || len(b.progress.Owed) >= owedAtOnce {
+			b.truncate(r.Position)
 			break
 		}
 		if r.Kind == eventlog.KindSubscription {
-			// Everything before the record has to be in the queues before the
-			// bindings change, and everything after it must not be.
+			// All events before the record must be in the queues before the
+			// bindings change, and none after it may be.
 			if err := b.flush(ctx); err != nil {
 				return err
 			}
-			together := b.together(records[i:])
-			if err := b.apply(ctx, together); err != nil {
+			changes := b.leadingChanges(records[i:])
+			if err := b.apply(ctx, changes); err != nil {
 				return err
 			}
 			changed = true
-			i += len(together) - 1
+			i += len(changes) - 1
 			continue
 		}
 		if err := r.Check(); err != nil {
@@ -104,7 +105,7 @@ func (b *batch) publish(ctx context.Context, records []eventlog.Record) error {
 			continue
 		}
 		to, cause := b.recipients(r)
-		b.owe(r, to, cause)
+		b.addOwed(r, to, cause)
 		why := b.term.relay.stuck.reason(r.Position)
 		if why == nil {
 			b.enqueue(r, to, cause)
@@ -120,13 +121,13 @@ func (b *batch) publish(ctx context.Context, records []eventlog.Record) error {
 	return b.flush(ctx)
 }
 
-// setAside has a record entered in the quarantine with the progress.
+// setAside adds a record to be quarantined to the progress.
 func (b *batch) setAside(r *eventlog.Record, status eventlog.QuarantineStatus, why error) {
 	b.progress.SetAside = append(b.progress.SetAside, eventlog.NewQuarantined(r, status, why))
 }
 
-// recipients are the subscriptions that are owed a record, and why: an event
-// goes to those that match, a test to the one that it names.
+// recipients returns the subscriptions that are owed a record, and the cause: an
+// event goes to those that match, a test to the one that it names.
 func (b *batch) recipients(r *eventlog.Record) (recipients, ledger.Cause) {
 	if r.Kind != eventlog.KindTest {
 		return b.term.routes.match(r.Account, r.Type), ledger.CauseLive
@@ -139,8 +140,8 @@ func (b *batch) recipients(r *eventlog.Record) (recipients, ledger.Cause) {
 	return recipients{addressed: []subscription.ID{id}}, ledger.CauseTest
 }
 
-// owe has deliveries entered in the ledger with the progress.
-func (b *batch) owe(r *eventlog.Record, to recipients, cause ledger.Cause) {
+// addOwed adds the deliveries of a record to the progress.
+func (b *batch) addOwed(r *eventlog.Record, to recipients, cause ledger.Cause) {
 	for id := range to.all() {
 		b.progress.Owed = append(b.progress.Owed, ledger.Owed{
 			Position: r.Position, Subscription: id, EventID: r.ID, Cause: cause,
@@ -148,27 +149,27 @@ func (b *batch) owe(r *eventlog.Record, to recipients, cause ledger.Cause) {
 	}
 }
 
-// enqueue has a record published with the next flush.
+// enqueue adds a record to the next flush.
 func (b *batch) enqueue(r *eventlog.Record, to recipients, cause ledger.Cause) {
-	// Published also where nobody subscribes: others may listen on the
-	// exchange. Mandatory only where somebody does. An account that never had a
-	// subscription has no exchange.
+	// Published even without a matching subscription: others may listen on the
+	// exchange. Mandatory only with one. An account that never had a subscription
+	// has no exchange.
 	if r.Kind == eventlog.KindEvent && b.term.routes.hasExchange(r.Account) {
-		b.wait(r, broker.Publishing{
+		b.addPublishing(r, broker.Publishing{
 			Exchange: b.term.names.Events(r.Account), Key: r.Type, Mandatory: len(to.bound) > 0, Queues: len(to.bound),
 		}, cause)
 	}
 	for _, id := range to.addressed {
-		b.wait(r, b.addressed(id), cause)
+		b.addPublishing(r, b.addressed(id), cause)
 	}
 }
 
-// addressed is what goes to the queue of one subscription alone.
+// addressed is a publishing to the queue of one subscription.
 func (b *batch) addressed(id subscription.ID) broker.Publishing {
 	return broker.Publishing{Exchange: b.term.names.Deliver(), Key: string(id), Mandatory: true}
 }
 
-func (b *batch) wait(r *eventlog.Record, p broker.Publishing, cause ledger.Cause) {
+func (b *batch) addPublishing(r *eventlog.Record, p broker.Publishing, cause ledger.Cause) {
 	b.waiting = append(b.waiting, b.term.relay.message(p, r, b.envelope(r, cause)))
 	b.positions = append(b.positions, r.Position)
 }
@@ -194,7 +195,7 @@ func (r *Relay) message(p broker.Publishing, record *eventlog.Record, e envelope
 	return p
 }
 
-// flush publishes what is waiting and has it confirmed.
+// flush publishes the waiting messages and awaits their confirms.
 func (b *batch) flush(ctx context.Context) error {
 	if len(b.waiting) == 0 {
 		return nil
@@ -202,7 +203,7 @@ func (b *batch) flush(ctx context.Context) error {
 	var outcomes []broker.Outcome
 	var err error
 	if lost := b.term.lead.Hold(ctx, func(ctx context.Context) { outcomes, err = b.term.publisher.PublishAll(ctx, b.waiting) }); lost != nil {
-		b.cut(b.positions[0])
+		b.truncate(b.positions[0])
 		return lost
 	}
 	acked := 0
@@ -212,19 +213,19 @@ func (b *batch) flush(ctx context.Context) error {
 			acked++
 			continue
 		case broker.Returned:
-			// Its queues are missing. The ledger says that it is owed, the
-			// reconciler mends the queues and the sweeper sends it again.
+			// Its queues are missing. The ledger has its deliveries, the
+			// reconciler restores the queues and the sweeper sends it again.
 			b.term.metrics.returned.Inc()
 			b.term.logger.Warn("event reached no queue", "position", b.positions[i])
 			continue
 		case broker.Nacked:
 			if b.waiting[i].Exchange == b.term.names.Deliver() {
-				continue // its queue refuses it: the sweeper sends it again
+				continue // the queue refuses it: the sweeper sends it again
 			}
 		case broker.Unknown:
 		}
 		b.term.metrics.published.Add(float64(acked))
-		b.cut(b.positions[i])
+		b.truncate(b.positions[i])
 		b.unconfirmed = b.positions[i]
 		return fmt.Errorf("publish event at position %d: %w", b.positions[i], err)
 	}
@@ -234,8 +235,8 @@ func (b *batch) flush(ctx context.Context) error {
 	return nil
 }
 
-// cut takes the record at a position, and all after it, out of the progress.
-func (b *batch) cut(position int64) {
+// truncate removes the record at a position, and all after it, from the progress.
+func (b *batch) truncate(position int64) {
 	b.progress.Through = position - 1
 	b.progress.Owed = slices.DeleteFunc(b.progress.Owed, func(o ledger.Owed) bool { return o.Position >= position })
 	b.progress.SetAside = slices.DeleteFunc(b.progress.SetAside, func(q eventlog.Quarantined) bool { return q.Position >= position })
