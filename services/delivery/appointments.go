@@ -9,13 +9,13 @@ import (
 )
 
 const (
-	// pullAtOnce deliveries of pullsALook subscriptions are pulled in with each
-	// look at the subscriptions.
+	// Each poll of the subscriptions pulls in up to pullAtOnce deliveries of each
+	// of pullsALook subscriptions.
 	pullAtOnce = 1000
 	pullsALook = 10
 )
 
-// schedule is the one that a subscription's deliveries go by.
+// schedule returns the schedule of a subscription's deliveries.
 func (s *Service) schedule(sub *subscription.Subscription) retry.Schedule {
 	if sub.Schedule != nil {
 		return sub.Schedule
@@ -23,10 +23,10 @@ func (s *Service) schedule(sub *subscription.Subscription) retry.Schedule {
 	return s.cfg.Schedule
 }
 
-// pullIn has retries that wait made by the schedule as it is by now, where that
-// is sooner. A process that starts does so for all subscriptions: the default
-// schedule may be another, and whoever saw a schedule change may have crashed
-// before it had got here. Several processes that do it do it once.
+// pullIn moves waiting retries to the time of the current schedule if that is
+// sooner. A process does this for all subscriptions when it starts: the default
+// schedule may have changed, and a process that saw a schedule change may have
+// crashed before it got here. If several processes do it, it happens once.
 func (r *roster) pullIn(ctx context.Context) error {
 	if r.late == nil {
 		ids, err := ledger.WaitingSubscriptions(ctx, r.service.db)
@@ -47,7 +47,7 @@ func (r *roster) pullIn(ctx context.Context) error {
 		if c := r.active[id]; c != nil {
 			sub, known = *c.settings.Load(), true
 		}
-		if !known { // paused or deleted: it comes again when it is resumed
+		if !known { // paused or deleted: it is added again when it is resumed
 			delete(r.late, id)
 			continue
 		}
@@ -56,7 +56,7 @@ func (r *roster) pullIn(ctx context.Context) error {
 			return err
 		}
 		if moved > 0 {
-			r.service.logger.Info("retries are pulled in by a shorter schedule", "subscription", id, "count", moved)
+			r.service.logger.Info("retries moved earlier by a shorter schedule", "subscription", id, "count", moved)
 		}
 		if moved < pullAtOnce {
 			delete(r.late, id)

@@ -3,16 +3,16 @@ package delivery
 import "posthorn/services/internal/process"
 
 const (
-	// mostInFlight is the capacity where files are no matter: a request in
-	// flight takes some 50 KB of memory.
+	// mostInFlight is the capacity if the file limit does not matter: a request
+	// in flight takes some 50 KB of memory.
 	mostInFlight  = 4096
 	leastInFlight = 4
 )
 
-// Capacity is how many requests a process may have in flight and how many
-// connections it may keep open besides. Where no number is given it follows
-// from how many files the process may open: a quarter, for each request may
-// take two more while its host's name is looked up, and half of that.
+// Capacity returns how many requests a process may have in flight and how many
+// idle connections it may keep open. Without a given number they follow from the
+// file limit of the process: a quarter of it, since each request may take two
+// more files during its host's name lookup, and half of that.
 func Capacity(inFlight int) (requests, idle int) {
 	files, known := process.FileLimit()
 	quarter := mostInFlight

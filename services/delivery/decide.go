@@ -10,15 +10,15 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// fresh reports whether a message can only be the first for its delivery: no
-// attempt was made, the broker has not handed it out before, the relay has
-// not sent it before, and it is too young to have been swept.
+// fresh reports whether a message must be the first for its delivery: no attempt
+// was made, the broker has not delivered it before, the relay has not sent it
+// before, and it is too recent to have been swept.
 func fresh(e envelope.Envelope, redelivered bool, age, limit time.Duration) bool {
 	return e.Run == 0 && e.Attempts == 0 && !e.Suspect && !redelivered &&
 		(e.Cause == ledger.CauseLive || e.Cause == ledger.CauseTest) && age < limit
 }
 
-// attemptOf is what the ledger keeps of an attempt, but for what follows from it.
+// attemptOf returns an attempt as the ledger stores it, without its verdict.
 func attemptOf(id subscription.ID, event string, e envelope.Envelope, result sender.Result) *ledger.Attempt {
 	attempt := &ledger.Attempt{
 		Position: e.Position, Subscription: id, EventID: event, Run: e.Run, Number: e.Attempts + 1, Cause: e.Cause,
@@ -32,8 +32,8 @@ func attemptOf(id subscription.ID, event string, e envelope.Envelope, result sen
 	return attempt
 }
 
-// verdict is what follows from the result of an attempt: the delivery's status,
-// and for Retrying how long to wait. rnd is as retry.Schedule.Next has it.
+// verdict decides from the result of an attempt the delivery's status, and for
+// Retrying how long to wait. rnd is passed to retry.Schedule.Next.
 func verdict(result sender.Result, number int, schedule retry.Schedule, rnd func() float64) (ledger.Status, time.Duration) {
 	if result.OK() {
 		return ledger.Delivered, 0

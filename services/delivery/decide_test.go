@@ -10,7 +10,7 @@ import (
 	"posthorn/services/internal/sender"
 )
 
-func TestOnlyAMessageThatCanBeNoCopyIsFresh(t *testing.T) {
+func TestOnlyAMessageThatCannotBeACopyIsFresh(t *testing.T) {
 	t.Parallel()
 	const limit = 15 * time.Second
 	for name, c := range map[string]struct {
@@ -21,7 +21,7 @@ func TestOnlyAMessageThatCanBeNoCopyIsFresh(t *testing.T) {
 	}{
 		"a live event":                           {func(*envelope.Envelope) {}, false, time.Second, true},
 		"a test":                                 {func(e *envelope.Envelope) { e.Cause = ledger.CauseTest }, false, time.Second, true},
-		"one that the broker hands out again":    {func(*envelope.Envelope) {}, true, time.Second, false},
+		"one that the broker redelivers":         {func(*envelope.Envelope) {}, true, time.Second, false},
 		"one that a relay may have sent before":  {func(e *envelope.Envelope) { e.Suspect = true }, false, time.Second, false},
 		"one that is old enough to be swept":     {func(*envelope.Envelope) {}, false, limit, false},
 		"a retry":                                {func(e *envelope.Envelope) { e.Attempts = 1 }, false, time.Second, false},
@@ -37,7 +37,7 @@ func TestOnlyAMessageThatCanBeNoCopyIsFresh(t *testing.T) {
 	}
 }
 
-func TestWhatFollowsFromAResult(t *testing.T) {
+func TestVerdictOnAResult(t *testing.T) {
 	t.Parallel()
 	half := func() float64 { return 0.5 } // no jitter
 	schedule := retry.Schedule{5 * time.Second, time.Minute}

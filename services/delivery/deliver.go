@@ -22,22 +22,22 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// errGiveBack sends a message back to its queue: its subscription is being
-// paused, changed or stopped, and nothing was begun.
+// errGiveBack returns a message to its queue: its subscription is being paused,
+// changed or stopped, and no attempt was begun.
 var errGiveBack = errors.New("subscription is being stopped")
 
-// errShortage is why no attempt was made that is worth the name: this machine
-// is short of files, ports or memory.
+// errShortage is why no real attempt was made: this machine is short of files,
+// ports or memory.
 var errShortage = errors.New("short of files, ports or memory")
 
 const (
-	// enterLook and enterLooks are how often and how many times is looked for
-	// a delivery that the relay has yet to enter.
+	// enterLook and enterLooks are how often and how many times the ledger is
+	// checked for a delivery that the relay has yet to enter.
 	enterLook  = 100 * time.Millisecond
 	enterLooks = 20
 )
 
-// Headers that a dead letter has beside those of its message.
+// Headers that a dead letter has in addition to those of its message.
 const (
 	headerReason     = "posthorn-reason"
 	headerLastStatus = "posthorn-last-status"
@@ -46,15 +46,15 @@ const (
 	headerDiedAt     = "posthorn-died-at"
 )
 
-// token is a message in hand: whose it is, and what its envelope says.
+// token is a message in flight, with its consumer and its envelope.
 type token struct {
 	consumer *consumer
 	message  broker.Message
 	envelope envelope.Envelope
 }
 
-// deliver makes the attempt that a message asks for, records it, and sends
-// what is next. Nil acknowledges the message.
+// deliver makes the attempt for a message, records it, and sends the retry or
+// dead letter that follows. Nil acknowledges the message.
 func (s *Service) deliver(ctx context.Context, c *consumer, m broker.Message) error {
 	t, err := s.open(c, m)
 	if err == nil {
@@ -69,8 +69,8 @@ func (s *Service) deliver(ctx context.Context, c *consumer, m broker.Message) er
 
 	at := place{t.envelope.Position, c.id}
 	if !s.working.begin(at) {
-		// A copy of a message in hand. That one stays unacknowledged until it
-		// is done, so this one is not needed.
+		// A copy of a message in flight. The first one stays unacknowledged until
+		// it is done, so the copy is not needed.
 		s.metrics.copies.Inc()
 		return nil
 	}
@@ -89,19 +89,19 @@ func (s *Service) deliver(ctx context.Context, c *consumer, m broker.Message) er
 		return err
 	}
 
-	// Crash window: the request was made and the ledger does not know. The
-	// message comes again and so does the request, with the same webhook-id.
+	// Crash window: the request was made but is not in the ledger. The message
+	// is redelivered and the request repeated, with the same webhook-id.
 	failpoint.Hit("delivery.after_post")
 	made := time.Now()
 	if refused, err := s.attempts.Do(ctx, *attempt); err != nil || refused != nil {
 		return fmt.Errorf("record attempt: %w", errors.Join(err, refused))
 	}
-	s.lag.note(time.Since(made))
+	s.lag.observe(time.Since(made))
 	c.window.finished.Add(1)
 	c.window.bytes.Add(int64(len(m.Body)))
-	// Crash window: the ledger knows and the message comes again. It finds
-	// the delivery finished, or its attempt made, and is dropped. What is sent
-	// below may be lost: a retry is overdue then, and swept.
+	// Crash window: the attempt is in the ledger and the message is redelivered.
+	// It is dropped because its delivery is finished or its attempt made. The
+	// message sent below may be lost: a retry is then overdue, and swept.
 	failpoint.Hit("delivery.after_record")
 	switch attempt.Status {
 	case ledger.Retrying:
@@ -114,8 +114,8 @@ func (s *Service) deliver(ctx context.Context, c *consumer, m broker.Message) er
 	return nil
 }
 
-// inTurn makes an attempt when it may start: one of the subscription's
-// maxInFlight, and one of the process's.
+// inTurn makes an attempt once it has a slot of the subscription's maxInFlight
+// and one of the process's.
 func (s *Service) inTurn(ctx context.Context, t token) (*ledger.Attempt, error) {
 	c := t.consumer
 	if err := c.acquire(ctx, t.message.Gone); err != nil {
@@ -130,7 +130,7 @@ func (s *Service) inTurn(ctx context.Context, t token) (*ledger.Attempt, error) 
 	return s.attempt(ctx, t)
 }
 
-// attempt makes one attempt and says what follows, or nothing where the
+// attempt makes one attempt and returns it with its verdict, or nil if the
 // message turns out not to be due.
 func (s *Service) attempt(ctx context.Context, t token) (*ledger.Attempt, error) {
 	c, e := t.consumer, &t.envelope
@@ -139,8 +139,8 @@ func (s *Service) attempt(ctx context.Context, t token) (*ledger.Attempt, error)
 	case sub.Status == subscription.Deleted:
 		return nil, nil
 	case e.Cause == ledger.CauseLive && e.Position <= sub.Since:
-		// A relay that was asleep while another led may publish an old window
-		// late, through bindings that are new.
+		// A relay that was suspended while another led may publish an old window
+		// late, through new bindings.
 		s.metrics.copies.Inc()
 		return nil, nil
 	case sub.Status != subscription.Active:
@@ -167,7 +167,7 @@ func (s *Service) attempt(ctx context.Context, t token) (*ledger.Attempt, error)
 		s.refused(c, sub, result.Refusal)
 	}
 	attempt := attemptOf(c.id, t.message.ID, *e, result)
-	// The operator's metrics tell a name without an address from one that is refused.
+	// The operator's metrics distinguish a name without an address from a refused one.
 	class, _, _ := strings.Cut(cmp.Or(result.Refusal, string(result.Class)), ":")
 	s.metrics.attempts.WithLabelValues(class).Inc()
 	s.metrics.duration.Observe(result.Duration.Seconds())
@@ -195,14 +195,14 @@ func (s *Service) due(ctx context.Context, t token, claim ledger.Claim) (bool, e
 	case answer.Absent && answer.Relayed:
 		return false, errMisrouted
 	case answer.Absent: // the relay publishes it again, or enters it and the sweeper sends it
-	case answer.Run != e.Run: // a later run has begun, and has a message of its own
+	case answer.Run != e.Run: // a later run has begun, with a new message
 	case answer.Status == ledger.Dead && t.message.Redelivered:
 		// We may have crashed between the ledger and the dead-letter queue.
 		// A second copy there is better than none.
 		return false, s.bury(ctx, t, ledger.Attempt{Number: answer.Attempts})
 	case answer.Busy > 0 && answer.Attempts <= e.Attempts:
-		// Another process has it, or died with it. Look again when its claim
-		// is over.
+		// Another process has the claim, or died with it. Check again when the
+		// claim expires.
 		e.Suspect = true
 		return false, s.sendLater(ctx, t, answer.Busy)
 	}
@@ -211,7 +211,7 @@ func (s *Service) due(ctx context.Context, t token, claim ledger.Claim) (bool, e
 }
 
 // entered waits for a delivery that the relay has yet to enter in the ledger,
-// which it does right after it has published.
+// which it does right after publishing.
 func (s *Service) entered(ctx context.Context, c *consumer, claim ledger.Claim, answer ledger.Claimed) (ledger.Claimed, error) {
 	var err error
 	for range enterLooks {
@@ -233,14 +233,14 @@ func (s *Service) entered(ctx context.Context, c *consumer, claim ledger.Claim, 
 	return answer, err
 }
 
-// sendLater sends the message round through a retry queue; what that queue's
-// delay does not cover is waited for when it is back.
+// sendLater sends the message through a retry queue. When it returns, it waits
+// for the rest that the queue's delay does not cover.
 func (s *Service) sendLater(ctx context.Context, t token, wait time.Duration) error {
 	id, m, e := t.consumer.id, &t.message, t.envelope
 	var rung time.Duration
 	rung, e.Wait = s.broker.NextHop(wait)
 	e.PublishedAt = time.Now()
-	e.Type, e.Account = "", "" // from here on it is for this subscription
+	e.Type, e.Account = "", "" // from here on it is for this subscription only
 	defer failpoint.Hit("delivery.after_next")
 	outcome, err := s.messages.Do(ctx, broker.Publishing{
 		Exchange: s.names.Retry(rung), Key: string(id), Mandatory: true,
@@ -254,8 +254,8 @@ func (s *Service) sendLater(ctx context.Context, t token, wait time.Duration) er
 	return nil
 }
 
-// bury puts the message into the subscription's dead-letter queue, with
-// headers that say why.
+// bury puts the message into the subscription's dead-letter queue, with headers
+// that give the reason.
 func (s *Service) bury(ctx context.Context, t token, last ledger.Attempt) error {
 	headers := maps.Clone(t.message.Headers)
 	headers["posthorn-attempts"] = strconv.Itoa(last.Number)
@@ -271,7 +271,7 @@ func (s *Service) bury(ctx context.Context, t token, last ledger.Attempt) error 
 	s.logger.Info("delivery is dead", "subscription", t.consumer.id, "event", t.message.ID, "attempts", last.Number,
 		"last_status", last.HTTPStatus, "last_error", last.Error)
 	if err := s.park(ctx, t, headers); err != nil {
-		// The ledger says that it is dead; only the copy for the eye is missing.
+		// The ledger has it as dead; only the copy for inspection is missing.
 		s.logger.Warn("dead letter is only in the ledger", "subscription", t.consumer.id, "event", t.message.ID, "error", err)
 	}
 	return nil
@@ -283,7 +283,7 @@ type place struct {
 	id       subscription.ID
 }
 
-// working is the set of deliveries that this process has in hand.
+// working is the set of deliveries that this process has in flight.
 type working struct {
 	mu  sync.Mutex
 	set map[place]struct{}

@@ -1,15 +1,15 @@
 // Package delivery makes the HTTP requests: it consumes each active
-// subscription's queue and sends what is in it, signed, to the subscription's
+// subscription's queue and sends its messages, signed, to the subscription's
 // URL.
 //
-// It promises that a message is acknowledged only when the ledger has what
-// became of it; that a failed delivery is tried again by its schedule until it
-// is delivered or dead, and then is in the queue dead.<subscription>; that a
-// subscriber that is slow, hangs or fails delays nobody else; and that a
-// request is repeated only around a crash, with the same webhook-id. Settings
-// that change apply to every attempt that starts a second later. While the
-// database is away it finishes what is in flight and waits; while the broker
-// is away it waits; stopping drains.
+// It promises that a message is acknowledged only when the ledger has its
+// outcome; that a failed delivery is retried by its schedule until it is
+// delivered, or dead and in the queue dead.<subscription>; that a subscriber
+// that is slow, hangs or fails delays no other; and that a request is repeated
+// only around a crash, with the same webhook-id. Changed settings apply to every
+// attempt that starts a second later. While the database is down it finishes
+// the requests in flight and waits; while the broker is down it waits; stopping
+// drains.
 //
 // There is one path for a delivery. A first attempt, a retry, a replay and a
 // redrive differ in the envelope of their message.
@@ -38,15 +38,15 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// recordWait gathers attempts for one commit. The requests are made by then and
-// their slots are free: it delays nothing but the acknowledgement, and is what a
-// crash adds to the time in which a request is repeated.
+// recordWait collects attempts for one commit. The requests are done by then and
+// their slots are free: it delays only the acknowledgement, and lengthens the
+// window in which a crash repeats a request.
 const recordWait = 20 * time.Millisecond
 
 const (
-	// groupItems bounds a statement, and what fails with it. A group has what
-	// came while the one before was committed, so its size follows from the rate:
-	// some 170 at 8,000 deliveries a second.
+	// groupItems bounds a statement, and how many items fail with it. A group has
+	// the items that arrived during the previous commit, so its size follows from
+	// the rate: some 170 at 8,000 deliveries a second.
 	groupItems = 500
 	// groupFlushes lets one group be prepared and sent while another waits for
 	// the disk; Postgres commits both with one sync.
@@ -55,24 +55,25 @@ const (
 
 // Config of a Service. The zero value of each field means its default.
 type Config struct {
-	// Follow is how often changed subscriptions are looked for. Default 200 ms.
+	// Follow is how often the service looks for changed subscriptions. Default
+	// 200 ms.
 	Follow time.Duration
-	// Fresh is how old a message may be to be taken for the first of its kind
-	// without a look into the ledger. It must be well below
-	// ledger.SweepGrace, or a swept copy could overtake it. Default 15 s.
+	// Fresh is how old a message may be to count as the first of its delivery
+	// without a check of the ledger. It must be well below ledger.SweepGrace, or
+	// a swept copy could overtake it. Default 15 s.
 	Fresh time.Duration
 	// MaxInFlight is how many requests may be in flight in all. Default: see
 	// Capacity.
 	MaxInFlight int
-	// Schedule of the subscriptions that have none. Default retry.Default.
+	// Schedule of subscriptions without one. Default retry.Default.
 	Schedule retry.Schedule
 }
 
-// Parts are what a Service works with. All are needed.
+// Parts are the dependencies of a Service. All are required.
 type Parts struct {
 	DB   *sql.DB
 	Keys opener
-	// Messages verifies what comes from the relays and signs what is sent round.
+	// Messages verifies messages from the relays and signs those sent to retry queues.
 	Messages  *envelope.Authenticator
 	Broker    broker.Config
 	Publisher *broker.Publisher
@@ -83,7 +84,7 @@ type Parts struct {
 	Metrics   prometheus.Registerer
 }
 
-// opener decrypts signing secrets, and knows which key has sealed them.
+// opener decrypts signing secrets, and knows which key sealed them.
 type opener interface {
 	Open(sealed, associatedData []byte) ([]byte, error)
 	Current(sealed []byte) bool
@@ -110,9 +111,9 @@ type Service struct {
 	claims   *groupcommit.Group[ledger.Claim, ledger.Claimed]
 	messages *groupcommit.Group[broker.Publishing, broker.Outcome]
 	working  working
-	lag      shortest // from a request's end until it is in the ledger
+	lag      shortest // from a request's end to its record in the ledger
 	gate     *gate
-	// draining ends when no message is in hand any more.
+	// draining ends when no message is in flight any more.
 	draining   context.Context //nolint:containedctx // its end is an event of the Service, not of a call
 	troubles   troubles
 	signatures signatures
@@ -154,9 +155,9 @@ func (s *Service) Ready(context.Context) readiness.Report {
 	return readiness.Report{Problems: problems}
 }
 
-// Run delivers until ctx ends and what is in flight is finished and recorded.
+// Run delivers until ctx ends and all requests in flight are finished and recorded.
 func (s *Service) Run(ctx context.Context) error {
-	// The groups serve the messages in hand and so stop after them.
+	// The groups serve the messages in flight, so they stop after them.
 	draining, drained := context.WithCancel(context.WithoutCancel(ctx))
 	defer drained()
 	s.draining = draining
@@ -175,9 +176,9 @@ func (s *Service) Run(ctx context.Context) error {
 	return errors.Join(err, groups.Wait())
 }
 
-// record enters attempts in the ledger, and does not give up while the
-// database is away: until it is back, the messages stay unacknowledged and
-// nothing new is begun.
+// record enters attempts in the ledger, and does not give up while the database
+// is down: until it is back, the messages stay unacknowledged and no new attempt
+// begins.
 func (s *Service) record(ctx context.Context, batch []ledger.Attempt) ([]error, error) {
 	results := make([]error, len(batch))
 	wait := 20 * time.Millisecond
@@ -188,8 +189,8 @@ func (s *Service) record(ctx context.Context, batch []ledger.Attempt) ([]error, 
 			s.troubles.clear(troubleLedger)
 			return results, nil
 		case !errors.Is(err, postgres.ErrUnavailable):
-			// One that the ledger will not have must not cost its neighbours.
-			s.logger.Error("attempts are recorded one by one", "count", len(batch), "error", err)
+			// One that the ledger rejects must not fail the rest of the batch.
+			s.logger.Error("batch of attempts was rejected: recording them one by one", "count", len(batch), "error", err)
 			for i := range batch {
 				results[i] = ledger.RecordAttempts(ctx, s.ledger, batch[i:i+1])
 			}
@@ -214,11 +215,11 @@ func (s *Service) claim(ctx context.Context, batch []ledger.Claim) ([]ledger.Cla
 	return ledger.ClaimAttempts(ctx, s.db, batch)
 }
 
-// publish sends messages together. That some failed is in their outcomes.
+// publish sends messages as a batch. Failures are in the outcomes.
 func (s *Service) publish(ctx context.Context, batch []broker.Publishing) ([]broker.Outcome, error) {
 	outcomes, err := s.publisher.PublishAll(ctx, batch)
 	if err != nil && slices.ContainsFunc(outcomes, func(o broker.Outcome) bool { return o != broker.Acked && o != broker.Returned }) {
-		s.logger.Warn("messages were not taken by the broker: the ledger keeps them", "count", len(batch), "error", err)
+		s.logger.Warn("broker did not accept messages: the ledger keeps them", "count", len(batch), "error", err)
 	}
 	if len(outcomes) != len(batch) {
 		return nil, err

@@ -14,22 +14,22 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// errMisrouted is why a message is parked that was written by Posthorn, and
-// not for this subscription.
+// errMisrouted is why a message from Posthorn is parked: it is for another
+// subscription.
 var errMisrouted = errors.New("message is not for this subscription")
 
 const (
-	// parkedAtMost foreign messages of a subscription are parked and logged
-	// within parkedWithin. Nothing is lost with the others, which are dropped:
-	// what is owed is in the ledger, and is sent again.
+	// Up to parkedAtMost foreign messages of a subscription are parked and logged
+	// within parkedWithin. The others are dropped, which loses nothing: owed
+	// deliveries are in the ledger, and are sent again.
 	parkedAtMost = 100
 	parkedWithin = time.Minute
-	// keysDiffer is for how long messages with a wrong signature, and none with
-	// a right one, count as a sign of different keys.
+	// keysDiffer is how long messages with a wrong signature, and none with a
+	// right one, count as a sign of different keys.
 	keysDiffer = time.Minute
 )
 
-// parking counts what was parked of a subscription lately.
+// parking counts a subscription's recently parked messages.
 type parking struct {
 	mu    sync.Mutex
 	since time.Time
@@ -47,8 +47,8 @@ func (p *parking) take(now time.Time) bool {
 	return p.count <= parkedAtMost
 }
 
-// signatures are when messages last arrived with a right and with a wrong one,
-// in seconds since 1970.
+// signatures records when messages last arrived with a right and with a wrong
+// signature, in seconds since 1970.
 type signatures struct{ right, wrong atomic.Int64 }
 
 func (s *signatures) verified() {
@@ -58,8 +58,8 @@ func (s *signatures) verified() {
 	}
 }
 
-// err is there while no message verifies. A few that do not, among others that
-// do, were written by somebody else, and keep nothing from being delivered.
+// err returns an error while no message verifies. A few that do not, among
+// others that do, are foreign, and do not prevent deliveries.
 func (s *signatures) err(now time.Time) error {
 	right, wrong := s.right.Load(), s.wrong.Load()
 	window := int64(keysDiffer / time.Second)
@@ -86,31 +86,30 @@ func (s *Service) open(c *consumer, m broker.Message) (token, error) {
 	return t, nil
 }
 
-// content is what the envelope of a message for one subscription is bound to.
+// content is the content that the envelope of a subscription's message is bound to.
 func content(id subscription.ID, m broker.Message) envelope.Content {
 	return envelope.Content{Subscription: string(id), ID: m.ID, ContentType: m.ContentType, Body: m.Body}
 }
 
-// wanted reports whether the message is for this subscription as its settings
-// are now. One that is for all of a type, and not wanted by these, was
-// published before they changed, or was copied here by hand.
+// wanted reports whether the message is for this subscription with its current
+// settings. A message for all subscriptions of a type that these settings do not
+// match was published before they changed, or was copied here by hand.
 func wanted(sub *subscription.Subscription, e envelope.Envelope) bool {
 	if e.Type == "" {
-		return true // for this one, by its signature
+		return true // for this subscription, by its signature
 	}
-	// An account without an exchange of its own is not named on the wire.
+	// An account on the shared exchange is not named on the wire.
 	same := e.Account == sub.Account || !broker.OwnExchange(e.Account) && !broker.OwnExchange(sub.Account)
 	return same && sub.Matches(e.Type)
 }
 
-// foreign parks a message that Posthorn did not write, or not for this
-// subscription, so that it neither goes round nor reaches anybody, and can be
-// looked at.
+// foreign parks a message that Posthorn did not write, or wrote for another
+// subscription, so that it is neither redelivered nor sent, and can be inspected.
 func (s *Service) foreign(ctx context.Context, t token, why error) error {
 	s.metrics.foreign.Inc()
 	c := t.consumer
 	if !c.parked.take(time.Now()) {
-		s.logger.Debug("foreign message is dropped: there are many", "subscription", c.id, "error", why)
+		s.logger.Debug("foreign message is dropped: there are too many", "subscription", c.id, "error", why)
 		return nil
 	}
 	s.logger.Warn("foreign message is parked", "subscription", c.id, "error", why)
@@ -122,12 +121,12 @@ func (s *Service) foreign(ctx context.Context, t token, why error) error {
 	return s.park(ctx, t, headers)
 }
 
-// park puts the message into the subscription's dead-letter queue, which is
-// declared with its first message.
+// park puts the message into the subscription's dead-letter queue, and declares
+// the queue if it is missing.
 func (s *Service) park(ctx context.Context, t token, headers map[string]string) error {
 	id := string(t.consumer.id)
 	letter := broker.Publishing{
-		Key: s.names.DeadQueue(id), Mandatory: true, Persistent: true, // it is for people
+		Key: s.names.DeadQueue(id), Mandatory: true, Persistent: true, // it is for operators
 		ID: t.message.ID, Headers: headers, ContentType: t.message.ContentType, Body: t.message.Body,
 	}
 	outcome, err := s.messages.Do(ctx, letter)

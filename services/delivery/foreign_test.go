@@ -44,21 +44,21 @@ func TestOnlySomeForeignMessagesAreParked(t *testing.T) {
 	}
 }
 
-func TestDifferentKeysAreToldFromForgeries(t *testing.T) {
+func TestDifferentKeysAreDistinguishedFromForgeries(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
 	for name, c := range map[string]struct {
 		right, wrong time.Duration // before now; 0 for never
 		trouble      bool
 	}{
-		"nothing came":                  {0, 0, false},
-		"all verify":                    {time.Second, 0, false},
-		"none verifies":                 {0, time.Second, true},
-		"some are forged":               {2 * time.Second, time.Second, false},
-		"none has for long":             {time.Hour, time.Second, true},
-		"one was forged some time ago":  {0, time.Hour, false},
-		"it was so, and was put right":  {time.Second, 30 * time.Second, false},
-		"a forgery in a system at rest": {50 * time.Second, time.Second, false},
+		"no message":                     {0, 0, false},
+		"all verify":                     {time.Second, 0, false},
+		"none verifies":                  {0, time.Second, true},
+		"some are forged":                {2 * time.Second, time.Second, false},
+		"none has for long":              {time.Hour, time.Second, true},
+		"one was forged some time ago":   {0, time.Hour, false},
+		"keys differed, then were fixed": {time.Second, 30 * time.Second, false},
+		"a forgery in an idle system":    {50 * time.Second, time.Second, false},
 	} {
 		var s signatures
 		if c.right > 0 {

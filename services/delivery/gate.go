@@ -9,37 +9,38 @@ import (
 )
 
 const (
-	// firstPause and longestPause bound how long nothing starts after this
-	// process ran short of something. It doubles from one shortage to the next.
+	// firstPause and longestPause bound the pause without new requests after a
+	// shortage in this process. It doubles from one shortage to the next.
 	firstPause   = 100 * time.Millisecond
 	longestPause = 5 * time.Second
-	// growEvery is how often the limit that a shortage has lowered is doubled.
+	// growEvery is how often a limit lowered by a shortage is doubled.
 	growEvery = time.Second
-	// slowAfter is how long a request takes to a host that counts as slow.
+	// slowAfter is the request duration at which a host counts as slow.
 	slowAfter = 2 * time.Second
-	// forgetAfter is when a host that is idle is no longer known to be slow.
+	// forgetAfter is how long an idle host is remembered as slow.
 	forgetAfter = 10 * time.Minute
-	// hostsKept is how many hosts are known before idle ones are forgotten.
+	// hostsKept is how many hosts are kept before idle ones are forgotten.
 	hostsKept = 1024
 )
 
-// gate decides when a request may start. It bounds the requests in flight of
-// the process and shares them, so that whoever hangs delays nobody else:
+// gate decides when a request may start. It bounds the process's requests in
+// flight and shares the slots, so that a subscriber that hangs delays no other:
 //
-//   - A host may have as many in flight as twice of what is then left free, and
-//     a subscription as many as its host could have more. Alone, that is two
-//     thirds and a half of all; the more take much, the less each may, and
-//     something stays free for the next one.
-//   - A quarter is kept for hosts that are not slow.
-//   - What is given free goes to the host that has the least in flight, then to
-//     its subscription that has the least, then to who waits longest.
-//   - Whoever has nothing in flight may have one request as soon as any is free.
+//   - A host may have twice as many in flight as then remain free, and a
+//     subscription as many as its host could have in addition. Alone, that is
+//     two thirds and a half of all; the more hosts are busy, the less each may
+//     have, and some slots stay free for the next one.
+//   - A quarter is reserved for hosts that are not slow.
+//   - A freed slot goes to the host with the fewest in flight, then to its
+//     subscription with the fewest, then to the longest waiting request.
+//   - A host or subscription with none in flight may have one as soon as any
+//     slot is free.
 //
-// After a shortage of files, ports or memory nothing starts for a pause, then
-// half as many as there were, and more as long as it does not happen again.
+// After a shortage of files, ports or memory no request starts for a pause, then
+// half as many as before, and more as long as it does not happen again.
 type gate struct {
 	capacity int
-	// changed is told when a shortage begins and when it is over.
+	// changed is called when a shortage begins and when it is over.
 	changed func(short bool)
 
 	mu    sync.Mutex
@@ -47,69 +48,70 @@ type gate struct {
 	total int // in flight
 	slow  int // in flight to slow hosts
 	hosts map[string]*host
-	// queue are the hosts that are waited for, the one served longest ago first.
+	// queue has the hosts with waiting requests, least recently served first.
 	queue []*host
 
 	waiting int
-	sweepAt int // how many hosts there are when idle ones are forgotten
+	sweepAt int // number of hosts at which idle ones are forgotten
 
 	closed, paused bool
 	pause          time.Duration // the last one; 0 without a shortage
 	timer          *time.Timer
 }
 
-// host is where requests go: a name or address with its port.
+// host is a destination of requests: a name or address with its port.
 type host struct {
-	name     string
-	inFlight int
-	slow     bool
-	usedAt   time.Time
-	lines    map[subscription.ID]*line
-	// queue are the lines with somebody in them, the one served longest ago first.
-	queue []*line
+	name        string
+	inFlight    int
+	slow        bool
+	usedAt      time.Time
+	subscribers map[subscription.ID]*subscriber
+	// queue has the subscribers with waiting requests, least recently served first.
+	queue []*subscriber
 }
 
-// line are a subscription's requests to a host.
-type line struct {
+// subscriber is a subscription's requests to a host.
+type subscriber struct {
 	id       subscription.ID
 	host     *host
 	inFlight int
-	waiting  []chan struct{} // closed when it is its turn
+	waiting  []chan struct{} // each closed when it may enter
 }
 
 // pass is the right to one request.
 type pass struct {
-	line *line
-	at   time.Time
+	subscriber *subscriber
+	at         time.Time
 }
 
 func newGate(capacity int, changed func(short bool)) *gate {
 	return &gate{capacity: capacity, changed: changed, limit: capacity, hosts: map[string]*host{}, sweepAt: hostsKept}
 }
 
-// enter waits for a request's turn. stopping gives up with errGiveBack.
+// enter waits until a request may start. If stopping is closed it returns
+// errGiveBack.
 func (g *gate) enter(ctx context.Context, name string, id subscription.ID, stopping <-chan struct{}) (pass, error) {
 	g.mu.Lock()
-	l := g.line(name, id)
-	if len(l.waiting) == 0 && g.admits(l) {
-		g.take(l)
+	s := g.subscriber(name, id)
+	if len(s.waiting) == 0 && g.admits(s) {
+		g.take(s)
 		g.mu.Unlock()
-		return pass{l, time.Now()}, nil
+		return pass{s, time.Now()}, nil
 	}
 	turn := make(chan struct{})
-	if len(l.waiting) == 0 {
-		if len(l.host.queue) == 0 {
-			g.queue = append(g.queue, l.host)
+	if len(s.waiting) == 0 {
+		if len(s.host.queue) == 0 {
+			g.queue = append(g.queue, s.host)
 		}
-		l.host.queue = append(l.host.queue, l)
+		s.host.queue = append(s.host.queue, s)
 	}
-	l.waiting = append(l.waiting, turn)
+	s.waiting = append(s.waiting, turn)
 	g.waiting++
 	g.mu.Unlock()
 	var err error
 	select {
 	case <-turn:
-		return pass{l, time.Now()}, nil
+		return pass{s, time.Now()}, nil
 	case <-stopping:
 		err = errGiveBack
 	case <-ctx.Done():
@@ -118,21 +120,21 @@ func (g *gate) enter(ctx context.Context, name string, id subscription.ID, stopp
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	select {
-	case <-turn: // meanwhile it was
-		g.giveBack(l)
+	case <-turn: // it was let in meanwhile
+		g.giveBack(s)
 		g.dispatch()
 	default:
-		g.leave(l, turn)
+		g.leave(s, turn)
 	}
 	return pass{}, err
 }
 
-// exit gives free what enter has given.
+// exit frees the slot that enter took.
 func (g *gate) exit(p pass) {
 	now := time.Now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	h := p.line.host
+	h := p.subscriber.host
 	h.usedAt = now
 	if slow := now.Sub(p.at) >= slowAfter; slow != h.slow {
 		h.slow = slow
@@ -142,16 +144,16 @@ func (g *gate) exit(p pass) {
 			g.slow -= h.inFlight
 		}
 	}
-	g.giveBack(p.line)
+	g.giveBack(p.subscriber)
 	g.dispatch()
 }
 
-// short is called when a request failed for want of something of ours.
+// short is called when a request failed for lack of local resources.
 func (g *gate) short() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.paused || g.closed {
-		return // those that were in flight run short together
+		return // the requests in flight fail together
 	}
 	if g.pause == 0 {
 		g.changed(true)
@@ -178,7 +180,8 @@ func (g *gate) grow() {
 	g.changed(false)
 }
 
-// after replaces what was to happen. g.mu is held, then and now.
+// after schedules f and replaces the previous timer. g.mu is held by the caller,
+// and when f runs.
 func (g *gate) after(d time.Duration, f func()) {
 	if g.timer != nil {
 		g.timer.Stop()
@@ -194,7 +197,7 @@ func (g *gate) after(d time.Duration, f func()) {
 	g.timer = timer
 }
 
-// close ends what happens by itself.
+// close stops the timer.
 func (g *gate) close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -204,104 +207,104 @@ func (g *gate) close() {
 	}
 }
 
-// counts are how many requests are in flight and how many wait.
+// counts returns how many requests are in flight and how many wait.
 func (g *gate) counts() (inFlight, waiting int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.total, g.waiting
 }
 
-func (g *gate) line(name string, id subscription.ID) *line {
+func (g *gate) subscriber(name string, id subscription.ID) *subscriber {
 	h := g.hosts[name]
 	if h == nil {
 		if len(g.hosts) >= g.sweepAt {
 			g.forget()
 		}
-		h = &host{name: name, lines: map[subscription.ID]*line{}}
+		h = &host{name: name, subscribers: map[subscription.ID]*subscriber{}}
 		g.hosts[name] = h
 	}
-	l := h.lines[id]
-	if l == nil {
-		l = &line{id: id, host: h}
-		h.lines[id] = l
+	s := h.subscribers[id]
+	if s == nil {
+		s = &subscriber{id: id, host: h}
+		h.subscribers[id] = s
 	}
-	return l
+	return s
 }
 
-// forget drops idle hosts, which were kept because they are slow.
+// forget drops idle hosts, which were kept because they were slow.
 func (g *gate) forget() {
 	for name, h := range g.hosts {
-		if len(h.lines) == 0 && time.Since(h.usedAt) > forgetAfter {
+		if len(h.subscribers) == 0 && time.Since(h.usedAt) > forgetAfter {
 			delete(g.hosts, name)
 		}
 	}
 	g.sweepAt = 2*len(g.hosts) + hostsKept
 }
 
-func (g *gate) admits(l *line) bool {
-	h, free := l.host, g.limit-g.total
+func (g *gate) admits(s *subscriber) bool {
+	h, free := s.host, g.limit-g.total
 	if g.paused || g.closed || free <= 0 || h.slow && g.slow >= max(1, g.limit-g.limit/4) {
 		return false
 	}
-	return h.inFlight < max(1, 2*free) && l.inFlight < max(1, 2*free-h.inFlight)
+	return h.inFlight < max(1, 2*free) && s.inFlight < max(1, 2*free-h.inFlight)
 }
 
-func (g *gate) take(l *line) {
-	l.inFlight++
-	l.host.inFlight++
+func (g *gate) take(s *subscriber) {
+	s.inFlight++
+	s.host.inFlight++
 	g.total++
-	if l.host.slow {
+	if s.host.slow {
 		g.slow++
 	}
 }
 
-func (g *gate) giveBack(l *line) {
-	l.inFlight--
-	l.host.inFlight--
+func (g *gate) giveBack(s *subscriber) {
+	s.inFlight--
+	s.host.inFlight--
 	g.total--
-	if l.host.slow {
+	if s.host.slow {
 		g.slow--
 	}
-	g.tidy(l)
+	g.tidy(s)
 }
 
-// tidy drops what is not needed any more.
-func (g *gate) tidy(l *line) {
-	if l.inFlight > 0 || len(l.waiting) > 0 {
+// tidy drops a subscriber and a host that are no longer needed.
+func (g *gate) tidy(s *subscriber) {
+	if s.inFlight > 0 || len(s.waiting) > 0 {
 		return
 	}
-	delete(l.host.lines, l.id)
-	if len(l.host.lines) == 0 && !l.host.slow {
-		delete(g.hosts, l.host.name)
+	delete(s.host.subscribers, s.id)
+	if len(s.host.subscribers) == 0 && !s.host.slow {
+		delete(g.hosts, s.host.name)
 	}
 }
 
-// dispatch lets in all that may enter now.
+// dispatch lets in all requests that may start now.
 func (g *gate) dispatch() {
 	for !g.paused && g.total < g.limit && len(g.queue) > 0 {
-		l := g.next()
-		if l == nil {
+		s := g.next()
+		if s == nil {
 			return
 		}
-		turn := l.waiting[0]
-		l.waiting = l.waiting[1:]
+		turn := s.waiting[0]
+		s.waiting = s.waiting[1:]
 		g.waiting--
-		g.take(l)
-		g.requeue(l)
+		g.take(s)
+		g.requeue(s)
 		close(turn)
 	}
 }
 
-// next is the line that enters next, or nil where none may.
-func (g *gate) next() (best *line) {
+// next returns the subscriber whose request enters next, or nil if none may.
+func (g *gate) next() (best *subscriber) {
 	for _, h := range g.queue {
 		if best != nil && h.inFlight >= best.host.inFlight {
 			continue
 		}
-		var first *line
-		for _, l := range h.queue {
-			if (first == nil || l.inFlight < first.inFlight) && g.admits(l) {
-				if first = l; l.inFlight == 0 {
+		var first *subscriber
+		for _, s := range h.queue {
+			if (first == nil || s.inFlight < first.inFlight) && g.admits(s) {
+				if first = s; s.inFlight == 0 {
 					break
 				}
 			}
@@ -315,13 +318,13 @@ func (g *gate) next() (best *line) {
 	return best
 }
 
-// requeue moves a line that was served, and its host, behind the others, or
-// out of the queue where nobody is left.
-func (g *gate) requeue(l *line) {
-	h := l.host
-	h.queue = without(h.queue, l)
-	if len(l.waiting) > 0 {
-		h.queue = append(h.queue, l)
+// requeue moves a subscriber that was served, and its host, behind the others,
+// or out of the queue if no request waits.
+func (g *gate) requeue(s *subscriber) {
+	h := s.host
+	h.queue = without(h.queue, s)
+	if len(s.waiting) > 0 {
+		h.queue = append(h.queue, s)
 	}
 	g.queue = without(g.queue, h)
 	if len(h.queue) > 0 {
@@ -329,17 +332,17 @@ func (g *gate) requeue(l *line) {
 	}
 }
 
-// leave takes somebody who waits out of a line.
-func (g *gate) leave(l *line, turn chan struct{}) {
-	l.waiting = without(l.waiting, turn)
+// leave removes a waiting request of a subscriber.
+func (g *gate) leave(s *subscriber, turn chan struct{}) {
+	s.waiting = without(s.waiting, turn)
 	g.waiting--
-	if len(l.waiting) == 0 {
-		l.host.queue = without(l.host.queue, l)
-		if len(l.host.queue) == 0 {
-			g.queue = without(g.queue, l.host)
+	if len(s.waiting) == 0 {
+		s.host.queue = without(s.host.queue, s)
+		if len(s.host.queue) == 0 {
+			g.queue = without(g.queue, s.host)
 		}
 	}
-	g.tidy(l)
+	g.tidy(s)
 }
 
 // without removes an element, and keeps the order.
@@ -347,7 +350,7 @@ func without[T comparable](list []T, gone T) []T {
 	for i, v := range list {
 		if v == gone {
 			if i == 0 {
-				return list[1:] // what was served is mostly the first
+				return list[1:] // the served element is mostly the first
 			}
 			return append(list[:i], list[i+1:]...)
 		}

@@ -11,14 +11,14 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// enterSoon enters without having to wait.
+// enterSoon enters without waiting.
 func enterSoon(t *testing.T, g *gate, host, id string) pass {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	p, err := g.enter(ctx, host, subscription.ID(id), nil)
 	if err != nil {
-		t.Fatalf("%s at %s has to wait: %v", id, host, err)
+		t.Fatalf("%s at %s must wait: %v", id, host, err)
 	}
 	return p
 }
@@ -29,7 +29,7 @@ func limit(g *gate) int {
 	return g.limit
 }
 
-// crowd has subscriptions of one host ask for far more than there is.
+// crowd makes subscriptions of one host request far more than the capacity.
 func crowd(ctx context.Context, g *gate, subscriptions, each int) {
 	for i := range subscriptions {
 		for range each {
@@ -49,7 +49,7 @@ func TestAHostThatHangsLeavesRoomForOthers(t *testing.T) {
 		if n, waiting := g.counts(); n > 2*capacity/3+1 || n < capacity/2 || n+waiting != 20*256 {
 			t.Errorf("%d in flight and %d waiting, want two thirds of %d in flight at most", n, waiting, capacity)
 		}
-		// As often as one likes, and at once.
+		// Repeatedly, and without waiting.
 		for range 100 {
 			g.exit(enterSoon(t, g, "innocent.example", "sub-good"))
 		}
@@ -66,7 +66,7 @@ func TestSlowHostsTogetherLeaveAQuarter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const capacity = 32
 		g := newGate(capacity, func(bool) {})
-		for i := range 200 { // each is known to be slow, then takes what it gets
+		for i := range 200 { // each is known to be slow, then takes all it can get
 			host := fmt.Sprintf("slow-%d.example", i)
 			p := enterSoon(t, g, host, "sub")
 			<-time.After(slowAfter)
@@ -85,7 +85,7 @@ func TestSlowHostsTogetherLeaveAQuarter(t *testing.T) {
 	})
 }
 
-func TestAShortageIsWaitedOutAndGrownOutOf(t *testing.T) {
+func TestTheGatePausesAfterAShortageAndThenGrows(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var told []bool
@@ -95,7 +95,7 @@ func TestAShortageIsWaitedOutAndGrownOutOf(t *testing.T) {
 			passes = append(passes, enterSoon(t, g, fmt.Sprintf("h%d", i), "s"))
 		}
 		g.short()
-		g.short() // those in flight run short together: once
+		g.short() // the requests in flight fail together and count once
 		for _, p := range passes {
 			g.exit(p)
 		}
@@ -118,13 +118,13 @@ func TestAShortageIsWaitedOutAndGrownOutOf(t *testing.T) {
 		<-time.After(3 * growEvery)
 		synctest.Wait()
 		if limit(g) != 16 || len(told) != 2 || !told[0] || told[1] {
-			t.Errorf("limit %d, told %v, want all of 16 again, and to be told of both ends", limit(g), told)
+			t.Errorf("limit %d, told %v, want all of 16 again, and the start and end of the shortage", limit(g), told)
 		}
 		g.close()
 	})
 }
 
-func TestWhoeverIsStoppedGivesItsPlaceUp(t *testing.T) {
+func TestAStoppedRequestLeavesTheQueue(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		g := newGate(1, func(bool) {})

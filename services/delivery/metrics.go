@@ -19,24 +19,24 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer, g *gate) metrics {
 	m := telemetry.Of(reg, "delivery")
 	m.GaugeFunc("requests_in_flight", "Requests to subscribers in flight.", func() float64 { n, _ := g.counts(); return float64(n) })
-	m.GaugeFunc("requests_waiting", "Requests that wait for the process to have fewer in flight.", func() float64 { _, n := g.counts(); return float64(n) })
+	m.GaugeFunc("requests_waiting", "Requests that wait for a slot of the process.", func() float64 { _, n := g.counts(); return float64(n) })
 	m.GaugeFunc("requests_max", "Requests that may be in flight.", func() float64 { return float64(g.capacity) })
 	return metrics{
-		attempts: m.Counters("attempts_total", "HTTP requests made, by how they ended.", "class"),
-		duration: m.Histogram("attempt_seconds", "How long the requests took.", prometheus.ExponentialBuckets(0.001, 2.5, 12)),
-		copies:   m.Counter("copies_total", "Messages dropped because the ledger had their attempt already."),
-		unsent:   m.Counter("unsent_retries_total", "Retries that the broker did not take and the sweeper will send."),
+		attempts: m.Counters("attempts_total", "HTTP requests made, by outcome.", "class"),
+		duration: m.Histogram("attempt_seconds", "Duration of the requests.", prometheus.ExponentialBuckets(0.001, 2.5, 12)),
+		copies:   m.Counter("copies_total", "Messages dropped because the ledger already had their attempt."),
+		unsent:   m.Counter("unsent_retries_total", "Retries that the broker did not accept and the sweeper will send."),
 		dead:     m.Counter("dead_total", "Deliveries that died."),
-		foreign:  m.Counter("foreign_total", "Messages parked or dropped because Posthorn did not write them, or not for that subscription."),
+		foreign:  m.Counter("foreign_total", "Messages parked or dropped because Posthorn did not write them, or wrote them for another subscription."),
 		unverified: m.Counter("unverified_total",
-			"Messages without a right signature: forged, from before messages were signed, or signed with another POSTHORN_SECRET_KEY."),
-		reconnects:    m.Counter("reconnects_total", "Requests made again within their attempt because a kept connection ended before a response."),
+			"Messages without a valid signature: forged, from before messages were signed, or signed with another POSTHORN_SECRET_KEY."),
+		reconnects:    m.Counter("reconnects_total", "Requests repeated within their attempt because a kept-alive connection ended before a response."),
 		shortages:     m.Counter("shortage_total", "Requests that wait because this machine was short of files, ports or memory; none counts as an attempt."),
 		subscriptions: m.Gauge("subscriptions", "Subscriptions being served."),
-		further:       m.Gauge("window_messages", "Messages in hand that busy subscriptions may have in addition."),
+		further:       m.Gauge("window_messages", "Messages in flight that busy subscriptions may have in addition."),
 		unopened: m.Gauge("unopened_subscriptions",
 			"Active subscriptions that are not served because their key is not in POSTHORN_SECRET_KEY."),
 		sealedOld: m.Gauge("old_key_subscriptions",
-			"Subscriptions whose secret another key than the first of POSTHORN_SECRET_KEY has sealed: posthorn secrets reseal."),
+			"Subscriptions whose secret is not sealed with the first key of POSTHORN_SECRET_KEY: posthorn secrets reseal."),
 	}
 }

@@ -8,12 +8,12 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// refusedAgain is when a refusal that goes on is logged again.
+// refusedAgain is how often a continuing refusal is logged.
 const refusedAgain = time.Hour
 
-// refusals are what was logged last of a subscription's refused requests, by
-// reason: of a name that moves to and fro each reason is logged once all the
-// same. There are no more reasons than the sender has texts for.
+// refusals has the last logged refusal of a subscription's requests by reason,
+// so that a name that alternates between addresses is still logged once per
+// reason. The number of reasons is bounded by the sender's texts.
 type refusals struct {
 	mu     sync.Mutex
 	logged map[string]refusal
@@ -24,7 +24,7 @@ type refusal struct {
 	at   time.Time
 }
 
-// news reports whether a refusal is to be logged.
+// news reports whether to log a refusal.
 func (r *refusals) news(host, reason string, now time.Time) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -38,8 +38,8 @@ func (r *refusals) news(host, reason string, now time.Time) bool {
 	return true
 }
 
-// refused tells the operator, once for each reason, what the subscriber must not
-// know: whether the host of its URL has no address, or one that may not be
+// refused logs for the operator, once per reason, what the subscriber must not
+// learn: whether the host of its URL has no address, or one that must not be
 // reached.
 func (s *Service) refused(c *consumer, sub *subscription.Subscription, reason string) {
 	host := c.hostName()

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-func TestARefusalIsToldOnceForEachReason(t *testing.T) {
+func TestARefusalIsLoggedOncePerReason(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
 	var r refusals
@@ -17,7 +17,7 @@ func TestARefusalIsToldOnceForEachReason(t *testing.T) {
 		{"a", "blocked", 0, true},
 		{"a", "blocked", time.Minute, false},
 		{"a", "dns", 0, true},
-		{"a", "blocked", 0, false}, // a name that moves to and fro
+		{"a", "blocked", 0, false}, // a name that alternates between addresses
 		{"a", "dns", 0, false},
 		{"b", "dns", 0, true},
 		{"b", "dns", 59 * time.Minute, false},

@@ -18,32 +18,33 @@ import (
 )
 
 const (
-	// followOverlap covers changes that committed later than their time says.
+	// followOverlap covers changes that committed later than their timestamp.
 	followOverlap = 10 * time.Second
-	// reviewEvery is how often all subscriptions are read again, for a change
-	// that committed later still.
+	// reviewEvery is how often all subscriptions are read again, for changes that
+	// committed even later.
 	reviewEvery = 30 * time.Second
 )
 
-// roster starts and stops consumers as subscriptions come, change and go.
+// roster starts and stops consumers as subscriptions are created, changed and
+// deleted.
 type roster struct {
 	service *Service
 	active  map[subscription.ID]*consumer
-	// waiting are active ones without a consumer yet: the relay has not
+	// waiting are active subscriptions without a consumer yet: the relay has not
 	// declared their queue, or their former consumer is still being drained.
 	waiting map[subscription.ID]subscription.Subscription
-	// sealed are active ones whose secrets cannot be opened, by version.
+	// sealed has the versions of active subscriptions whose secrets cannot be opened.
 	sealed map[subscription.ID]int
-	// late are those of whose deliveries some may wait longer than their
-	// schedule says by now; nil until it is known of which.
+	// late are subscriptions with deliveries that may wait longer than their
+	// current schedule says; nil until they have been read.
 	late     map[subscription.ID]struct{}
-	looked   time.Time // when was last looked with success
-	widened  time.Time // when the windows were last fitted
+	looked   time.Time // last successful poll
+	widened  time.Time // when the windows were last adjusted
 	further  int       // messages that all windows have in addition
 	reviewed time.Time
 }
 
-// consumer is an active subscription's.
+// consumer serves an active subscription.
 type consumer struct {
 	id       subscription.ID
 	settings atomic.Pointer[subscription.Subscription]
@@ -55,7 +56,7 @@ type consumer struct {
 	target   atomic.Pointer[target]
 }
 
-// target is where the requests go by some settings.
+// target is the destination of requests with given settings.
 type target struct {
 	settings *subscription.Subscription
 	host     string
@@ -75,8 +76,8 @@ func (c *consumer) hostName() string {
 	return t.host
 }
 
-// acquire waits for one of the subscription's maxInFlight. Whoever waits gives
-// up when the message is gone: another process may have it by now.
+// acquire waits for a slot of the subscription's maxInFlight. It gives up when
+// the message is gone: another process may have it by now.
 func (c *consumer) acquire(ctx context.Context, gone <-chan struct{}) error {
 	select {
 	case c.slots <- struct{}{}:
@@ -98,14 +99,14 @@ func (c *consumer) acquire(ctx context.Context, gone <-chan struct{}) error {
 
 func (c *consumer) release() { <-c.slots }
 
-// follow keeps the consumers in step with the subscriptions until ctx ends.
+// follow keeps the consumers in sync with the subscriptions until ctx ends.
 func (r *roster) follow(ctx context.Context) error {
 	r.waiting, r.sealed = map[subscription.ID]subscription.Subscription{}, map[subscription.ID]int{}
 	ticker := time.NewTicker(r.service.cfg.Follow)
 	defer ticker.Stop()
 	r.widened = time.Now()
 	for {
-		r.widen() //nolint:contextcheck // a consumer outlives the look that starts it
+		r.widen() //nolint:contextcheck // a consumer outlives the poll that starts it
 		if err := r.look(ctx); err != nil && ctx.Err() == nil {
 			if r.service.troubles.set(troubleSubscriptions, cmp.Or(postgres.Describe(err), "the subscriptions cannot be read")) {
 				r.service.logger.Warn("subscriptions cannot be read: serving the known ones", "error", err)
@@ -141,21 +142,21 @@ func (r *roster) look(ctx context.Context) error {
 	for _, sub := range changed {
 		r.apply(sub)
 	}
-	r.tellSealed(changed, review)
+	r.reportSealed(changed, review)
 	if err := r.pullIn(ctx); err != nil {
 		return err
 	}
 	if len(r.waiting) == 0 {
 		return nil
 	}
-	// Looking for a queue that is not there costs the broker a channel each
-	// time; asking the database costs next to nothing.
+	// Looking for a missing queue costs the broker a channel each time; asking
+	// the database costs almost nothing.
 	ready, err := subscription.HaveQueues(ctx, r.service.db, slices.Collect(maps.Keys(r.waiting)))
 	if err != nil {
 		return err
 	}
 	for _, id := range ready {
-		r.start(r.waiting[id]) //nolint:contextcheck // a consumer outlives the look that starts it
+		r.start(r.waiting[id]) //nolint:contextcheck // a consumer outlives the poll that starts it
 	}
 	return nil
 }
@@ -180,7 +181,7 @@ func (r *roster) apply(sub subscription.Subscription) {
 		if !slices.Equal(r.service.schedule(c.settings.Load()), r.service.schedule(&sub)) && r.late != nil {
 			r.late[sub.ID] = struct{}{}
 		}
-		// At once, also for the messages in hand.
+		// At once, also for messages in flight.
 		c.settings.Store(&sub)
 		if sub.Status == subscription.Active && sub.MaxInFlight == cap(c.slots) {
 			return
@@ -196,10 +197,9 @@ func (r *roster) apply(sub subscription.Subscription) {
 	}
 }
 
-// unopened stops serving a subscription whose secrets cannot be opened. By its
-// former settings requests would go where they are not wanted any more, or be
-// signed with what does not count any more; its messages wait. It is tried again
-// with each review.
+// unopened stops serving a subscription whose secrets cannot be opened. With its
+// former settings, requests could go to an old URL or be signed with an old
+// secret; its messages wait. Each review tries again.
 func (r *roster) unopened(sub subscription.Subscription, c *consumer, err error) {
 	if version, known := r.sealed[sub.ID]; !known || version != sub.Version {
 		r.service.logger.Error("subscription cannot be served: its key is not in POSTHORN_SECRET_KEY", "subscription", sub.ID, "error", err)
@@ -210,8 +210,8 @@ func (r *roster) unopened(sub subscription.Subscription, c *consumer, err error)
 	}
 }
 
-// tellSealed has readiness and metrics say what keys are missing or old.
-func (r *roster) tellSealed(seen []subscription.Subscription, all bool) {
+// reportSealed reports missing and old keys in readiness and metrics.
+func (r *roster) reportSealed(seen []subscription.Subscription, all bool) {
 	r.service.metrics.unopened.Set(float64(len(r.sealed)))
 	if n := len(r.sealed); n > 0 {
 		r.service.troubles.set(troubleSealed, fmt.Sprintf("%d subscriptions cannot be opened with POSTHORN_SECRET_KEY: posthorn secrets status", n))
@@ -236,7 +236,7 @@ func (r *roster) start(sub subscription.Subscription) {
 	err := r.service.consumers.Add(r.service.names.DeliverQueue(string(sub.ID)), sub.MaxInFlight+ahead,
 		func(ctx context.Context, m broker.Message) error { return r.service.deliver(ctx, c, m) })
 	switch {
-	case errors.Is(err, broker.ErrAdded), errors.Is(err, broker.ErrClosed): // being drained, or we are stopping
+	case errors.Is(err, broker.ErrAdded), errors.Is(err, broker.ErrClosed): // being drained, or stopping
 	case err != nil:
 		r.service.logger.Error("subscription cannot be served", "subscription", sub.ID, "error", err)
 		delete(r.waiting, sub.ID)
@@ -248,7 +248,7 @@ func (r *roster) start(sub subscription.Subscription) {
 }
 
 // stop begins to drain a consumer and does not wait for it: a slow subscriber
-// must not hold up the changes of others.
+// must not delay the changes of others.
 func (r *roster) stop(c *consumer) {
 	delete(r.active, c.id)
 	r.further -= c.window.further
@@ -261,8 +261,8 @@ func (r *roster) stop(c *consumer) {
 	}()
 }
 
-// stopAll lets go of the messages that are waiting for a slot. Those in
-// flight are drained by the Consumers.
+// stopAll releases the messages that wait for a slot. The Consumers drain those
+// in flight.
 func (r *roster) stopAll() {
 	for _, c := range r.active {
 		close(c.stopping)

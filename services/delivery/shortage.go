@@ -11,22 +11,22 @@ import (
 var errShortOfResources = errors.New(
 	"requests to subscribers wait: this machine is short of files (ulimit -n), ports or memory; lower POSTHORN_MAX_REQUESTS or raise the limit")
 
-// runShort is called when a request could not be made for want of something of
-// ours. That is no attempt: nothing is recorded, and nothing starts for a
-// while. It returns errShortage.
+// runShort is called when a request could not be made for lack of local
+// resources. That does not count as an attempt: nothing is recorded, and no
+// request starts for a while. It returns errShortage.
 func (s *Service) runShort(ctx context.Context, t token, result sender.Result, claimed bool) error {
 	id, e := t.consumer.id, &t.envelope
 	s.metrics.shortages.Inc()
 	s.logger.Debug("request waits", "subscription", id, "error", result.Error)
 	if claimed {
-		// The right to the attempt goes back, or the next one to ask would wait
-		// until it has run out. Where that fails it does run out.
+		// Release the claim, or the next process to claim the attempt would wait
+		// until it expires. If the release fails, it does expire.
 		if err := ledger.ReleaseClaim(ctx, s.db, e.Position, id, e.Run, e.Attempts); err != nil {
 			s.logger.Debug("claim could not be released", "subscription", id, "position", e.Position, "error", err)
 		}
 	}
 	s.gate.short()
-	s.sender.Close() // the connections that are idle are files
+	s.sender.Close() // idle connections are files
 	return errShortage
 }
 

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// What can keep a Service from delivering, each on its own.
+// Names of the problems that can each keep a Service from delivering.
 const (
 	troubleLedger        = "ledger"
 	troubleSubscriptions = "subscriptions"
@@ -14,8 +14,8 @@ const (
 	troubleSealed        = "sealed"
 )
 
-// troubles are what keeps a Service from delivering at the moment, in words for
-// anybody.
+// troubles are the current problems that keep a Service from delivering, with
+// texts that may be public.
 type troubles struct {
 	mu  sync.Mutex
 	now map[string]string
@@ -39,7 +39,7 @@ func (t *troubles) clear(name string) {
 	delete(t.now, name)
 }
 
-// all are the reasons, each once.
+// all returns the reasons, each once.
 func (t *troubles) all() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

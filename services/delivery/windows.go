@@ -5,47 +5,48 @@ import (
 	"time"
 )
 
-// How many messages of a subscription are on their way through the ledger
-// follows from what it does: by Little's law, rate times time. The time is that
-// of a commit without a queue before it; by the time as it is, a process that is
-// short of processors would have more and more in hand.
+// How many messages of a subscription are in flight through the ledger follows
+// by Little's law from its load: rate times time. The time is that of a commit
+// without queueing; with the measured time, a process that is short of CPU would
+// have more and more in flight.
 const (
-	// ahead is what each subscription has, beside its requests in flight. It is
-	// enough for some 2,000 deliveries a second.
+	// ahead is how many messages each subscription has in addition to its requests
+	// in flight. It is enough for some 2,000 deliveries a second.
 	ahead = 64
-	// furthest is the most that one gets in addition. With it and
-	// subscription.MaxMaxInFlight a queue's messages in hand stay below
+	// furthest is the most that one subscription gets beyond that. With it and
+	// subscription.MaxMaxInFlight a queue's messages in flight stay below
 	// broker.MaxPrefetch.
 	furthest = 1024
-	// furtherInAll bounds what all get in addition, so that a hundred busy ones
-	// do not hold a hundred full windows, and furtherBytes what one holds.
+	// furtherInAll bounds these messages of all subscriptions, so that a hundred
+	// busy ones do not hold a hundred full windows. furtherBytes bounds the bytes
+	// that one subscription holds.
 	furtherInAll = 8192
 	furtherBytes = 16 << 20
-	// calmAfter is how many looks a subscription has to need less before it
-	// gets less.
-	calmAfter = 10
-	// lagKept is for how many looks the shortest time is kept.
+	// shrinkAfter is after how many polls with less need a window shrinks.
+	shrinkAfter = 10
+	// lagKept is for how many polls the shortest time is kept.
 	lagKept = 25
-	// ackTime is what passes between a commit and the next message, beside it.
+	// ackTime is added to lag: the time between a commit and the next message.
 	ackTime = 10 * time.Millisecond
 )
 
-// window is how many messages of a subscription are in hand in addition.
+// window is how many messages of a subscription are in flight in addition.
 type window struct {
-	// finished and bytes are counted by those who deliver, until the next look.
+	// finished and bytes are counted by deliveries, until the next poll.
 	finished, bytes atomic.Int64
 
-	further int
-	calm    int // looks in which it needed less
+	further  int
+	lowPolls int // polls in which it needed less
 }
 
-// next is how many a window should have after a time in which some messages
-// were finished, where the ledger takes lag, and left is what others leave it.
+// next returns how many messages a window should have. finished messages were
+// completed in the elapsed time, the ledger takes lag, and left is how many more
+// the other windows allow.
 func (w *window) next(finished, bytes int64, elapsed, lag time.Duration, left int) int {
 	if finished == 0 {
 		return w.shrink(0)
 	}
-	// Twice: what is finished is bounded by the window there was.
+	// Twice: the former window bounds how many were finished.
 	need := int(2 * float64(finished) * lag.Seconds() / elapsed.Seconds())
 	most := min(furthest, w.further+left, int(furtherBytes/max(bytes/finished, 1)))
 	further := 0
@@ -56,7 +57,7 @@ func (w *window) next(finished, bytes int64, elapsed, lag time.Duration, left in
 	if further < w.further {
 		return w.shrink(further)
 	}
-	w.calm = 0
+	w.lowPolls = 0
 	return further
 }
 
@@ -64,32 +65,32 @@ func (w *window) shrink(to int) int {
 	if w.further == 0 {
 		return 0
 	}
-	if w.calm++; w.calm < calmAfter {
+	if w.lowPolls++; w.lowPolls < shrinkAfter {
 		return w.further
 	}
-	w.calm = 0
+	w.lowPolls = 0
 	return to
 }
 
-// shortest keeps the shortest of the times that were noted lately.
+// shortest keeps the shortest of the recently observed times.
 type shortest struct {
-	noted  atomic.Int64 // since the last look; 0 is none
-	recent [lagKept]time.Duration
-	next   int
+	observed atomic.Int64 // since the last poll; 0 is none
+	recent   [lagKept]time.Duration
+	next     int
 }
 
-func (s *shortest) note(d time.Duration) {
+func (s *shortest) observe(d time.Duration) {
 	for {
-		old := s.noted.Load()
-		if old != 0 && old <= int64(d) || s.noted.CompareAndSwap(old, int64(d)) {
+		old := s.observed.Load()
+		if old != 0 && old <= int64(d) || s.observed.CompareAndSwap(old, int64(d)) {
 			return
 		}
 	}
 }
 
-// look is the shortest time of the last looks, 0 for none.
+// look returns the shortest time of the last polls, 0 for none.
 func (s *shortest) look() (least time.Duration) {
-	s.recent[s.next] = time.Duration(s.noted.Swap(0))
+	s.recent[s.next] = time.Duration(s.observed.Swap(0))
 	s.next = (s.next + 1) % lagKept
 	for _, d := range s.recent {
 		if d > 0 && (least == 0 || d < least) {
@@ -99,7 +100,7 @@ func (s *shortest) look() (least time.Duration) {
 	return least
 }
 
-// widen fits the windows to what the subscriptions did since the last look.
+// widen adjusts the windows to the subscriptions' load since the last poll.
 func (r *roster) widen() {
 	now := time.Now()
 	elapsed := now.Sub(r.widened)

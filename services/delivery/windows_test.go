@@ -32,23 +32,23 @@ func TestAWindowFollowsFromRateAndTime(t *testing.T) {
 	}
 }
 
-func TestAWindowIsNotGivenBackAtOnce(t *testing.T) {
+func TestAWindowDoesNotShrinkAtOnce(t *testing.T) {
 	t.Parallel()
 	w := window{further: 448}
-	for look := range calmAfter - 1 {
+	for look := range shrinkAfter - 1 {
 		if w.further = w.next(0, 0, time.Second, time.Second, furtherInAll); w.further != 448 {
 			t.Fatalf("look %d: %d", look, w.further)
 		}
 	}
 	w.further = w.next(1600, 480_000, 200*time.Millisecond, 30*time.Millisecond, furtherInAll)
-	for range calmAfter - 1 {
+	for range shrinkAfter - 1 {
 		w.further = w.next(0, 0, time.Second, time.Second, furtherInAll)
 	}
 	if w.further != 448 {
 		t.Errorf("after a busy look: %d", w.further)
 	}
 	if w.further = w.next(0, 0, time.Second, time.Second, furtherInAll); w.further != 0 {
-		t.Errorf("after %d calm looks: %d", calmAfter, w.further)
+		t.Errorf("after %d low polls: %d", shrinkAfter, w.further)
 	}
 }
 
@@ -56,17 +56,17 @@ func TestTheShortestTimeIsForgottenAfterAWhile(t *testing.T) {
 	t.Parallel()
 	var s shortest
 	if got := s.look(); got != 0 {
-		t.Errorf("nothing was noted: %v", got)
+		t.Errorf("nothing was observed: %v", got)
 	}
 	for _, d := range []time.Duration{5, 3, 4} {
-		s.note(d)
+		s.observe(d)
 	}
 	for look := range lagKept {
 		if got := s.look(); got != 3 {
 			t.Errorf("look %d: %v, want 3", look, got)
 		}
 	}
-	s.note(9)
+	s.observe(9)
 	if got := s.look(); got != 9 {
 		t.Errorf("at last: %v, want 9", got)
 	}

@@ -64,10 +64,10 @@ func (t *term) remember(ctx context.Context) error {
 	return err
 }
 
-// recall sends all unfinished deliveries again if the broker has lost its messages, and then watches
-// for the next loss. The queue memory shows the loss of all messages; counting shows the loss of a
-// single queue or node. A message that was not lost becomes a copy; the ledger prevents requests for
-// a delivery that has ended.
+// recall sends all unfinished deliveries again if the broker has lost its messages, and then
+// watches for the next loss. The queue memory shows the loss of all messages; counting shows the
+// loss of a single queue or node. A message that was not lost becomes a copy; the ledger prevents
+// requests for a delivery that has ended.
 func (t *term) recall(ctx context.Context) error {
 	var err error
 	if t.resendBefore.Valid {
