@@ -8,27 +8,27 @@ import (
 )
 
 const (
-	// ackWait gathers acknowledgements, of which the broker takes a hundred in
-	// one frame as easily as one.
+	// ackWait collects acknowledgements: the broker handles a hundred in one
+	// frame as easily as one.
 	ackWait = 5 * time.Millisecond
-	// acksAtOnce is how many are not waited with any longer.
+	// acksAtOnce is how many are sent without waiting any longer.
 	acksAtOnce = 256
 )
 
-// acks gathers the acknowledgements of a channel. What is gathered when the
-// channel ends is lost, and those messages come again, as they would if the
-// channel had ended before they were acknowledged.
+// acks collects the acknowledgements of a channel. If the channel ends, the
+// collected ones are lost, and those messages are redelivered, as they would be
+// if the channel had ended before they were acknowledged.
 type acks struct {
 	ch   *amqp.Channel
 	wire *wire
 	fail func() // ends the connection
 
 	mu sync.Mutex
-	// settled are the tags above through that were acknowledged or given back;
-	// all up to through were.
+	// settled are the tags above through that were acknowledged or returned; all
+	// up to through were.
 	settled map[uint64]struct{}
 	through uint64
-	waiting []uint64 // acknowledged, and the broker does not know
+	waiting []uint64 // acknowledged, but not sent to the broker yet
 	timer   bool
 }
 
@@ -56,13 +56,13 @@ func (a *acks) ack(tag uint64) {
 	}
 }
 
-// giveBack sends a message back to its queue.
+// giveBack returns a message to its queue.
 func (a *acks) giveBack(tag uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	// Before it counts as settled, or an acknowledgement of all up to a later
-	// one would include it. An error means that the channel is gone, and the
-	// message will come again.
+	// Nack before it counts as settled, or an acknowledgement of all up to a
+	// later tag would include it. An error means that the channel is gone, and
+	// the message will be redelivered.
 	_ = a.ch.Nack(tag, false, true)
 	a.settleLocked(tag)
 }
@@ -89,8 +89,8 @@ func (a *acks) flushLocked() {
 		return
 	}
 	a.wire.cork()
-	// The broker must know the tag that stands for all before it, so it is one
-	// of those that wait and not just any that is settled.
+	// The broker must know the tag that acknowledges all before it, so it is a
+	// waiting one and not just any settled one.
 	var last uint64
 	for _, tag := range a.waiting {
 		if tag <= a.through {
@@ -107,6 +107,6 @@ func (a *acks) flushLocked() {
 	}
 	a.waiting = a.waiting[:0]
 	if err := a.wire.uncork(); err != nil {
-		a.fail() // the library has not seen this error, and half a frame may be out
+		a.fail() // the library has not seen this error, and half a frame may have been sent
 	}
 }

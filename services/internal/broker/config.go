@@ -21,14 +21,14 @@ const (
 type Config struct {
 	// URL of the broker: amqp://user:password@host:port/vhost, or amqps.
 	URL string
-	// Namespace is put before the name of every exchange and queue.
+	// Namespace prefixes the name of every exchange and queue.
 	Namespace string
 	// QueueType is Classic (the default) or Quorum, for subscriptions' queues. It cannot change
 	// once they exist.
 	QueueType string
-	// Persistent has every message synced to the broker's disk. Otherwise that is for those that ask
-	// for it, and a message in a classic queue is lost when the broker restarts. Messages are always
-	// persistent with quorum queues, which sync them anyway.
+	// Persistent makes the broker sync every message to its disk. Otherwise only messages that
+	// request it are synced, and others in classic queues are lost when the broker restarts. Messages
+	// are always persistent with quorum queues, which sync them anyway.
 	Persistent bool
 	// ConnectionName is shown in RabbitMQ's UI. "posthorn" unless set.
 	ConnectionName string
@@ -46,54 +46,54 @@ type Config struct {
 	RequeuePause time.Duration
 	// DialTimeout bounds connecting, with the handshake. 10 s unless set.
 	DialTimeout time.Duration
-	// MaxBackoff is the longest pause between two tries to connect. 2 s unless set.
+	// MaxBackoff is the longest pause between two attempts to connect. 2 s unless set.
 	MaxBackoff time.Duration
-	// Heartbeat is the interval of keep-alive frames; a line that is silent for two of them is
-	// given up. 10 s unless set.
+	// Heartbeat is the interval of keep-alive frames; a connection that is silent for two of them
+	// is closed. 10 s unless set.
 	Heartbeat time.Duration
 	// RetryRungs are the delays for which retry queues exist. DefaultRetryRungs unless set.
 	RetryRungs []time.Duration
-	// Logger gets one line per decision. Silent unless set.
+	// Logger gets one line per decision. It discards unless set.
 	Logger *slog.Logger
 }
 
-// DefaultRetryRungs are the delays of the retry queues unless Config says otherwise.
+// DefaultRetryRungs returns the delays of the retry queues unless Config sets others.
 func DefaultRetryRungs() []time.Duration {
 	return []time.Duration{
 		time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute, 15 * time.Minute, time.Hour,
 	}
 }
 
-// Validate says what is wrong with the configuration.
+// Validate reports all errors in the configuration.
 func (c Config) Validate() error {
 	var errs []error
 	if _, err := amqp.ParseURI(c.URL); err != nil {
 		// The library's error may quote the URL, and with it the password.
-		errs = append(errs, errors.New("url: not an AMQP URL"))
+		errs = append(errs, errors.New("invalid URL: want one such as amqp://user:password@host:port/vhost"))
 	}
 	switch c.QueueType {
 	case "", Classic, Quorum:
 	default:
-		errs = append(errs, fmt.Errorf("queue type: %q is neither %q nor %q", c.QueueType, Classic, Quorum))
+		errs = append(errs, fmt.Errorf("invalid queue type %q: want %q or %q", c.QueueType, Classic, Quorum))
 	}
-	// The rest of a name (kind, subscription id) needs its room.
+	// The rest of a name (kind, subscription id) needs room.
 	if len(c.Namespace) > maxName/2 {
-		errs = append(errs, fmt.Errorf("namespace: longer than %d bytes", maxName/2))
+		errs = append(errs, fmt.Errorf("invalid namespace: want at most %d bytes", maxName/2))
 	}
 	if c.Prefetch < 0 || c.Prefetch > MaxPrefetch {
-		errs = append(errs, fmt.Errorf("prefetch: %d is not between 0 and %d", c.Prefetch, MaxPrefetch))
+		errs = append(errs, fmt.Errorf("invalid prefetch %d: want 0 to %d", c.Prefetch, MaxPrefetch))
 	}
 	for name, d := range map[string]time.Duration{
 		"publish timeout": c.PublishTimeout, "drain timeout": c.DrainTimeout, "requeue pause": c.RequeuePause,
 		"dial timeout": c.DialTimeout, "heartbeat": c.Heartbeat, "max backoff": c.MaxBackoff,
 	} {
 		if d < 0 {
-			errs = append(errs, fmt.Errorf("%s: %s is negative", name, d))
+			errs = append(errs, fmt.Errorf("invalid %s %s: want no negative duration", name, d))
 		}
 	}
 	for _, d := range c.RetryRungs {
 		if d < time.Millisecond || d%time.Millisecond != 0 {
-			errs = append(errs, fmt.Errorf("retry rungs: %s is not a positive number of milliseconds", d))
+			errs = append(errs, fmt.Errorf("invalid retry rung %s: want whole milliseconds, at least 1ms", d))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -102,10 +102,10 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Names are the names that this configuration leads to.
+// Names returns the names of this configuration's exchanges and queues.
 func (c Config) Names() Names { return Names{Namespace: c.Namespace} }
 
-// RungFor is the longest rung that is not longer than d, or the shortest of all.
+// RungFor returns the longest rung that is not longer than d, or the shortest rung.
 func (c Config) RungFor(d time.Duration) time.Duration {
 	rungs := c.RetryRungs
 	if len(rungs) == 0 {
@@ -120,9 +120,9 @@ func (c Config) RungFor(d time.Duration) time.Duration {
 	return best
 }
 
-// NextHop is the retry queue that a message waits in next, and how long it has to wait after that.
-// Less than half of the shortest queue is not worth another round, so a wait ends up to half a
-// second early or late; one of whole seconds, as a Retry-After is, never early.
+// NextHop returns the rung of the retry queue that a message waits in next, and how long it must
+// wait after that. Less than half of the shortest rung is not worth another hop, so a wait may end
+// up to half a second early or late; one of whole seconds, such as a Retry-After, is never early.
 func (c Config) NextHop(wait time.Duration) (rung, left time.Duration) {
 	rung = c.RungFor(wait)
 	left = max(0, wait-rung)
@@ -132,7 +132,7 @@ func (c Config) NextHop(wait time.Duration) (rung, left time.Duration) {
 	return rung, left
 }
 
-// filled is the configuration with its defaults in place, once it is valid.
+// filled returns the configuration with its defaults, if it is valid.
 func (c Config) filled() (Config, error) {
 	if err := c.Validate(); err != nil {
 		return Config{}, err

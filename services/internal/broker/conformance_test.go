@@ -12,7 +12,7 @@ import (
 	"posthorn/services/internal/broker"
 )
 
-// Watermill's own suite, once with one message in flight, which is what it asks of those that
+// Watermill's conformance suite, once with one message in flight, as it requires of subscribers that
 // promise order, and once with many.
 func TestWatermillConformance(t *testing.T) {
 	t.Parallel()
@@ -31,7 +31,7 @@ func TestWatermillConformance(t *testing.T) {
 			s.sweepExchanges(s.Events(events.DefaultAccount))
 			s.cfg.Prefetch = c.prefetch
 			s.cfg.Logger = nil
-			// The suite closes subscribers on messages that nobody will ever acknowledge.
+			// The suite closes subscribers on messages that are never acknowledged.
 			s.cfg.DrainTimeout = time.Second
 			group := func(t *testing.T, group string) (message.Publisher, message.Subscriber) {
 				t.Helper()
@@ -55,7 +55,7 @@ func TestWatermillConformance(t *testing.T) {
 	}
 }
 
-// sweeping notes the queues to be deleted after the suite.
+// sweeping records the queues to delete after the suite.
 type sweeping struct {
 	*broker.Subscriber
 	site  *site

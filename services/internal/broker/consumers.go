@@ -13,18 +13,17 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// Handler works on one message. Nil acknowledges it; after an error, or a panic, it goes back to
-// its queue and comes again after Config.RequeuePause. ctx lasts until the handler returns, unless
-// a stop has waited for it for Config.DrainTimeout.
+// Handler processes one message. Nil acknowledges it; after an error or a panic it returns to its
+// queue and is redelivered after Config.RequeuePause. ctx lasts until the handler returns, unless a
+// stop has waited for it for Config.DrainTimeout.
 type Handler func(ctx context.Context, d Message) error
 
-// Consumers run a handler for each of many queues, which come and go while they run. A slow queue
-// delays no other: each has its own prefetch, and each message its own goroutine.
+// Consumers run a handler for each of many queues, which may be added and removed while they run. A
+// slow queue delays no other: each has its own prefetch, and each message its own goroutine.
 //
-// They are one handler of a Watermill Router, fed by all queues. A handler of the Router for each
-// queue was tried and dropped: it costs four goroutines a queue, looks at all handlers whenever one
-// is added, closes the Router with the last one that is removed, and cannot be told to wait for its
-// messages.
+// They are one handler of a Watermill Router, fed by all queues. One Router handler per queue was
+// tried and dropped: it costs four goroutines a queue, iterates over all handlers whenever one is
+// added, closes the Router when the last one is removed, and cannot wait for its messages.
 type Consumers struct {
 	cfg    Config
 	pool   *pool
@@ -42,7 +41,7 @@ type entry struct {
 	running *consumption // nil before Run
 }
 
-// ended reports whether Remove has done its work.
+// ended reports whether Remove has completed.
 func (e *entry) ended() bool {
 	if e.running == nil {
 		return false
@@ -55,7 +54,7 @@ func (e *entry) ended() bool {
 	}
 }
 
-// feed is what the Router subscribes to.
+// feed is the channel that the Router subscribes to.
 type feed chan *message.Message
 
 // Subscribe implements message.Subscriber.
@@ -73,7 +72,7 @@ func NewConsumers(cfg Config) (*Consumers, error) {
 	}
 	router, err := message.NewRouter(
 		message.RouterConfig{CloseTimeout: cfg.DrainTimeout + closeTimeout},
-		// The Router tells of every handler and message; none of it is a decision.
+		// The Router logs every handler and message; none of it is a decision.
 		watermill.NewSlogLoggerWithLevelMapping(cfg.Logger, map[slog.Level]slog.Level{slog.LevelInfo: slog.LevelDebug}))
 	if err != nil {
 		return nil, fmt.Errorf("make router: %w", err)
@@ -98,7 +97,7 @@ func (c *Consumers) Run(ctx context.Context) error {
 	var early error
 	select {
 	case <-ctx.Done():
-	case early = <-routed: // which it does not do by itself
+	case early = <-routed: // it does not stop by itself
 		early = errors.Join(errors.New("router has stopped"), early)
 		go c.refuse()
 	}
@@ -106,7 +105,7 @@ func (c *Consumers) Run(ctx context.Context) error {
 	c.ended = true
 	c.mu.Unlock()
 	c.pool.close()
-	stopRouting() // before the feed ends, or the Router takes the end for an error
+	stopRouting() // before the feed ends, or the Router treats the end as an error
 	close(c.feed)
 	if early != nil {
 		return fmt.Errorf("consume: %w", early)
@@ -117,7 +116,7 @@ func (c *Consumers) Run(ctx context.Context) error {
 	return nil
 }
 
-// refuse gives back what arrives after the Router has ended.
+// refuse returns messages that arrive after the Router has ended.
 func (c *Consumers) refuse() {
 	for msg := range c.feed {
 		msg.Nack()
@@ -149,7 +148,7 @@ func (c *Consumers) startLocked(e *entry) error {
 }
 
 // Add begins to consume a queue, with up to prefetch messages in flight, now or when Run is called.
-// A queue that is not there is waited for.
+// A missing queue is waited for.
 func (c *Consumers) Add(queue string, prefetch int, h Handler) error {
 	if prefetch < 1 || prefetch > MaxPrefetch {
 		return fmt.Errorf("consume queue %s: prefetch %d is not between 1 and %d", queue, prefetch, MaxPrefetch)
@@ -172,8 +171,8 @@ func (c *Consumers) Add(queue string, prefetch int, h Handler) error {
 	return nil
 }
 
-// Widen has up to further messages of a queue in flight beside its prefetch, 0 for none. A queue
-// that is not consumed is no error.
+// Widen allows up to further messages of a queue in flight in addition to its prefetch, 0 for none.
+// It ignores a queue that is not consumed.
 func (c *Consumers) Widen(queue string, further int) {
 	c.mu.Lock()
 	var running *consumption
@@ -187,8 +186,8 @@ func (c *Consumers) Widen(queue string, further int) {
 }
 
 // Remove stops consuming a queue and waits until its messages are drained, or until ctx ends; the
-// stop goes on then, and until it is finished the queue cannot be added again. A queue that was
-// never added is no error.
+// stop then continues, and the queue cannot be added again until it is finished. Remove ignores a
+// queue that was never added.
 func (c *Consumers) Remove(ctx context.Context, queue string) error {
 	c.mu.Lock()
 	e := c.entries[queue]
@@ -216,8 +215,8 @@ func (c *Consumers) Remove(ctx context.Context, queue string) error {
 	}
 }
 
-// Ready reports why queues are not consumed: an error with ErrUnavailable. Without queues there is
-// no reason.
+// Ready reports why queues are not consumed: an error with ErrUnavailable. Without queues it returns
+// nil.
 func (c *Consumers) Ready() error {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()
@@ -229,7 +228,7 @@ func (c *Consumers) Ready() error {
 	return nil
 }
 
-// handle is the Router's handler: it finds the queue's own.
+// handle is the Router's handler: it finds the queue's handler.
 func (c *Consumers) handle(msg *message.Message) error {
 	r, ok := msg.Context().Value(receivedKey{}).(*received)
 	if !ok {
@@ -239,7 +238,7 @@ func (c *Consumers) handle(msg *message.Message) error {
 	if err == nil {
 		return nil
 	}
-	// A message that fails at once would otherwise go round as fast as the broker can.
+	// A message that fails at once would otherwise be redelivered as fast as the broker can.
 	t := time.NewTimer(c.cfg.RequeuePause)
 	defer t.Stop()
 	select {
@@ -249,7 +248,7 @@ func (c *Consumers) handle(msg *message.Message) error {
 	return err
 }
 
-// handle runs the queue's handler. A panic is an error like another.
+// handle runs the queue's handler. A panic counts as an error.
 func (r *received) handle(ctx context.Context) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

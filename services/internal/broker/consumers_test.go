@@ -154,11 +154,11 @@ func TestFailedAndPanickingHandlersGetTheirMessageAgain(t *testing.T) {
 	stop := run(t, c)
 	for i := range 3 {
 		if d := receive(t, tries); d.Redelivered != (i > 0) || string(d.Body) != "{}" || d.Key != q || d.ContentType != "application/json" {
-			t.Errorf("try %d got %+v", i, d)
+			t.Errorf("attempt %d got %+v", i, d)
 		}
 	}
 	if took := time.Since(start); took < 2*s.cfg.RequeuePause {
-		t.Errorf("three tries within %s: no pause between them", took)
+		t.Errorf("three attempts within %s: no pause between them", took)
 	}
 	stop()
 	if n := s.depth(t, q); n != 0 {
@@ -201,7 +201,7 @@ func TestRunDrainsBeforeItReturns(t *testing.T) {
 	if n := finished.Load(); n != 10 {
 		t.Errorf("%d handlers finished, want 10", n)
 	}
-	// The acknowledgements were sent before the connection closed, and nothing else was touched.
+	// The acknowledgements were sent before the connection closed, and the other messages are unchanged.
 	ch := s.channel(t)
 	for range 20 {
 		d, ok, err := ch.Get(q, true)
@@ -209,7 +209,7 @@ func TestRunDrainsBeforeItReturns(t *testing.T) {
 			t.Fatalf("a message is missing: %v", err)
 		}
 		if d.MessageId < "10" && len(d.MessageId) == 1 {
-			t.Errorf("message %s was acked and is still there", d.MessageId)
+			t.Errorf("message %s was acked but is still in the queue", d.MessageId)
 		}
 	}
 	if n := s.depth(t, q); n != 0 {
@@ -254,7 +254,7 @@ func TestRemoveDrainsOneQueueOnly(t *testing.T) {
 	}
 	fill(t, p, stays, 1)
 	receive(t, got)
-	// And back again.
+	// Add it again.
 	again := make(chan string, 10)
 	if err := c.Add(gone, 1, func(_ context.Context, d broker.Message) error {
 		again <- d.ID
@@ -290,7 +290,7 @@ func TestTenThousandQueuesAreAddedCheaply(t *testing.T) {
 	}
 	took := time.Since(start)
 	t.Logf("%d queues added in %s", n, took)
-	// They all look for their queue meanwhile. On an idle machine it is 0.2 s, with the race
+	// All of them look for their queue meanwhile. On an idle machine it takes 0.2 s, with the race
 	// detector 1.3 s.
 	if took > 20*time.Second {
 		t.Errorf("adding %d queues took %s", n, took)
@@ -371,7 +371,7 @@ func TestAWiderQueueHasMoreMessagesInFlightUntilItIsNarrowed(t *testing.T) {
 		c.Widen(queue, int(step.further))
 		eventually(t, "as many are in flight as may be", func() bool { return atOnce.Load() == step.want })
 	}
-	// What the second consumer holds is finished, and no more comes to it.
+	// The second consumer's messages are finished, and it gets no more.
 	c.Widen(queue, 0)
 	ch := s.channel(t)
 	eventually(t, "the second consumer ends", func() bool {
@@ -390,7 +390,7 @@ func TestAWiderQueueHasMoreMessagesInFlightUntilItIsNarrowed(t *testing.T) {
 	c.Widen(queue, 10)
 	c.Widen(s.Namespace+"unknown", 10)
 	stop()
-	c.Widen(queue, 20) // is no error
+	c.Widen(queue, 20) // ignored
 }
 
 func TestTheMemoryOfTheBrokerIsOneMessage(t *testing.T) {
@@ -408,7 +408,7 @@ func TestTheMemoryOfTheBrokerIsOneMessage(t *testing.T) {
 	}
 	for range 2 {
 		if remembers() {
-			t.Error("it remembers what was never memorized")
+			t.Error("it remembers before Memorize")
 		}
 	}
 	for range 3 {
@@ -416,7 +416,7 @@ func TestTheMemoryOfTheBrokerIsOneMessage(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !remembers() {
-			t.Error("it has forgotten what was memorized")
+			t.Error("it has forgotten after Memorize")
 		}
 	}
 	if n, _, _, err := topology.Depth(t.Context(), s.Memory()); err != nil || n != 1 {

@@ -11,8 +11,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A queue that is missing, or cannot be consumed, is left alone for a time between these. Looking
-// for it costs the broker a channel, and after a loss of its data thousands may be missing at once.
+// A queue that is missing, or cannot be consumed, is retried after a time between these. Looking for
+// it costs the broker a channel, and after a loss of its data thousands may be missing at once.
 const (
 	minQueueBackoff = 500 * time.Millisecond
 	maxQueueBackoff = 15 * time.Second
@@ -31,22 +31,21 @@ type pool struct {
 
 func newPool(cfg Config) *pool { return &pool{cfg: cfg, live: map[*consumption]struct{}{}} }
 
-// source says what is consumed and where it goes.
+// source is a queue to consume and the destination of its messages.
 type source struct {
 	queue    string
 	prefetch int
 	out      chan<- *message.Message
-	// closeOut says that out belongs to this consumption alone.
+	// closeOut: out belongs to this consumption only.
 	closeOut bool
-	// prepare is called before consuming if the queue is missing; nil to wait until somebody
-	// declares it.
+	// prepare is called before consuming if the queue is missing; nil to wait until it is declared.
 	prepare func(context.Context) error
 	// handler is what Consumers run for the queue's messages.
 	handler Handler
 }
 
-// consumption keeps a consumer on one queue alive until it is told to stop, whatever happens to the
-// queue, the channel and the connection.
+// consumption keeps a consumer of one queue alive until it is stopped, whatever happens to the queue,
+// the channel and the connection.
 type consumption struct {
 	source
 	pool *pool
@@ -55,13 +54,13 @@ type consumption struct {
 
 	stop     context.Context //nolint:containedctx // ends when no more messages are wanted
 	stopNow  context.CancelFunc
-	drain    context.Context //nolint:containedctx // ends when handlers have had their time
+	drain    context.Context //nolint:containedctx // ends when the handlers' time is over
 	drainEnd context.CancelFunc
 	done     chan struct{}
 
 	inFlight tally
 
-	// further are the consumers beside the first, which widen has asked for.
+	// further are the consumers in addition to the first, which widen requested.
 	further struct {
 		sync.Mutex
 		wanted int       // messages
@@ -71,7 +70,7 @@ type consumption struct {
 	}
 }
 
-// further is a consumer beside the first one of a consumption.
+// further is a consumer in addition to the first one of a consumption.
 type further struct {
 	prefetch int
 	quit     chan struct{}
@@ -85,7 +84,7 @@ func (p *pool) start(ctx context.Context, src source) (*consumption, error) {
 	if p.closed {
 		return nil, ErrClosed
 	}
-	l := p.room() //nolint:contextcheck // a connection outlives the consumption for which it is made
+	l := p.room() //nolint:contextcheck // a connection outlives the consumption that it is opened for
 	c := &consumption{source: src, pool: p, lane: l, log: p.cfg.Logger.With("queue", src.queue), done: make(chan struct{})}
 	c.stop, c.stopNow = context.WithCancel(ctx)
 	// Messages outlive the request to stop: their handlers may finish.
@@ -112,7 +111,7 @@ func (p *pool) end(c *consumption) {
 	close(c.done)
 }
 
-// room chooses a connection, or makes one.
+// room chooses a connection with room, or opens one.
 func (p *pool) room() *lane {
 	for _, l := range p.lanes {
 		if l.assigned < consumersPerLane {
@@ -166,7 +165,7 @@ func (c *consumption) run() {
 			c.log.WarnContext(c.stop, "queue cannot be declared", "error", err)
 		case errors.Is(err, ErrNotFound):
 			if !missing {
-				c.log.InfoContext(c.stop, "queue is not there yet, waiting for it")
+				c.log.InfoContext(c.stop, "queue does not exist yet: waiting for it")
 			}
 			missing = true
 		default:
@@ -177,8 +176,8 @@ func (c *consumption) run() {
 	c.finish()
 }
 
-// serve passes messages on until the consumer ends, or until stop; then it cancels the consumer and
-// gives back what nobody has taken yet.
+// serve passes messages on until the consumer ends, or until stop. It then cancels the consumer and
+// returns the messages that were not passed on yet.
 func (c *consumption) serve(k *consumer) {
 	defer k.release()
 	for {
@@ -189,9 +188,9 @@ func (c *consumption) serve(k *consumer) {
 				continue
 			}
 			if c.stop.Err() == nil {
-				c.log.InfoContext(c.stop, "consumer has ended, starting it again")
-				// What the handlers still hold will be delivered again. Let them finish first, so
-				// that the same message is not worked on twice at once.
+				c.log.InfoContext(c.stop, "consumer has ended: starting it again")
+				// The messages that handlers still hold will be redelivered. Let them finish first,
+				// so that the same message is not processed twice at once.
 				c.settle(c.stop)
 			}
 			return
@@ -202,8 +201,8 @@ func (c *consumption) serve(k *consumer) {
 	}
 }
 
-// widen asks for so many messages in flight beside those of the first consumer. They come with
-// further consumers, since the prefetch of a consumer cannot be changed.
+// widen allows so many messages in flight in addition to those of the first consumer. Further
+// consumers get them, since the prefetch of a consumer cannot be changed.
 func (c *consumption) widen(messages int) {
 	c.further.Lock()
 	defer c.further.Unlock()
@@ -211,7 +210,7 @@ func (c *consumption) widen(messages int) {
 	c.adjustLocked()
 }
 
-// widenFrom says which consumer the further ones stand beside, nil for none.
+// widenFrom sets the first consumer, nil for none.
 func (c *consumption) widenFrom(k *consumer) {
 	c.further.Lock()
 	defer c.further.Unlock()
@@ -226,7 +225,7 @@ func (c *consumption) widenFrom(k *consumer) {
 	c.adjustLocked()
 }
 
-// adjustLocked starts a further consumer with what is missing, or ends the latest ones.
+// adjustLocked starts a further consumer for the missing messages, or ends the latest ones.
 func (c *consumption) adjustLocked() {
 	if c.further.first == nil || c.stop.Err() != nil {
 		return
@@ -249,7 +248,7 @@ func (c *consumption) adjustLocked() {
 	}
 }
 
-// serveFurther runs a further consumer until it ends or is to quit.
+// serveFurther runs a further consumer until it ends or quits.
 func (c *consumption) serveFurther(first *consumer, f *further) {
 	k, err := first.channel.more(c.queue, f.prefetch)
 	if err != nil {
@@ -266,7 +265,7 @@ func (c *consumption) serveFurther(first *consumer, f *further) {
 			}
 			c.pass(k, &d)
 		case <-quit:
-			quit = nil // what it holds is passed on
+			quit = nil // the messages that it holds are still passed on
 			go func() { _ = k.cancel() }()
 		case <-c.stop.Done():
 			c.cancel(k)
@@ -277,7 +276,7 @@ func (c *consumption) serveFurther(first *consumer, f *further) {
 
 func (c *consumption) cancel(k *consumer) {
 	go func() {
-		// It hangs only on a line that is dead, until that is noticed.
+		// It hangs only on a dead connection, until that is noticed.
 		if err := k.cancel(); err != nil {
 			c.log.DebugContext(c.drain, "consumer was not cancelled", "error", err)
 		}
@@ -302,7 +301,7 @@ func (c *consumption) cancel(k *consumer) {
 	}
 }
 
-// pass hands one message over, or gives it back if nobody takes it before the consumption stops.
+// pass hands over one message, or returns it if the consumption stops before it is received.
 func (c *consumption) pass(k *consumer, d *amqp.Delivery) {
 	ctx, cancel := context.WithCancel(c.drain)
 	in, tag := arrived(d), d.DeliveryTag
@@ -328,13 +327,13 @@ func (c *consumption) pass(k *consumer, d *amqp.Delivery) {
 	case <-c.stop.Done():
 		cancel()
 		k.channel.acks.giveBack(tag)
-	case <-k.channel.closed: // the broker has taken it back already
+	case <-k.channel.closed: // the broker has already requeued it
 		cancel()
 	}
 }
 
-// settle waits for the handlers, until ctx ends or they have had their time. It reports whether all
-// have finished.
+// settle waits for the handlers, until ctx ends or their time is over. It reports whether all have
+// finished.
 func (c *consumption) settle(ctx context.Context) bool {
 	late := time.NewTimer(c.pool.cfg.DrainTimeout)
 	defer late.Stop()
@@ -347,20 +346,20 @@ func (c *consumption) settle(ctx context.Context) bool {
 	return false
 }
 
-// finish waits for the handlers; those that take too long see their context end, and their messages
-// go back.
+// finish waits for the handlers. For those that take too long, the context ends and the messages
+// return to the queue.
 func (c *consumption) finish() {
 	c.further.done.Wait()
 	if c.settle(c.drain) {
 		return
 	}
-	c.log.WarnContext(c.stop, "handlers did not finish in time, their messages go back to the queue")
+	c.log.WarnContext(c.stop, "handlers did not finish in time: their messages return to the queue")
 	c.drainEnd()
 	<-c.inFlight.none()
 }
 
-// tally counts messages in flight. A sync.WaitGroup must not be waited for while it is counted up
-// again from zero.
+// tally counts messages in flight. A sync.WaitGroup does not allow waiting while it is incremented
+// from zero again.
 type tally struct {
 	mu   sync.Mutex
 	n    int
@@ -403,7 +402,7 @@ type received struct {
 	from     *consumption
 }
 
-// MessageOf gives what a message of this package's Subscriber was on the wire.
+// MessageOf returns a message of this package's Subscriber as it was on the wire.
 func MessageOf(msg *message.Message) (Message, bool) {
 	r, ok := msg.Context().Value(receivedKey{}).(*received)
 	if !ok {

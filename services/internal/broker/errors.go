@@ -9,19 +9,19 @@ import (
 )
 
 var (
-	// ErrUnavailable is returned by everything that needs the broker when it cannot be reached or
-	// does not answer in time. It passes by itself.
+	// ErrUnavailable is returned by every function that needs the broker when it cannot be reached
+	// or does not answer in time. It passes by itself.
 	ErrUnavailable = errors.New("broker unavailable")
 	// ErrBlocked is returned by PublishAll while the broker accepts no messages because of a memory
-	// or disk alarm. It passes by itself; consuming and declaring go on meanwhile.
+	// or disk alarm. It passes by itself; consuming and declaring continue meanwhile.
 	ErrBlocked = errors.New("broker refuses to accept messages (memory or disk alarm)")
-	// ErrNotFound is returned by PublishAll for an exchange and by Topology for an exchange or
-	// queue that is not there.
+	// ErrNotFound is returned by PublishAll for a missing exchange and by Topology for a missing
+	// exchange or queue.
 	ErrNotFound = errors.New("no such exchange or queue")
 	// ErrForeign is returned by Topology when an exchange or queue exists with other properties
-	// than ours. Nothing but deleting it helps.
+	// than ours. Only deleting it helps.
 	ErrForeign = errors.New("exists with other properties")
-	// ErrNoConfirm is returned by PublishAll, with ErrUnavailable, where the broker is there and
+	// ErrNoConfirm is returned by PublishAll, with ErrUnavailable, if the broker is reachable but
 	// does not confirm: it is busy with the message, or with one before it.
 	ErrNoConfirm = errors.New("no confirm in time")
 	// ErrReturned is returned by PublishAll when a mandatory message reached no queue.
@@ -31,15 +31,15 @@ var (
 	// ErrInvalid is returned by PublishAll for a message that AMQP cannot carry; sending it would
 	// cost the connection.
 	ErrInvalid = errors.New("message cannot be sent")
-	// ErrClosed is returned by everything after Close.
+	// ErrClosed is returned by all calls after Close.
 	ErrClosed = errors.New("closed")
-	// ErrAdded is returned by Consumers.Add for a queue that it has already, or that is still being
-	// removed.
+	// ErrAdded is returned by Consumers.Add for a queue that was already added, or that is still
+	// being removed.
 	ErrAdded = errors.New("queue is already consumed")
 )
 
-// Refused reports whether an error of PublishAll is about what was published: the broker was there
-// and did not take it. Anything else passes by itself.
+// Refused reports whether an error of PublishAll is about the messages: the broker was reachable but
+// did not accept them. Any other error passes by itself.
 func Refused(err error) bool {
 	switch {
 	case err == nil, errors.Is(err, ErrBlocked), errors.Is(err, ErrClosed):
@@ -50,8 +50,8 @@ func Refused(err error) bool {
 	return !errors.Is(err, ErrUnavailable) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
 
-// Describe says in words for anybody what an error of this package means: the error itself may hold
-// addresses. It is empty for errors that are none of the broker's.
+// Describe returns a public description of an error of this package, since the error may contain
+// addresses. It is empty for errors that are not the broker's.
 func Describe(err error) string {
 	if e, ok := errors.AsType[*amqp.Error](err); ok {
 		switch e.Code {
@@ -78,8 +78,8 @@ func Describe(err error) string {
 	return ""
 }
 
-// translate turns an error of the AMQP library into one of this package. Anything that is not a
-// channel's exception is the connection's trouble.
+// translate turns an error of the AMQP library into one of this package. An error that is not a
+// channel exception concerns the connection.
 func translate(err error) error {
 	if err == nil {
 		return nil

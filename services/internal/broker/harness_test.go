@@ -18,8 +18,8 @@ import (
 	"posthorn/services/internal/proxy"
 )
 
-// patience is how long a test waits for what must come. It is long because a busy machine is no
-// failure.
+// patience is how long a test waits for an expected event. It is long because a busy machine must
+// not fail a test.
 const patience = 30 * time.Second
 
 func brokerURL(tb testing.TB) string {
@@ -31,11 +31,11 @@ func brokerURL(tb testing.TB) string {
 	return u
 }
 
-// site is a namespace of its own on the broker, cleaned up after the test.
+// site is a namespace on the broker, cleaned up after the test.
 type site struct {
 	broker.Names
 	cfg  broker.Config
-	conn *amqp.Connection // a plain one, to look at the broker without the code under test
+	conn *amqp.Connection // a plain one, to inspect the broker without the code under test
 
 	mu                sync.Mutex
 	queues, exchanges map[string]bool
@@ -86,7 +86,7 @@ func newSiteOn(tb testing.TB, brokerURL string) *site {
 	return s
 }
 
-// channel is a plain channel on the broker.
+// channel opens a plain channel on the broker.
 func (s *site) channel(tb testing.TB) *amqp.Channel {
 	tb.Helper()
 	ch, err := s.conn.Channel()
@@ -96,7 +96,7 @@ func (s *site) channel(tb testing.TB) *amqp.Channel {
 	return ch
 }
 
-// sweep has queues deleted after the test.
+// sweep deletes queues after the test.
 func (s *site) sweep(queues ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,7 +113,7 @@ func (s *site) sweepExchanges(exchanges ...string) {
 	}
 }
 
-// topology declares what all subscriptions share.
+// topology declares the shared topology.
 func (s *site) topology(tb testing.TB) *broker.Topology {
 	tb.Helper()
 	topology, err := broker.NewTopology(s.cfg)
@@ -132,7 +132,7 @@ func (s *site) topology(tb testing.TB) *broker.Topology {
 	return topology
 }
 
-// subscription declares a subscription and gives the name of its queue.
+// subscription declares a subscription and returns the name of its queue.
 func (s *site) subscription(tb testing.TB, topology *broker.Topology, sub string, patterns ...string) string {
 	tb.Helper()
 	s.sweep(s.DeliverQueue(sub), s.DeadQueue(sub))
@@ -160,7 +160,7 @@ func (s *site) declare(tb testing.TB, name string) {
 	}
 }
 
-// depth is the number of messages that wait in a queue.
+// depth returns the number of messages that wait in a queue.
 func (s *site) depth(tb testing.TB, queue string) int {
 	tb.Helper()
 	ch := s.channel(tb)
@@ -208,7 +208,7 @@ func messages(queue string, n int) []broker.Publishing {
 	return batch
 }
 
-// receive takes one value, or fails the test.
+// receive receives one value, or fails the test.
 func receive[T any](tb testing.TB, c <-chan T) T {
 	tb.Helper()
 	select {
@@ -218,7 +218,7 @@ func receive[T any](tb testing.TB, c <-chan T) T {
 		}
 		return v
 	case <-time.After(patience):
-		tb.Fatal("nothing came")
+		tb.Fatal("no value arrived")
 	}
 	panic("unreachable")
 }
@@ -234,12 +234,12 @@ func eventually(tb testing.TB, what string, condition func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			tb.Fatalf("not in time: %s", what)
+			tb.Fatalf("timed out: %s", what)
 		}
 	}
 }
 
-// newLine returns a line to a broker, and the broker's URL by it.
+// newProxy returns a proxy to a broker, and the broker's URL through it.
 func newProxy(tb testing.TB, brokerURL string) (*proxy.Proxy, string) {
 	tb.Helper()
 	u, err := url.Parse(brokerURL)

@@ -9,12 +9,11 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// Inspection is what a broker says of itself.
+// Inspection is a broker's description of itself.
 type Inspection struct{ Product, Version, Cluster string }
 
-// Inspect connects once, looks whether queues may be declared, used and deleted, and says what the
-// broker is. Unlike the rest of this package it does not try again; Describe says what an error
-// means.
+// Inspect connects once, checks that queues may be declared, used and deleted, and describes the
+// broker. Unlike the rest of this package it does not retry; Describe explains its errors.
 func Inspect(ctx context.Context, cfg Config) (Inspection, error) {
 	cfg, err := cfg.filled()
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A connection carries many consumers on few channels. A channel of its own for each consumer would
-// run into the broker's limit of 2,047 channels, beyond which the stock subscriber's die silently.
+// A connection carries many consumers on few channels. One channel per consumer would reach the
+// broker's limit of 2,047 channels, beyond which those of the stock subscriber die silently.
 const (
 	consumersPerChannel = 64
 	channelsPerLane     = 32
@@ -24,7 +24,7 @@ type lane struct {
 	link     *link
 	assigned int // consumptions, guarded by the pool
 
-	opening  chan struct{} // held while channels are chosen and opened; a channel, so that waiting can be given up
+	opening  chan struct{} // held while channels are chosen and opened; a channel, so that waiting can be cancelled
 	channels []*consumeChannel
 
 	probing chan struct{} // held while the probe is used
@@ -49,8 +49,8 @@ type consumeChannel struct {
 	tags    atomic.Uint64
 	acks    *acks
 
-	// calls is held around each request to the broker that has an answer: the library cannot tell
-	// the answers of two requests on a channel apart.
+	// calls is held around each request to the broker that has an answer: the library cannot
+	// distinguish the answers of two requests on a channel.
 	calls sync.Mutex
 }
 
@@ -61,8 +61,7 @@ func (l *lane) consume(ctx context.Context, queue string, prefetch int) (*consum
 	if err != nil {
 		return nil, err
 	}
-	// Consuming from a missing queue closes the channel, and with it ends every other consumer
-	// there.
+	// Consuming from a missing queue closes the channel, and with it every other consumer on it.
 	if err := l.find(ctx, s, queue); err != nil {
 		return nil, err
 	}
@@ -73,18 +72,18 @@ func (l *lane) consume(ctx context.Context, queue string, prefetch int) (*consum
 	return c.consume(queue, prefetch)
 }
 
-// more starts a further consumer on the queue of another, on its channel.
+// more starts a further consumer of a queue on the same channel.
 func (c *consumeChannel) more(queue string, prefetch int) (*consumer, error) {
 	c.users.Add(1)
 	return c.consume(queue, prefetch)
 }
 
-// consume starts a consumer for a user that is counted already.
+// consume starts a consumer for a user that is already counted.
 func (c *consumeChannel) consume(queue string, prefetch int) (*consumer, error) {
 	tag := strconv.FormatUint(c.tags.Add(1), 10)
 	c.calls.Lock()
 	defer c.calls.Unlock()
-	// Not global: each consumer started from here on has this limit for itself.
+	// Not global: each consumer started from now on has this limit.
 	if err := c.ch.Qos(prefetch, 0, false); err != nil {
 		c.users.Add(-1)
 		return nil, translate(fmt.Errorf("set prefetch: %w", err))
@@ -97,7 +96,7 @@ func (c *consumeChannel) consume(queue string, prefetch int) (*consumer, error) 
 	return &consumer{channel: c, tag: tag, deliveries: deliveries}, nil
 }
 
-// find looks whether a queue is there, on a channel that may be lost in the attempt.
+// find checks that a queue exists, on a channel that the check may close.
 func (l *lane) find(ctx context.Context, s *session, queue string) error {
 	select {
 	case l.probing <- struct{}{}:
@@ -152,7 +151,7 @@ func (l *lane) channel(ctx context.Context, s *session) (*consumeChannel, error)
 	return room, nil
 }
 
-// close sends what is gathered and ends the connection.
+// close sends the collected acknowledgements and ends the connection.
 func (l *lane) close() {
 	l.opening <- struct{}{}
 	for _, c := range l.channels {
@@ -176,7 +175,7 @@ type consumer struct {
 	deliveries <-chan amqp.Delivery
 }
 
-// cancel asks the broker for no more messages. deliveries is closed once those that it had sent
+// cancel tells the broker to send no more messages. deliveries is closed once those already sent
 // have been read.
 func (c *consumer) cancel() error {
 	c.channel.calls.Lock()

@@ -19,13 +19,13 @@ import (
 	"posthorn/services/internal/privateserver"
 )
 
-// TestOnPrivateNode is about what strikes a whole node, so it has one of its own. Its parts follow
-// one another.
+// TestOnPrivateNode tests faults of a whole node, so it starts a private one. Its parts run in
+// sequence.
 //
-//nolint:paralleltest // each part strikes the node
+//nolint:paralleltest // each part disturbs the node
 func TestOnPrivateNode(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("/tmp", "broker-test-") //nolint:usetesting // t.TempDir is closed to the node's own user
+	dir, err := os.MkdirTemp("/tmp", "broker-test-") //nolint:usetesting // t.TempDir is not accessible to the node's user
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func testAlarm(t *testing.T, node *privateserver.RabbitMQ) {
 	fill(t, p, q, 10)
 	ctl(t, node, "set_vm_memory_high_watermark", "0.00001")
 	defer ctl(t, node, "set_vm_memory_high_watermark", "0.4")
-	// More than fits in the buffers of the sockets, so that writing hangs too.
+	// More than fits in the socket buffers, so that writing hangs too.
 	big := make([]broker.Publishing, 40)
 	for i := range big {
 		big[i] = broker.Publishing{Key: q, Body: make([]byte, 1<<20)}
@@ -89,7 +89,7 @@ func testAlarm(t *testing.T, node *privateserver.RabbitMQ) {
 		refused(messages(q, 10), time.Second)
 	}
 
-	// Consuming and declaring go on.
+	// Consuming and declaring continue.
 	in, err := s.subscriber(t).SubscribeQueue(t.Context(), q, 4)
 	if err != nil {
 		t.Fatal(err)
@@ -107,9 +107,9 @@ func testAlarm(t *testing.T, node *privateserver.RabbitMQ) {
 	receive(t, in).Ack()
 }
 
-// testCrash publishes and consumes while the node is killed and started again, and asks that both
-// go on by themselves. The suite of Watermill has such a test too, TestReconnect; it passes, but
-// not under the race detector, since the test itself has a race.
+// testCrash publishes and consumes while the node is killed and started again, and checks that both
+// continue by themselves. Watermill's suite has such a test too, TestReconnect; it passes, but not
+// under the race detector, since the test itself has a race.
 func testCrash(t *testing.T, node *privateserver.RabbitMQ) {
 	t.Helper()
 	s := newSiteOn(t, node.URL())
@@ -129,14 +129,14 @@ func testCrash(t *testing.T, node *privateserver.RabbitMQ) {
 	}()
 	var killed atomic.Bool
 	var before, after sync.Map // the ids confirmed before the crash and after it
-	// How long the node takes to start is not the matter here: patience begins when it has.
+	// The node's start time does not count: patience begins when it has started.
 	trying, giveUp := context.WithCancel(t.Context())
 	defer giveUp()
 	var wg sync.WaitGroup
 	for w := range publishers {
 		wg.Go(func() {
 			for i := range each {
-				// Mandatory, so that a message counts only if the queue is there again.
+				// Mandatory, so that a message counts only if the queue exists again.
 				m := []broker.Publishing{{
 					Exchange: s.Events(events.DefaultAccount), Key: "photo.liked", Mandatory: true, ID: fmt.Sprint(w, "-", i),
 				}}
@@ -153,7 +153,7 @@ func testCrash(t *testing.T, node *privateserver.RabbitMQ) {
 					select {
 					case <-time.After(20 * time.Millisecond):
 					case <-trying.Done():
-						t.Errorf("publishing does not go on: %v", err)
+						t.Errorf("publishing does not continue: %v", err)
 						return
 					}
 				}
@@ -173,9 +173,9 @@ func testCrash(t *testing.T, node *privateserver.RabbitMQ) {
 	if err := node.Restart(ctx); err != nil {
 		t.Fatal(err)
 	}
-	// RabbitMQ syncs no declaration to the disk, so a killed node may have forgotten the youngest,
-	// or some of them: a queue without its binding. Whoever declares has to do so again; the relay
-	// does in its rounds.
+	// RabbitMQ syncs no declaration to the disk, so a killed node may have forgotten the latest, or
+	// some of them: a queue without its binding. They must be declared again, as the relay's
+	// reconciler does.
 	s.topology(t)
 	if err := sub.SubscribeInitialize("photo.*"); err != nil {
 		t.Fatal(err)
@@ -195,20 +195,19 @@ func testCrash(t *testing.T, node *privateserver.RabbitMQ) {
 		break
 	}
 	if n := len(fromAfter); n > 0 {
-		t.Errorf("%d messages that were confirmed after the crash did not come, %d wait in the queue",
-			n, s.depthAfresh(t, node.URL(), s.Namespace+"listen.default.photo.*"))
+		t.Errorf("%d messages that were confirmed after the crash did not arrive, %d wait in the queue",
+			n, s.depthOnNewConnection(t, node.URL(), s.Namespace+"listen.default.photo.*"))
 	}
 	if n := len(fromBefore); n > 0 {
-		// What a killed node makes of its promises is its own matter; a sweeper publishes again
-		// what is overdue.
+		// A killed node may break its promises; a sweeper publishes overdue messages again.
 		t.Logf("the node has lost %d messages that it had confirmed before the crash", n)
 	}
-	// The node goes away with all that is on it, and the site's plain connection is dead.
+	// The node is removed with all its data, and the site's plain connection is dead.
 	s.queues, s.exchanges = nil, nil
 }
 
-// depthAfresh is depth over a new connection.
-func (s *site) depthAfresh(tb testing.TB, url, queue string) int {
+// depthOnNewConnection is depth over a new connection.
+func (s *site) depthOnNewConnection(tb testing.TB, url, queue string) int {
 	tb.Helper()
 	conn, err := amqp.Dial(url)
 	if err != nil {
@@ -218,7 +217,7 @@ func (s *site) depthAfresh(tb testing.TB, url, queue string) int {
 	return (&site{conn: conn}).depth(tb, queue)
 }
 
-// unseen are the ids that are not in seen.
+// unseen returns the ids that are not in seen.
 func unseen(ids *sync.Map, seen map[string]bool) map[any]bool {
 	out := map[any]bool{}
 	ids.Range(func(id, _ any) bool {

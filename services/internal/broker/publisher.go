@@ -14,14 +14,14 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// Outcome is what became of a published message.
+// Outcome is the result of publishing a message.
 type Outcome int
 
 const (
 	// Unknown means that the broker may or may not have the message.
 	Unknown Outcome = iota
-	// Acked means that the broker has it, and for a mandatory message that a queue has it. Nothing
-	// else is success.
+	// Acked means that the broker has it, and for a mandatory message that a queue has it. No other
+	// outcome is success.
 	Acked
 	// Nacked means that the broker, or AMQP itself, refused the message.
 	Nacked
@@ -45,23 +45,23 @@ func (o Outcome) String() string {
 }
 
 const (
-	// After connection.blocked, confirms of messages that the broker took before the alarm may
-	// still come in.
+	// After connection.blocked, confirms of messages that the broker accepted before the alarm may
+	// still arrive.
 	blockedGrace = 250 * time.Millisecond
-	// A confirm takes longer by so much for each queue that a message goes to. RabbitMQ 3.10 was
-	// seen to take 25 s for 10,000 queues that had been idle.
+	// A confirm takes this much longer for each queue that a message goes to. RabbitMQ 3.10 took
+	// 25 s for 10,000 queues that had been idle.
 	perQueue = 10 * time.Millisecond
 )
 
-// Publisher publishes with confirms over one connection and one channel, which it renews for ever.
-// All callers share the channel and their confirms are in flight together, so that many small calls
-// are as fast as a large one, while the messages of a caller that makes one call after another stay
-// in order. It implements Watermill's message.Publisher.
+// Publisher publishes with confirms over one connection and one channel, which it reopens as needed.
+// All callers share the channel and their confirms are pipelined, so that many small calls are as
+// fast as a large one, while the messages of a caller that makes one call after another stay in
+// order. It implements Watermill's message.Publisher.
 type Publisher struct {
 	cfg  Config
 	link *link
 
-	writing chan struct{} // held by the one call that writes; a channel, so that the others can give up waiting
+	writing chan struct{} // held by the writing call; a channel, so that the others can give up waiting
 	channel *publishChannel
 
 	mu     sync.RWMutex
@@ -83,9 +83,9 @@ func NewPublisher(cfg Config) (*Publisher, error) {
 // PublishAll publishes a batch: all of it is written, then all confirms are awaited. There is one
 // outcome for each message; the error is nil only if all are Acked. It ends with ctx, after
 // Config.PublishTimeout without a single confirm (longer for a message to many queues), or soon
-// after the broker has raised an alarm. A broker that is slow but at it is not given up: the same
-// batch would be as slow again. After an error the batch may still be read for a while, so it must
-// not be changed.
+// after the broker has raised an alarm. It keeps waiting for a broker that is slow but makes
+// progress: the same batch would be as slow again. After an error the batch may still be read for a
+// while, so it must not be changed.
 func (p *Publisher) PublishAll(ctx context.Context, batch []Publishing) ([]Outcome, error) {
 	outcomes := make([]Outcome, len(batch))
 	if len(batch) == 0 {
@@ -119,7 +119,7 @@ func (p *Publisher) PublishAll(ctx context.Context, batch []Publishing) ([]Outco
 	for i := range batch {
 		limit = max(limit, p.cfg.PublishTimeout+time.Duration(batch[i].Queues)*perQueue)
 	}
-	wait := &patience{
+	wait := &waiter{
 		ctx: ctx, limit: limit, timer: time.NewTimer(limit),
 		progress: &c.progress, refusing: refusing, stop: &c.stop,
 	}
@@ -128,7 +128,7 @@ func (p *Publisher) PublishAll(ctx context.Context, batch []Publishing) ([]Outco
 		switch {
 		case wait.late:
 			if !s.killIfSilent(ctx, time.Now().Add(-limit)) {
-				// The broker is there, and this channel's process is busy. What is published next
+				// The broker is reachable, but this channel's process is busy. The next messages
 				// must not wait for it.
 				err = fmt.Errorf("%w: %w", ErrNoConfirm, err)
 				c.abandon()
@@ -153,14 +153,14 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 			Exchange: p.cfg.Names().Events(""), Key: topic, ID: m.UUID, Headers: m.Metadata, Body: m.Payload, Persistent: true,
 		}
 	}
-	// A message that a handler passes on has the context of the one that it got, which ends with
-	// the acknowledgement.
+	// A message that a handler passes on has the context of the received one, which ends with the
+	// acknowledgement.
 	_, err := p.PublishAll(context.WithoutCancel(messages[0].Context()), batch)
 	return err
 }
 
 // Ready reports why there is no connection to publish on: an error with ErrUnavailable, or
-// ErrBlocked where the broker refuses messages.
+// ErrBlocked if the broker refuses messages.
 func (p *Publisher) Ready() error {
 	if err := p.link.ready(); err != nil {
 		return err
@@ -171,7 +171,7 @@ func (p *Publisher) Ready() error {
 	return nil
 }
 
-// Close waits for calls under way and closes the connection. Further calls do nothing.
+// Close waits for calls in flight and closes the connection. Further calls do nothing.
 func (p *Publisher) Close() error {
 	p.mu.Lock()
 	p.closed = true
@@ -191,7 +191,7 @@ func (p *Publisher) enter() bool {
 	return true
 }
 
-// publishCall is one PublishAll under way. Its flights and error belong to the writer until written
+// publishCall is one PublishAll in flight. Its flights and error belong to the writer until written
 // is closed.
 type publishCall struct {
 	batch      []Publishing
@@ -204,15 +204,15 @@ type publishCall struct {
 	err        error // why writing ended early
 }
 
-// flight is one message under way.
+// flight is one message in flight.
 type flight struct {
 	confirm  *amqp.DeferredConfirmation // nil if not written
 	returned *returnFlag                // nil unless mandatory
 	invalid  error
 }
 
-// write sends the batch. It runs beside the caller, who may have to leave while a write still
-// hangs; the wire's deadline ends that.
+// write sends the batch. It runs concurrently with the caller, which may have to return while a
+// write still hangs; the wire's deadline ends that.
 func (p *Publisher) write(ctx context.Context, s *session, c *publishCall) error {
 	select {
 	case p.writing <- struct{}{}:
@@ -231,7 +231,7 @@ func (p *Publisher) write(ctx context.Context, s *session, c *publishCall) error
 	s.wire.cork()
 	err := c.writeAll()
 	if flushErr := s.wire.uncork(); err == nil && flushErr != nil {
-		// The library has not seen this error, and half a frame may be out.
+		// The library has not seen this error, and half a frame may have been sent.
 		s.kill()
 		err = translate(flushErr)
 	}
@@ -261,7 +261,7 @@ func (c *publishCall) writeAll() error {
 	return nil
 }
 
-// abandon gives up the channel, which closes when the broker comes to it.
+// abandon gives up the channel, which closes when the broker handles the request.
 func (c *publishCall) abandon() {
 	select {
 	case <-c.written:
@@ -274,9 +274,9 @@ func (c *publishCall) abandon() {
 }
 
 // await fills in the outcomes. Its error is nil only if all are Acked.
-func (c *publishCall) await(w *patience, outcomes []Outcome) error {
+func (c *publishCall) await(w *waiter, outcomes []Outcome) error {
 	if !w.wait(c.written) {
-		return w.err // the flights are still the writer's
+		return w.err // the flights still belong to the writer
 	}
 	var lost bool
 	var invalid, returned, nacked, unknown error // the first of each kind is enough
@@ -314,22 +314,22 @@ func (c *publishCall) await(w *patience, outcomes []Outcome) error {
 	return errors.Join(invalid, returned, nacked, unknown)
 }
 
-// patience waits for one thing after another, for each as long as the limit; once that was too long
-// it only looks.
-type patience struct {
-	ctx      context.Context //nolint:containedctx // of the one call that this serves
+// waiter waits for one event after another, for each as long as the limit. Once the limit was
+// exceeded it only polls.
+type waiter struct {
+	ctx      context.Context //nolint:containedctx // of the single call that it serves
 	limit    time.Duration
 	timer    *time.Timer
 	progress *atomic.Int64
 	refusing <-chan struct{}
-	stop     *atomic.Bool // told to the writer when there is no time left
+	stop     *atomic.Bool // tells the writer that there is no time left
 	grace    <-chan time.Time
 	over     bool
-	late     bool  // that was for lack of progress
+	late     bool  // over for lack of progress
 	err      error // why there is no time left
 }
 
-func (p *patience) wait(done <-chan struct{}) bool {
+func (p *waiter) wait(done <-chan struct{}) bool {
 	for !p.over {
 		select {
 		case <-done:
@@ -360,7 +360,7 @@ func (p *patience) wait(done <-chan struct{}) bool {
 	}
 }
 
-func (p *patience) giveUp(why error) {
+func (p *waiter) giveUp(why error) {
 	p.over = true
 	p.stop.Store(true)
 	if p.err == nil {
@@ -382,7 +382,7 @@ type publishChannel struct {
 	returns map[string]*returnFlag
 }
 
-// returnFlag is set when the mandatory message with its id has come back.
+// returnFlag is set when the mandatory message with its id was returned.
 type returnFlag struct {
 	id  string
 	set atomic.Bool
@@ -395,8 +395,8 @@ func openPublishChannel(s *session) (*publishChannel, error) {
 	}
 	c := &publishChannel{session: s, ch: ch, closed: make(chan struct{}), returns: map[string]*returnFlag{}}
 	// Both listeners get every return, one after the other, and the library reads nothing more
-	// before the second has taken it. So a return is noted before the confirm of the same message,
-	// which follows it, can be seen.
+	// until the second has received it. So a return is recorded before the confirm of the same
+	// message, which follows it, can be seen.
 	first, second := ch.NotifyReturn(make(chan amqp.Return)), ch.NotifyReturn(make(chan amqp.Return))
 	go c.watch(first, second, ch.NotifyClose(make(chan *amqp.Error, 1)))
 	if err := ch.Confirm(false); err != nil {
@@ -420,7 +420,7 @@ func (c *publishChannel) watch(first, second <-chan amqp.Return, closing <-chan 
 	}
 }
 
-// reason tells why the channel is closed, once it is.
+// reason returns why the channel was closed, once it is.
 func (c *publishChannel) reason() error {
 	<-c.closed
 	if c.err == nil {
@@ -429,8 +429,8 @@ func (c *publishChannel) reason() error {
 	return translate(c.err)
 }
 
-// expectReturn makes an id by which a returned message is known. The message's own id would not do:
-// the same event may be under way more than once.
+// expectReturn makes an id that identifies a returned message. The message's id would not do: the
+// same event may be in flight more than once.
 func (c *publishChannel) expectReturn() *returnFlag {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -41,7 +41,7 @@ func TestMandatoryMessageToNoQueueIsNeverPublished(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	p := s.publisher(t)
-	// All at once and many times: the return and the confirm of a message race towards the caller.
+	// Concurrently and many times: the return and the confirm of a message race.
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
@@ -89,9 +89,9 @@ func TestConfirmsArePipelined(t *testing.T) {
 		}
 	}
 	alone := time.Since(start) * n / few
-	t.Logf("%d messages: together %s, one after the other %s", n, together, alone)
+	t.Logf("%d messages: pipelined %s, sequential %s", n, together, alone)
 	if together > alone/2 {
-		t.Errorf("%d messages took %s together, %s one after the other", n, together, alone)
+		t.Errorf("%d messages took %s pipelined, %s sequential", n, together, alone)
 	}
 }
 
@@ -127,8 +127,8 @@ func TestPublishingSurvivesLostConnection(t *testing.T) {
 	p := s.publisher(t)
 	fill(t, p, q, 10)
 
-	// Many publish while the line is cut, again and again. None hangs, and what is said to be acked
-	// is there.
+	// Many publish while the connection is cut repeatedly. None hangs, and all acked messages are in
+	// the queue.
 	stop := make(chan struct{})
 	var mu sync.Mutex
 	acked := map[string]bool{}
@@ -181,7 +181,7 @@ func TestPublishingSurvivesLostConnection(t *testing.T) {
 		delete(acked, d.MessageId)
 	}
 	if len(acked) > 0 {
-		t.Errorf("%d messages were acked and are lost", len(acked))
+		t.Errorf("%d messages were acked but are lost", len(acked))
 	}
 }
 
@@ -222,7 +222,7 @@ func TestPublisherNeedsNoBrokerToStart(t *testing.T) {
 	fill(t, p, q, 2)
 }
 
-func TestPublishAllEndsInTimeOnSilentLine(t *testing.T) {
+func TestPublishAllEndsInTimeOnSilentConnection(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
@@ -232,7 +232,7 @@ func TestPublishAllEndsInTimeOnSilentLine(t *testing.T) {
 	p := s.publisher(t)
 	fill(t, p, q, 1)
 	l.Silence()
-	// More than all buffers on the way hold, so that writing hangs as well.
+	// More than all buffers in between hold, so that writing hangs as well.
 	big := make([]broker.Publishing, 60)
 	for i := range big {
 		big[i] = broker.Publishing{Key: q, Body: make([]byte, 1<<20)}
@@ -248,14 +248,14 @@ func TestPublishAllEndsInTimeOnSilentLine(t *testing.T) {
 		}
 	}
 	l.Heal()
-	// The dead connection was given up, not waited for.
+	// The dead connection was closed, not waited for.
 	eventually(t, "publishing works again", func() bool {
 		_, err := p.PublishAll(t.Context(), messages(q, 1))
 		return err == nil
 	})
 }
 
-func TestABatchIsNotGivenUpWhileConfirmsCome(t *testing.T) {
+func TestABatchIsNotAbandonedWhileConfirmsArrive(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
@@ -278,7 +278,7 @@ func TestABatchIsNotGivenUpWhileConfirmsCome(t *testing.T) {
 	}
 }
 
-func TestAMessageToManyQueuesIsGivenMoreTime(t *testing.T) {
+func TestAMessageToManyQueuesHasALongerTimeout(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
@@ -286,7 +286,7 @@ func TestAMessageToManyQueuesIsGivenMoreTime(t *testing.T) {
 	s.cfg.URL, s.cfg.PublishTimeout = through, time.Second
 	p := s.publisher(t)
 	fill(t, p, q, 1)
-	l.Limit(20_000) // so that the one message takes three seconds
+	l.Limit(20_000) // so that one message takes three seconds
 	m := []broker.Publishing{{Key: q, Mandatory: true, Queues: 1000, Body: make([]byte, 60<<10)}}
 	if _, err := p.PublishAll(t.Context(), m); err != nil {
 		t.Errorf("for 1,000 queues: %v", err)

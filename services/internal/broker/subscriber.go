@@ -9,18 +9,18 @@ import (
 )
 
 // Subscriber implements Watermill's message.Subscriber, with many messages in flight for each
-// Subscribe. When its context ends, or at Close, a subscription takes no more messages, gives back
-// those that nobody has taken, waits for the acknowledgement of the others, and only then closes
+// Subscribe. When its context ends, or at Close, a subscription takes no more messages, returns
+// those that were not received, waits for the acknowledgement of the others, and only then closes
 // its channel.
 type Subscriber struct {
 	cfg      Config
 	pool     *pool
-	topology func() (*Topology, error) // made when first needed: SubscribeQueue does not
+	topology func() (*Topology, error) // made when first needed: SubscribeQueue does not need it
 
 	closing sync.Once
 }
 
-// NewSubscriber makes a subscriber. It does not need the broker to be up; nor does SubscribeQueue,
+// NewSubscriber makes a subscriber. The broker need not be up, neither here nor for SubscribeQueue,
 // which waits for it.
 func NewSubscriber(cfg Config) (*Subscriber, error) {
 	cfg, err := cfg.filled()
@@ -32,14 +32,14 @@ func NewSubscriber(cfg Config) (*Subscriber, error) {
 	}, nil
 }
 
-// SubscribeQueue consumes a queue, with up to prefetch messages not yet acknowledged. A queue that
-// is not there is waited for.
+// SubscribeQueue consumes a queue, with up to prefetch messages not yet acknowledged. A missing
+// queue is waited for.
 func (s *Subscriber) SubscribeQueue(ctx context.Context, queue string, prefetch int) (<-chan *message.Message, error) {
 	return s.subscribe(ctx, queue, prefetch, nil)
 }
 
-// Subscribe consumes the events of the default account whose type matches a topic, which may be a
-// pattern of AMQP. It declares a durable queue for that, one for each topic and Config.Group.
+// Subscribe consumes the events of the default account whose type matches a topic, which may be an
+// AMQP pattern. It declares a durable queue for each topic and Config.Group.
 func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
 	declare := func(ctx context.Context) error { return s.declare(ctx, topic) }
 	if err := declare(ctx); err != nil {
@@ -48,8 +48,8 @@ func (s *Subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	return s.subscribe(ctx, s.cfg.Names().listenQueue(s.cfg.Group, topic), s.cfg.Prefetch, declare)
 }
 
-// SubscribeInitialize declares what Subscribe would, so that nothing published from then on is
-// missed.
+// SubscribeInitialize declares the same queue as Subscribe, so that no event published from then on
+// is missed.
 func (s *Subscriber) SubscribeInitialize(topic string) error {
 	if err := s.declare(context.Background(), topic); err != nil {
 		return fmt.Errorf("initialize subscription to %q: %w", topic, err)

@@ -32,7 +32,7 @@ func TestSubscribeHasManyMessagesInFlight(t *testing.T) {
 	}
 	select {
 	case <-in:
-		t.Error("a ninth message came before one was acknowledged")
+		t.Error("a ninth message arrived before one was acknowledged")
 	default:
 	}
 	held[3].Ack()
@@ -46,7 +46,7 @@ func TestSubscribeHasManyMessagesInFlight(t *testing.T) {
 	}
 }
 
-func TestNackBringsMessageBack(t *testing.T) {
+func TestNackRedeliversMessage(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
@@ -86,7 +86,7 @@ func TestSubscriberSurvivesLostConnection(t *testing.T) {
 	}
 }
 
-func TestSubscriberNoticesSilentLine(t *testing.T) {
+func TestSubscriberNoticesSilentConnection(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
@@ -103,13 +103,13 @@ func TestSubscriberNoticesSilentLine(t *testing.T) {
 	receive(t, in).Ack()
 	l.Silence()
 	fill(t, direct, q, 1)
-	// The broker takes the message back from the dead connection when that misses its heartbeats.
+	// The broker requeues the message when the dead connection misses its heartbeats.
 	eventually(t, "broker notices", func() bool { return s.depth(t, q) > 0 })
 	l.Heal()
 	receive(t, in).Ack()
 }
 
-func TestMessageInHandWhenConnectionIsLostComesAgainAfterItsHandler(t *testing.T) {
+func TestMessageInFlightOnLostConnectionIsRedeliveredAfterItsHandler(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
@@ -136,7 +136,7 @@ func TestMessageInHandWhenConnectionIsLostComesAgainAfterItsHandler(t *testing.T
 	again.Ack()
 }
 
-func TestDeletedQueueGivesNoPhantomAndIsConsumedAgain(t *testing.T) {
+func TestDeletedQueueYieldsNoPhantomAndIsConsumedAgain(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q, other := s.queue(t, "q"), s.queue(t, "other")
@@ -156,7 +156,7 @@ func TestDeletedQueueGivesNoPhantomAndIsConsumedAgain(t *testing.T) {
 	if _, err := s.channel(t).QueueDelete(q, false, false, false); err != nil {
 		t.Fatal(err)
 	}
-	inFlight.Ack() // of a queue that is gone; must not disturb the channel
+	inFlight.Ack() // of a deleted queue; must not disturb the channel
 	s.declare(t, q)
 	batch := messages(q, 5)
 	for i := range batch {
@@ -200,7 +200,7 @@ func TestMissingQueueLeavesOthersOnItsChannelAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Consumers that come after it on the same channel do work, so the missing one has been tried
+	// Consumers that are added after it on the same channel work, so the missing one has been tried
 	// by then.
 	for i := range 5 {
 		name := s.queue(t, fmt.Sprint("more", i))
@@ -261,7 +261,7 @@ func TestForeignMessagesArriveAsTheyAre(t *testing.T) {
 					t.Errorf("header %s is %q, want %q", k, m.Metadata[k], v)
 				}
 			}
-			// RabbitMQ 4 keeps x-death to itself.
+			// RabbitMQ 4 does not pass x-death on.
 			if d, ok := m.Metadata["x-death"]; ok && !strings.Contains(d, `"queue":"q"`) {
 				t.Errorf("x-death is %q", d)
 			}
@@ -297,7 +297,7 @@ func TestQuorumQueueDropsNothingAfterManyReturns(t *testing.T) {
 	receive(t, in).Ack()
 }
 
-func TestStopDrainsAndRedeliversNothingThatWasAcked(t *testing.T) {
+func TestStopDrainsAndRedeliversNoAckedMessage(t *testing.T) {
 	t.Parallel()
 	stops := map[string]func(sub *broker.Subscriber, cancel context.CancelFunc){
 		"close":   func(sub *broker.Subscriber, _ context.CancelFunc) { go func() { _ = sub.Close() }() },
@@ -321,8 +321,8 @@ func TestStopDrainsAndRedeliversNothingThatWasAcked(t *testing.T) {
 				held = append(held, receive(t, in))
 			}
 			stop(sub, cancel)
-			// Prefetched messages that nobody took go back, and the channel stays open for those in
-			// hand.
+			// Prefetched messages that were not received return to the queue, and the channel stays
+			// open for those in flight.
 			eventually(t, "untaken messages are back", func() bool { return s.depth(t, q) == 40 })
 			for _, m := range held {
 				if m.Context().Err() != nil {
@@ -331,7 +331,7 @@ func TestStopDrainsAndRedeliversNothingThatWasAcked(t *testing.T) {
 				m.Ack()
 			}
 			for m := range in {
-				t.Errorf("message %s was handed out after the stop", m.UUID)
+				t.Errorf("message %s was delivered after the stop", m.UUID)
 			}
 			var left []string
 			ch := s.channel(t)
@@ -347,7 +347,7 @@ func TestStopDrainsAndRedeliversNothingThatWasAcked(t *testing.T) {
 			}
 			for _, m := range held {
 				if slices.Contains(left, m.UUID) {
-					t.Errorf("message %s was acked and is still there", m.UUID)
+					t.Errorf("message %s was acked but is still in the queue", m.UUID)
 				}
 			}
 			if len(left) != 40 {
@@ -357,7 +357,7 @@ func TestStopDrainsAndRedeliversNothingThatWasAcked(t *testing.T) {
 	}
 }
 
-func TestStopWaitsForHandlersOnlySoLong(t *testing.T) {
+func TestStopWaitsForHandlersWithALimit(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.cfg.DrainTimeout = 100 * time.Millisecond
@@ -381,7 +381,7 @@ func TestStopWaitsForHandlersOnlySoLong(t *testing.T) {
 	}
 }
 
-func TestOnlyWhatWasAcknowledgedLeavesTheQueue(t *testing.T) {
+func TestOnlyAcknowledgedMessagesLeaveTheQueue(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.cfg.DrainTimeout = 100 * time.Millisecond
@@ -396,8 +396,8 @@ func TestOnlyWhatWasAcknowledgedLeavesTheQueue(t *testing.T) {
 	for i := range held {
 		held[i] = receive(t, in)
 	}
-	// Acknowledged out of order, with gaps that stay open, so that some go
-	// together with what is before them and some go alone.
+	// Acknowledged out of order, with permanent gaps, so that some are acknowledged
+	// together with those before them and some alone.
 	for _, i := range []int{3, 0, 1, 2, 9, 6} {
 		held[i].Ack()
 	}

@@ -11,10 +11,10 @@ import (
 	"posthorn/events"
 )
 
-// What a topic exchange has to try is bounded by the limits on types and
-// patterns. The bounds of time are wide, since the machine may be busy: the
-// worst pattern takes half a millisecond on an idle one, and what there was
-// before the limits took seconds to minutes.
+// The limits on types and patterns bound the combinations that a topic exchange
+// tries. The time limits are wide, since the machine may be busy: the worst
+// pattern takes half a millisecond on an idle one, and without the limits it took
+// seconds to minutes.
 func TestTheWorstPatternsCostTheBrokerLittle(t *testing.T) {
 	t.Parallel()
 	words := func(word string, n int) string { return strings.TrimSuffix(strings.Repeat(word+".", n), ".") }
@@ -49,8 +49,8 @@ func TestTheWorstPatternsCostTheBrokerLittle(t *testing.T) {
 	}
 }
 
-// everyPattern places wildcards at each of the places that they can have among
-// the words of a type, with a last word that the type has not.
+// everyPattern places wildcards at all possible places among the words of a
+// type, with a last word that the type does not have.
 func everyPattern(t *testing.T, forms ...string) (patterns []string) {
 	t.Helper()
 	for _, form := range forms {
@@ -83,7 +83,7 @@ func place(marks []string, from int, words []string, f func(pattern string)) {
 	}
 }
 
-// routingTime is the best of some times from a publish to its confirm.
+// routingTime is the shortest of several times from a publish to its confirm.
 func routingTime(t *testing.T, eventType string, patterns []string) time.Duration {
 	t.Helper()
 	ch := newSite(t).channel(t)

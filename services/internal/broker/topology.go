@@ -10,22 +10,21 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// RabbitMQ 4 drops a message from a quorum queue after 20 returns unless told otherwise, and 3.10
-// takes no negative number for "never".
+// RabbitMQ 4 drops a message from a quorum queue after 20 returns by default, and 3.10 accepts no
+// negative number for "never".
 const deliveryLimit = int64(1_000_000_000)
 
-// parallelDeclarations is how many channels Topology uses at most; so many callers can work at
-// once.
+// parallelDeclarations is how many channels, and so concurrent calls, Topology uses at most.
 const parallelDeclarations = 8
 
-// Topology declares exchanges, queues and bindings, and removes them. All of it can be repeated. It
-// is safe for concurrent use. Errors tell apart ErrUnavailable (wait), ErrForeign (something else
+// Topology declares exchanges, queues and bindings, and removes them. Its operations are idempotent
+// and safe for concurrent use. Errors distinguish ErrUnavailable (wait), ErrForeign (something else
 // has the name) and ErrNotFound.
 type Topology struct {
 	cfg      Config
 	names    Names
 	link     *link
-	channels chan *topologyChannel // idle ones, nil where none is open yet
+	channels chan *topologyChannel // idle ones, nil if not open yet
 }
 
 type topologyChannel struct {
@@ -34,7 +33,7 @@ type topologyChannel struct {
 	closing chan *amqp.Error
 }
 
-// NewTopology starts a topology's own connection. It does not need the broker to be up.
+// NewTopology starts a topology's connection. It does not need the broker to be up.
 func NewTopology(cfg Config) (*Topology, error) {
 	cfg, err := cfg.filled()
 	if err != nil {
@@ -62,8 +61,8 @@ func (t *Topology) Close() error {
 	return nil
 }
 
-// DeclareShared declares what all subscriptions share: the accounts' exchanges, the exchange
-// deliver, and the retry queues with their exchanges.
+// DeclareShared declares the topology that all subscriptions share: the accounts' exchanges, the
+// exchange deliver, and the retry queues with their exchanges.
 func (t *Topology) DeclareShared(ctx context.Context, accounts []string) error {
 	for _, account := range append([]string{""}, accounts...) {
 		if err := t.declareExchange(ctx, t.names.Events(account), amqp.ExchangeTopic); err != nil {
@@ -75,7 +74,7 @@ func (t *Topology) DeclareShared(ctx context.Context, accounts []string) error {
 	}
 	for _, rung := range t.cfg.RetryRungs {
 		name := t.names.Retry(rung)
-		// A fanout exchange, so that the message keeps its routing key: that is its way back.
+		// A fanout exchange, so that the message keeps its routing key, which routes it back.
 		if err := t.declareExchange(ctx, name, amqp.ExchangeFanout); err != nil {
 			return err
 		}
@@ -93,9 +92,9 @@ func (t *Topology) DeclareShared(ctx context.Context, accounts []string) error {
 	return nil
 }
 
-// DeclareSubscription declares the queue of a subscription's deliveries and binds it: to the
-// exchange deliver, and to its account's events with each pattern. It takes two round trips where
-// the exchanges are there already.
+// DeclareSubscription declares the queue of a subscription's deliveries and binds it to the exchange
+// deliver, and to its account's events with each pattern. It takes two round trips if the exchanges
+// exist.
 func (t *Topology) DeclareSubscription(ctx context.Context, sub, account string, patterns []string) error {
 	err := t.declareBound(ctx, sub, account, patterns)
 	if !errors.Is(err, ErrNotFound) {
@@ -115,15 +114,15 @@ func (t *Topology) DeclareDead(ctx context.Context, sub string) error {
 	return t.declareQueue(ctx, t.names.DeadQueue(sub), t.queueArgs())
 }
 
-// Declaration is what DeclareSubscription declares.
+// Declaration holds the arguments of one DeclareSubscription.
 type Declaration struct {
 	Subscription, Account string
 	Patterns              []string
 }
 
-// DeclareSubscriptions does what DeclareSubscription does for many, with one answer for all of
-// them. Where all is there already that costs the broker a third, and does not wake the queues.
-// There is one error for each.
+// DeclareSubscriptions does the same as DeclareSubscription for many, with a single answer from the
+// broker. If all of them exist that costs the broker a third, and does not wake the queues. It
+// returns one error for each.
 func (t *Topology) DeclareSubscriptions(ctx context.Context, subs []Declaration) []error {
 	errs := make([]error, len(subs))
 	if len(subs) == 0 {
@@ -133,13 +132,13 @@ func (t *Topology) DeclareSubscriptions(ctx context.Context, subs []Declaration)
 	if err == nil {
 		return errs
 	}
-	// Something is the matter with one of them at least, and RabbitMQ does not say with which.
-	amiss := errors.Is(err, ErrNotFound) || errors.Is(err, ErrForeign)
+	// At least one declaration failed, and RabbitMQ does not say which.
+	faulty := errors.Is(err, ErrNotFound) || errors.Is(err, ErrForeign)
 	var g errgroup.Group
 	g.SetLimit(parallelDeclarations)
 	for i, sub := range subs {
 		errs[i] = err
-		if !amiss {
+		if !faulty {
 			continue
 		}
 		g.Go(func() error {
@@ -167,7 +166,7 @@ func (t *Topology) declareSilently(ch *amqp.Channel, subs []Declaration) error {
 			}
 		}
 	}
-	// The requests of a channel are served in their order, so this answer is for all of them.
+	// The requests of a channel are served in order, so this answer is for all of them.
 	return ch.ExchangeDeclarePassive(t.names.Deliver(), amqp.ExchangeDirect, true, false, false, false, nil)
 }
 
@@ -184,8 +183,8 @@ func (t *Topology) declareBound(ctx context.Context, sub, account string, patter
 }
 
 // Remembers reports whether the broker still has the message that Memorize put into the queue
-// memory. Where it has, no message of a classic queue on the same node was lost since. The queue is
-// declared where it is missing.
+// memory. If so, no message of a classic queue on the same node was lost since. The queue is
+// declared if it is missing.
 func (t *Topology) Remembers(ctx context.Context) (bool, error) {
 	messages, _, exists, err := t.Depth(ctx, t.names.Memory())
 	if err != nil || exists {
@@ -196,8 +195,8 @@ func (t *Topology) Remembers(ctx context.Context) (bool, error) {
 	return false, t.declareQueue(ctx, t.names.Memory(), args)
 }
 
-// Memorize puts a message into the queue memory that is lost with the others that this
-// configuration publishes.
+// Memorize puts a message into the queue memory that is lost together with the other messages that
+// this configuration publishes.
 func (p *Publisher) Memorize(ctx context.Context) error {
 	_, err := p.PublishAll(ctx, []Publishing{{Key: p.cfg.Names().Memory(), Mandatory: true, ID: "memory"}})
 	return err
@@ -214,7 +213,7 @@ func (t *Topology) Bind(ctx context.Context, sub, account string, patterns []str
 	return nil
 }
 
-// Unbind takes patterns away. What is not there already is no error.
+// Unbind removes patterns. It ignores missing ones.
 func (t *Topology) Unbind(ctx context.Context, sub, account string, patterns []string) error {
 	queue, exchange := t.names.DeliverQueue(sub), t.names.Events(account)
 	for _, pattern := range patterns {
@@ -226,7 +225,7 @@ func (t *Topology) Unbind(ctx context.Context, sub, account string, patterns []s
 	return nil
 }
 
-// DeleteSubscription deletes the queues of a subscription with all that is in them.
+// DeleteSubscription deletes the queues of a subscription with their messages.
 func (t *Topology) DeleteSubscription(ctx context.Context, sub string) error {
 	for _, queue := range []string{t.names.DeliverQueue(sub), t.names.DeadQueue(sub)} {
 		if err := t.DeleteQueue(ctx, queue); err != nil {
@@ -236,7 +235,7 @@ func (t *Topology) DeleteSubscription(ctx context.Context, sub string) error {
 	return nil
 }
 
-// DeleteQueue deletes a queue with all that is in it. One that is not there is no error.
+// DeleteQueue deletes a queue with its messages. It ignores a missing queue.
 func (t *Topology) DeleteQueue(ctx context.Context, queue string) error {
 	err := t.do(ctx, func(ch *amqp.Channel) error {
 		_, err := ch.QueueDelete(queue, false, false, false)
@@ -248,7 +247,7 @@ func (t *Topology) DeleteQueue(ctx context.Context, queue string) error {
 	return nil
 }
 
-// Purge empties a queue, but for what a consumer has in hand. One that is not there is no error.
+// Purge empties a queue, except for the messages that consumers hold. It ignores a missing queue.
 func (t *Topology) Purge(ctx context.Context, queue string) error {
 	err := t.do(ctx, func(ch *amqp.Channel) error {
 		_, err := ch.QueuePurge(queue, false)
@@ -260,7 +259,7 @@ func (t *Topology) Purge(ctx context.Context, queue string) error {
 	return nil
 }
 
-// Depth tells how many messages wait in a queue (not counting those in flight), and how many
+// Depth returns how many messages wait in a queue (not counting those in flight), and how many
 // consumers it has.
 func (t *Topology) Depth(ctx context.Context, queue string) (messages, consumers int, exists bool, err error) {
 	err = t.do(ctx, func(ch *amqp.Channel) error {
@@ -277,7 +276,7 @@ func (t *Topology) Depth(ctx context.Context, queue string) (messages, consumers
 	return messages, consumers, true, nil
 }
 
-// declareListener declares what Subscriber.Subscribe consumes.
+// declareListener declares the queue that Subscriber.Subscribe consumes.
 func (t *Topology) declareListener(ctx context.Context, group, topic string) error {
 	if err := t.declareExchange(ctx, t.names.Events(""), amqp.ExchangeTopic); err != nil {
 		return err
@@ -293,7 +292,7 @@ func (t *Topology) queueArgs() amqp.Table {
 	if t.cfg.QueueType == Quorum {
 		return amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeQuorum, "x-delivery-limit": deliveryLimit}
 	}
-	// Said aloud, since a virtual host may have another default.
+	// Explicit, since a virtual host may have another default.
 	return amqp.Table{amqp.QueueTypeArg: amqp.QueueTypeClassic}
 }
 
@@ -326,7 +325,7 @@ func (t *Topology) bind(ctx context.Context, queue, exchange, key string) error 
 	return nil
 }
 
-// do makes one request, again if the connection was lost under it: all of them can be repeated.
+// do makes one request, and repeats it if the connection was lost meanwhile: all are idempotent.
 func (t *Topology) do(ctx context.Context, request func(*amqp.Channel) error) error {
 	ctx, cancel := context.WithTimeout(ctx, t.cfg.PublishTimeout)
 	defer cancel()
@@ -339,7 +338,7 @@ func (t *Topology) do(ctx context.Context, request func(*amqp.Channel) error) er
 		if !errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
 			return err
 		}
-		// The connection's end may be noticed a moment later than the request's.
+		// The end of the connection may be noticed slightly later than that of the request.
 		moment := time.NewTimer(time.Second)
 		select {
 		case <-s.gone:
@@ -353,8 +352,8 @@ func (t *Topology) do(ctx context.Context, request func(*amqp.Channel) error) er
 	}
 }
 
-// try makes one request on an idle channel. The library's requests know no deadline, so each runs
-// beside the caller; one that hangs keeps its channel until the connection ends.
+// try makes one request on an idle channel. The library's requests have no deadline, so each runs
+// concurrently with the caller; one that hangs keeps its channel until the connection ends.
 func (t *Topology) try(ctx context.Context, s *session, request func(*amqp.Channel) error) error {
 	start := time.Now()
 	var c *topologyChannel
@@ -375,7 +374,7 @@ func (t *Topology) try(ctx context.Context, s *session, request func(*amqp.Chann
 			}
 			err := request(c.ch)
 			if err != nil && c.ch.IsClosed() {
-				// Of a request that waits for no answer, the next one fails, and does not know why.
+				// After a failed request without an answer, the next one fails without the reason.
 				if why := <-c.closing; why != nil {
 					return why
 				}

@@ -92,7 +92,7 @@ func TestMessageComesBackFromRetryQueue(t *testing.T) {
 	for range 3 {
 		next := receive(t, tries)
 		if d := next.Sub(last); d < rung-10*time.Millisecond {
-			t.Errorf("came back after %s, want %s", d, rung)
+			t.Errorf("returned after %s, want %s", d, rung)
 		}
 		last = next
 	}
@@ -102,29 +102,29 @@ func TestMessageComesBackFromRetryQueue(t *testing.T) {
 	}
 }
 
-func TestTopologyToleratesWhatIsMissing(t *testing.T) {
+func TestTopologyToleratesMissingQueues(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	topology := s.topology(t)
 	if err := topology.Unbind(t.Context(), "sub_none", "default", []string{"a"}); err != nil {
-		t.Errorf("unbinding a queue that is not there: %v", err)
+		t.Errorf("unbinding a missing queue: %v", err)
 	}
 	if err := topology.Unbind(t.Context(), "sub_none", "nobody", []string{"a"}); err != nil {
-		t.Errorf("unbinding from an exchange that is not there: %v", err)
+		t.Errorf("unbinding from a missing exchange: %v", err)
 	}
 	if err := topology.DeleteSubscription(t.Context(), "sub_none"); err != nil {
-		t.Errorf("deleting a queue that is not there: %v", err)
+		t.Errorf("deleting a missing queue: %v", err)
 	}
 	if _, _, exists, err := topology.Depth(t.Context(), s.DeliverQueue("sub_none")); exists || err != nil {
-		t.Errorf("depth of a queue that is not there: %v, %v", exists, err)
+		t.Errorf("depth of a missing queue: %v, %v", exists, err)
 	}
 	if err := topology.Bind(t.Context(), "sub_none", "default", []string{"a"}); !errors.Is(err, broker.ErrNotFound) {
-		t.Errorf("binding a queue that is not there: %v", err)
+		t.Errorf("binding a missing queue: %v", err)
 	}
-	s.subscription(t, topology, "sub_1", "a") // works on: no channel was left broken
+	s.subscription(t, topology, "sub_1", "a") // still works: no channel was left broken
 }
 
-func TestForeignQueueIsReportedAndHarmsNoOther(t *testing.T) {
+func TestForeignQueueIsReportedAndAffectsNoOther(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	topology := s.topology(t)
@@ -154,7 +154,7 @@ func TestForeignQueueIsReportedAndHarmsNoOther(t *testing.T) {
 	s.subscription(t, topology, "sub_1", "a")
 }
 
-func TestManyDeclarationsMendWhatIsMissingAndNameWhatIsForeign(t *testing.T) {
+func TestManyDeclarationsRestoreMissingQueuesAndReportForeignOnes(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	topology, p := s.topology(t), s.publisher(t)
@@ -165,7 +165,7 @@ func TestManyDeclarationsMendWhatIsMissingAndNameWhatIsForeign(t *testing.T) {
 		s.sweep(s.DeliverQueue(id), s.DeadQueue(id))
 		subs[i] = broker.Declaration{Subscription: id, Account: events.DefaultAccount, Patterns: []string{"a", id}}
 	}
-	subs[3].Account = "new" // whose exchange nobody has declared
+	subs[3].Account = "new" // its exchange is not declared
 	ch := s.channel(t)
 	if _, err := ch.QueueDeclare(s.DeliverQueue("sub_7"), true, false, false, false, amqp.Table{"x-message-ttl": 1000}); err != nil {
 		t.Fatal(err)
@@ -179,7 +179,7 @@ func TestManyDeclarationsMendWhatIsMissingAndNameWhatIsForeign(t *testing.T) {
 		}
 	}
 	declare()
-	// Lost, in part or whole, behind our back.
+	// Partly or completely lost meanwhile.
 	if _, err := ch.QueueDelete(s.DeliverQueue("sub_1"), false, false, false); err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func TestManyDeclarationsMendWhatIsMissingAndNameWhatIsForeign(t *testing.T) {
 	if err := topology.DeleteSubscription(t.Context(), "sub_7"); err != nil {
 		t.Fatal(err)
 	}
-	for i, err := range topology.DeclareSubscriptions(t.Context(), subs) { // in one go, this time
+	for i, err := range topology.DeclareSubscriptions(t.Context(), subs) { // in one request, this time
 		if err != nil {
 			t.Errorf("subscription %d: %v", i, err)
 		}
@@ -209,7 +209,7 @@ func TestManyDeclarationsMendWhatIsMissingAndNameWhatIsForeign(t *testing.T) {
 	}
 }
 
-func TestTopologyReportsUnavailableBrokerAndComesBack(t *testing.T) {
+func TestTopologyReportsUnavailableBrokerAndRecovers(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	l, through := newProxy(t, s.cfg.URL)
@@ -227,13 +227,13 @@ func TestTopologyReportsUnavailableBrokerAndComesBack(t *testing.T) {
 	ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if err := topology.Bind(ctx, "sub_1", "default", []string{"a"}); !errors.Is(err, broker.ErrUnavailable) {
-		t.Errorf("on a silent line: got %v, want ErrUnavailable", err)
+		t.Errorf("on a silent connection: got %v, want ErrUnavailable", err)
 	}
 	l.Heal()
 	s.subscription(t, topology, "sub_1", "b")
 }
 
-// The stock subscriber has one channel for each subscription, of which a connection can have 2,047.
+// The stock subscriber uses one channel per subscription, and a connection can have only 2,047.
 func TestMoreSubscriptionsThanChannelsAreAllAlive(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -248,7 +248,7 @@ func TestMoreSubscriptionsThanChannelsAreAllAlive(t *testing.T) {
 	batch := make([]broker.Publishing, n)
 	for i := range n {
 		q := fmt.Sprintf("%sq%d", s.Namespace, i)
-		// Deleted by the broker with their last consumer, which is quicker than one by one.
+		// The broker deletes them with their last consumer, which is faster than one by one.
 		if _, err := ch.QueueDeclare(q, true, true, false, true, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -293,6 +293,6 @@ func TestPurgingEmptiesOneQueue(t *testing.T) {
 		t.Errorf("%d messages in the purged queue, want 0, and %d in the other, want 2", n, m)
 	}
 	if err := topology.Purge(t.Context(), q+".missing"); err != nil {
-		t.Errorf("purge of a queue that is missing: %v", err)
+		t.Errorf("purge of a missing queue: %v", err)
 	}
 }

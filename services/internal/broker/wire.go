@@ -16,8 +16,7 @@ const idHeader = "_watermill_message_uuid"
 const (
 	// The properties of a message travel in one frame, and RabbitMQ offers 128 KiB for it.
 	maxHeaderBytes = 120 << 10
-	// RabbitMQ 4 accepts bodies of up to 16 MiB unless told otherwise, and closes the channel at a
-	// larger one.
+	// RabbitMQ 4 accepts bodies of up to 16 MiB by default, and closes the channel at a larger one.
 	maxBodyBytes = 16 << 20
 )
 
@@ -26,33 +25,33 @@ const MaxPrefetch = 2048
 
 // Publishing is a message to be published.
 type Publishing struct {
-	// Exchange and Key say where to; the exchange "" leads to the queue that is named by the key.
+	// Exchange and Key are the destination; the exchange "" routes to the queue named by the key.
 	Exchange, Key string
 	// Mandatory makes a message that reaches no queue an error.
 	Mandatory bool
-	// Queues is how many queues are known to get it. The broker confirms a message once it is safe
-	// in all of them, so for thousands it is given more time.
+	// Queues is how many queues are known to get it. The broker confirms a message once all of them
+	// have it, so thousands of queues extend the timeout.
 	Queues int
-	// Persistent has the message synced to the broker's disk whatever Config says.
+	// Persistent makes the broker sync the message to its disk whatever Config.Persistent is.
 	Persistent bool
 	ID         string
-	// Headers whose names belong to the broker (see [ReservedHeader]) are left out.
+	// Headers whose names are reserved by the broker (see [ReservedHeader]) are left out.
 	Headers     map[string]string
 	ContentType string
 	Body        []byte
 }
 
-// Message is what a queue has handed out.
+// Message is a message received from a queue.
 type Message struct {
 	ID  string
 	Key string
-	// Headers as strings, whatever they were; tables and lists are JSON.
+	// Headers as strings, whatever their type was; tables and lists are JSON.
 	Headers     map[string]string
 	Body        []byte
 	Redelivered bool
 	ContentType string
-	// Gone is closed when the channel that the message came on has ended: the broker will hand it
-	// out again, or has lost it.
+	// Gone is closed when the channel that the message arrived on has ended: the broker will
+	// redeliver it, or has lost it.
 	Gone <-chan struct{}
 }
 
@@ -69,8 +68,8 @@ func ReservedHeader(name string) bool {
 	return false
 }
 
-// validate refuses what the library or the broker would answer by closing the channel or the
-// connection, and so at the cost of other messages.
+// validate refuses messages for which the library or the broker would close the channel or the
+// connection, at the cost of other messages.
 func (p *Publishing) validate() error {
 	for what, s := range map[string]string{
 		"exchange": p.Exchange, "routing key": p.Key, "id": p.ID, "content type": p.ContentType,
@@ -95,7 +94,7 @@ func (p *Publishing) validate() error {
 	return nil
 }
 
-// amqp is the publishing on the wire.
+// amqp returns the publishing for the wire.
 func (p *Publishing) amqp(persistent bool) amqp.Publishing {
 	headers := make(amqp.Table, len(p.Headers)+1)
 	for k, v := range p.Headers {
@@ -117,7 +116,7 @@ func (p *Publishing) amqp(persistent bool) amqp.Publishing {
 	}
 }
 
-// arrived makes a Message of any message at all.
+// arrived converts any delivery to a Message.
 func arrived(d *amqp.Delivery) Message {
 	out := Message{
 		ID:          d.MessageId,
@@ -137,7 +136,7 @@ func arrived(d *amqp.Delivery) Message {
 	return out
 }
 
-// headerString makes a string of any value that a header can have.
+// headerString converts any header value to a string.
 func headerString(v any) string {
 	switch v := v.(type) {
 	case nil:
@@ -158,7 +157,7 @@ func headerString(v any) string {
 	return fmt.Sprint(v)
 }
 
-// plain makes a value of tables and lists that JSON can always write, and in which byte strings
+// plain converts tables and lists to values that JSON can always encode, and in which byte strings
 // stay readable.
 func plain(v any) any {
 	switch v := v.(type) {

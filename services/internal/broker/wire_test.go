@@ -14,7 +14,7 @@ import (
 	"posthorn/services/internal/broker"
 )
 
-func TestHeadersOfTheBrokerAreNotSentBack(t *testing.T) {
+func TestReservedHeadersAreNotSent(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	q := s.queue(t, "q")
@@ -36,7 +36,7 @@ func TestHeadersOfTheBrokerAreNotSentBack(t *testing.T) {
 	}
 }
 
-func TestMessagesArePersistentWhereThatIsWanted(t *testing.T) {
+func TestMessagesArePersistentIfRequested(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		cfg   broker.Config
@@ -62,7 +62,7 @@ func TestMessagesArePersistentWhereThatIsWanted(t *testing.T) {
 	}
 }
 
-// The events exchange is for anybody's Watermill program, with the stock library and its defaults.
+// Any Watermill program can use the events exchange, with the stock library and its defaults.
 func TestStockWatermillReadsAndWritesOurExchange(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
