@@ -12,8 +12,8 @@ import (
 	"posthorn/services/internal/broker"
 )
 
-// Watermill's conformance suite, once with one message in flight, as it requires of subscribers that
-// promise order, and once with many.
+// Watermill's conformance suite, once with one message in flight, as it requires of subscribers
+// that promise order, and once with many.
 func TestWatermillConformance(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

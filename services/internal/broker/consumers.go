@@ -215,8 +215,8 @@ func (c *Consumers) Remove(ctx context.Context, queue string) error {
 	}
 }
 
-// Ready reports why queues are not consumed: an error with ErrUnavailable. Without queues it returns
-// nil.
+// Ready reports why queues are not consumed: an error with ErrUnavailable. Without queues it
+// returns nil.
 func (c *Consumers) Ready() error {
 	c.pool.mu.Lock()
 	defer c.pool.mu.Unlock()

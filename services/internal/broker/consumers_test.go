@@ -201,7 +201,8 @@ func TestRunDrainsBeforeItReturns(t *testing.T) {
 	if n := finished.Load(); n != 10 {
 		t.Errorf("%d handlers finished, want 10", n)
 	}
-	// The acknowledgements were sent before the connection closed, and the other messages are unchanged.
+	// The acknowledgements were sent before the connection closed, and the other messages are
+	// unchanged.
 	ch := s.channel(t)
 	for range 20 {
 		d, ok, err := ch.Get(q, true)

@@ -11,8 +11,8 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// A queue that is missing, or cannot be consumed, is retried after a time between these. Looking for
-// it costs the broker a channel, and after a loss of its data thousands may be missing at once.
+// A queue that is missing, or cannot be consumed, is retried after a time between these. Looking
+// for it costs the broker a channel, and after a loss of its data thousands may be missing at once.
 const (
 	minQueueBackoff = 500 * time.Millisecond
 	maxQueueBackoff = 15 * time.Second
@@ -44,8 +44,8 @@ type source struct {
 	handler Handler
 }
 
-// consumption keeps a consumer of one queue alive until it is stopped, whatever happens to the queue,
-// the channel and the connection.
+// consumption keeps a consumer of one queue alive until it is stopped, whatever happens to the
+// queue, the channel and the connection.
 type consumption struct {
 	source
 	pool *pool

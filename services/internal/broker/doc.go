@@ -16,8 +16,8 @@
 //     or requeued for ever;
 //   - a problem of one queue does not affect others.
 //
-// Its errors say what to do: [ErrUnavailable] and [ErrBlocked] pass with time, [ErrNotFound] needs a
-// declaration, [ErrForeign] an operator, [ErrInvalid] another message. An [Outcome] of [Unknown]
+// Its errors say what to do: [ErrUnavailable] and [ErrBlocked] pass with time, [ErrNotFound] needs
+// a declaration, [ErrForeign] an operator, [ErrInvalid] another message. An [Outcome] of [Unknown]
 // means that the broker may have the message: publish it again and let the receiver recognise it.
 //
 // The wire format is that of watermill-amqp's default marshaler (header _watermill_message_uuid,

@@ -38,8 +38,8 @@ var (
 	ErrAdded = errors.New("queue is already consumed")
 )
 
-// Refused reports whether an error of PublishAll is about the messages: the broker was reachable but
-// did not accept them. Any other error passes by itself.
+// Refused reports whether an error of PublishAll is about the messages: the broker was reachable
+// but did not accept them. Any other error passes by itself.
 func Refused(err error) bool {
 	switch {
 	case err == nil, errors.Is(err, ErrBlocked), errors.Is(err, ErrClosed):

@@ -53,10 +53,10 @@ const (
 	perQueue = 10 * time.Millisecond
 )
 
-// Publisher publishes with confirms over one connection and one channel, which it reopens as needed.
-// All callers share the channel and their confirms are pipelined, so that many small calls are as
-// fast as a large one, while the messages of a caller that makes one call after another stay in
-// order. It implements Watermill's message.Publisher.
+// Publisher publishes with confirms over one connection and one channel, which it reopens as
+// needed. All callers share the channel and their confirms are pipelined, so that many small calls
+// are as fast as a large one, while the messages of a caller that makes one call after another stay
+// in order. It implements Watermill's message.Publisher.
 type Publisher struct {
 	cfg  Config
 	link *link

@@ -92,9 +92,9 @@ func (t *Topology) DeclareShared(ctx context.Context, accounts []string) error {
 	return nil
 }
 
-// DeclareSubscription declares the queue of a subscription's deliveries and binds it to the exchange
-// deliver, and to its account's events with each pattern. It takes two round trips if the exchanges
-// exist.
+// DeclareSubscription declares the queue of a subscription's deliveries and binds it to the
+// exchange deliver, and to its account's events with each pattern. It takes two round trips if the
+// exchanges exist.
 func (t *Topology) DeclareSubscription(ctx context.Context, sub, account string, patterns []string) error {
 	err := t.declareBound(ctx, sub, account, patterns)
 	if !errors.Is(err, ErrNotFound) {
