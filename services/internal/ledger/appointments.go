@@ -11,24 +11,24 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// WaitingSubscriptions are those with deliveries that wait for a retry.
+// WaitingSubscriptions returns the subscriptions with deliveries that wait for a retry.
 func WaitingSubscriptions(ctx context.Context, q postgres.Queryer) ([]subscription.ID, error) {
 	return postgres.Collect(ctx, q, "find deliveries that wait for a retry", subscription.ScanID, `
 		SELECT DISTINCT subscription_id FROM posthorn.deliveries WHERE next_attempt_at IS NOT NULL AND status = 'retrying'`)
 }
 
-// PullIn moves the next attempts of a subscription's deliveries to where delays,
-// the latest after each attempt, would have them if the attempt before had
-// failed now: never later than they are, and at once where there are no more
-// delays. What the receiver has asked to wait for (Retry-After) stays. It takes
-// at most limit of them and returns how many it has moved; the sweeper sends
-// them when their time has come, and their old messages count for nothing.
+// PullIn moves the next attempts of a subscription's deliveries to the time that
+// delays, the latest after each attempt, would give if the previous attempt had
+// failed now: never later than they are, and at once if there are no more
+// delays. A wait that the receiver requested (Retry-After) stays. PullIn moves at
+// most limit of them and returns how many it has moved; the sweeper sends them
+// when they are due, and their old messages are ignored.
 func PullIn(ctx context.Context, q postgres.Queryer, id subscription.ID, delays []time.Duration, limit int) (moved int64, err error) {
 	micros := make([]int64, len(delays))
 	for i, d := range delays {
 		micros[i] = d.Microseconds()
 	}
-	// A row that is locked is being finished or made anew.
+	// A locked row is being finished or rescheduled.
 	result, err := q.ExecContext(ctx, `
 		WITH late AS (
 			SELECT d.position, wanted.at

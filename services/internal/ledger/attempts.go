@@ -9,20 +9,20 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// AttemptKey is the place of an attempt in the list of its subscription's.
+// AttemptKey is the place of an attempt in the list of its subscription's attempts.
 type AttemptKey struct {
 	StartedAt time.Time
 	Position  int64
 	Number    int
 }
 
-// LoggedAttempt is an attempt as the ledger keeps it.
+// LoggedAttempt is an attempt as stored in the ledger.
 type LoggedAttempt struct {
 	Attempt
 	EventType string
 }
 
-// attemptSize is about how much an attempt holds.
+// attemptSize is the approximate size of an attempt.
 const attemptSize = `octet_length(a.response_body) + octet_length(a.request_headers::text) + octet_length(a.response_headers::text)
 	+ octet_length(a.error) + 256`
 
@@ -47,9 +47,9 @@ func readAttempt(scan func(...any) error, more ...any) (a LoggedAttempt, err err
 	return a, nil
 }
 
-// Attempts is one page of a subscription's attempts, the latest first. before
-// is the last one of the page before, or nil; failed leaves out those that
-// were answered with 2xx.
+// Attempts returns one page of a subscription's attempts, the latest first.
+// before is the last one of the previous page, or nil; failed leaves out those
+// that were answered with 2xx.
 func Attempts(ctx context.Context, q postgres.Queryer, id subscription.ID, failed bool, before *AttemptKey, limit int) (postgres.Page[LoggedAttempt], error) {
 	key := AttemptKey{StartedAt: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}
 	if before != nil {

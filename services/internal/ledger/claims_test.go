@@ -9,8 +9,8 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// Somebody may put messages into a queue, and a broker may know more than a
-// database that was restored from an older backup.
+// A queue may contain foreign messages, and a broker may have newer messages
+// than a database that was restored from an older backup.
 func TestAnEventThatIsNotInTheLogCannotBeClaimed(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
@@ -53,6 +53,6 @@ func TestAnEventThatIsNotInTheLogCannotBeClaimed(t *testing.T) {
 		t.Fatal(err)
 	}
 	if claim(2, "forged") || !claim(2, "e1") {
-		t.Error("want the delivery of e1 to be granted to e1 alone")
+		t.Error("want the delivery of e1 granted only to e1")
 	}
 }

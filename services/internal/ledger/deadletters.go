@@ -17,7 +17,7 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// DeliveryID names a delivery by its place in the ledger.
+// DeliveryID identifies a delivery by its key in the ledger.
 type DeliveryID struct {
 	Position     int64
 	Subscription subscription.ID
@@ -29,8 +29,8 @@ func (d DeliveryID) String() string {
 	return deliveryPrefix + strconv.FormatInt(d.Position, 10) + "_" + d.Subscription.UUID()
 }
 
-// ParseDeliveryID reads what String wrote; ErrNotFound for what no delivery
-// can have as its id.
+// ParseDeliveryID parses the result of String. It returns ErrNotFound for a text
+// that cannot be the id of a delivery.
 func ParseDeliveryID(s string) (DeliveryID, error) {
 	rest, ok := strings.CutPrefix(s, deliveryPrefix)
 	place, sub, found := strings.Cut(rest, "_")
@@ -45,7 +45,7 @@ func ParseDeliveryID(s string) (DeliveryID, error) {
 	return DeliveryID{Position: position, Subscription: id}, nil
 }
 
-// Delivery is a row of the ledger with what is known of its event.
+// Delivery is a row of the ledger with the data of its event.
 type Delivery struct {
 	DeliveryID
 	EventID, EventType    string
@@ -82,7 +82,7 @@ func scanDelivery(scan func(...any) error) (Delivery, error) {
 	return d, nil
 }
 
-// ByID is a delivery to one of the account's subscriptions.
+// ByID returns a delivery to one of the account's subscriptions.
 func ByID(ctx context.Context, q postgres.Queryer, account string, id DeliveryID) (Delivery, error) {
 	d, err := scanDelivery(q.QueryRowContext(ctx, `
 		SELECT `+deliveryColumns+`
@@ -98,12 +98,12 @@ type DeadLetterFilter struct {
 	Account      string
 	Subscription subscription.ID
 	DeadFilter
-	// Before is the place of the last one of the page before.
+	// Before is the id of the last delivery of the previous page.
 	Before *DeliveryID
 	Limit  int
 }
 
-// DeadLetters is one page of the dead deliveries of an account, those of the
+// DeadLetters returns one page of an account's dead deliveries, those of the
 // latest events first.
 func DeadLetters(ctx context.Context, q postgres.Queryer, f DeadLetterFilter) (postgres.Page[Delivery], error) {
 	var sub, position, last any
@@ -123,13 +123,13 @@ func DeadLetters(ctx context.Context, q postgres.Queryer, f DeadLetterFilter) (p
 		"position DESC, subscription_id DESC", f.Limit, append([]any{f.Account, sub, position, last}, f.Args()...), scanDelivery)
 }
 
-// ErrCount is wrapped by PurgeDeadLetters when there are not as many as the
-// caller has confirmed.
-var ErrCount = errors.New("the count is not the one that was confirmed")
+// ErrCount is wrapped by PurgeDeadLetters if the number of dead letters differs
+// from the confirmed one.
+var ErrCount = errors.New("the count differs from the confirmed one")
 
-// PurgeDeadLetters cancels the dead deliveries that the filter selects of a
-// subscription, if there are just as many as confirmed. It returns how many
-// there are; ErrCount where nothing was done.
+// PurgeDeadLetters cancels a subscription's dead deliveries that the filter
+// selects, if their number is exactly the confirmed one. It returns their
+// number, with ErrCount if nothing was done.
 func PurgeDeadLetters(ctx context.Context, db *sql.DB, account string, id subscription.ID, f DeadFilter, confirmed int64) (count int64, err error) {
 	err = postgres.CommitTx(ctx, db, func(tx *sql.Tx) error {
 		var there bool
@@ -163,8 +163,8 @@ func PurgeDeadLetters(ctx context.Context, db *sql.DB, account string, id subscr
 	return count, err
 }
 
-// DeliveryAttempts are the attempts of a delivery, of all its runs, the first
-// one first. Where they are more than a page holds, it is the latest ones.
+// DeliveryAttempts returns the attempts of all runs of a delivery, the first one
+// first. If there are more than a page holds, it returns the latest ones.
 func DeliveryAttempts(ctx context.Context, q postgres.Queryer, id DeliveryID) (postgres.Page[LoggedAttempt], error) {
 	page, err := postgres.ReadPage(ctx, q, "list attempts of delivery", `
 		SELECT `+attemptColumns+`, `+attemptSize+` AS page_size FROM posthorn.attempts a
@@ -179,16 +179,17 @@ func DeliveryAttempts(ctx context.Context, q postgres.Queryer, id DeliveryID) (p
 	return page, err
 }
 
-// Waiting is the condition on a row d of the ledger that it waits for a retry,
-// which nobody is making at this moment. A new run can begin at once: the
-// message of the earlier one counts for nothing when it comes.
+// Waiting is the condition on a row d of the ledger that it waits for a retry
+// that is not being made at this moment. A new run can begin at once: the
+// message of the earlier run is ignored when it arrives.
 const Waiting = `(d.status = 'retrying' AND d.next_attempt_at IS NOT NULL AND (d.claimed_until IS NULL OR d.claimed_until < clock_timestamp()))`
 
-// DeadConditions are those of a DeadFilter, from $n on, on a row d of the ledger.
+// DeadConditions returns the conditions of a DeadFilter on a row d of the ledger,
+// with parameters from $n.
 func DeadConditions(n int) string { return "d.status = 'dead' AND " + FailedConditions(n) }
 
-// FailedConditions are those of a DeadFilter beside the state. What waits did
-// not die at any time.
+// FailedConditions returns the conditions of a DeadFilter except for the state.
+// A waiting delivery has no time of death.
 func FailedConditions(n int) string {
 	return strings.NewReplacer("$a", fmt.Sprintf("$%d", n), "$b", fmt.Sprintf("$%d", n+1), "$c", fmt.Sprintf("$%d", n+2),
 		"$d", fmt.Sprintf("$%d", n+3)).Replace(`
@@ -198,7 +199,7 @@ func FailedConditions(n int) string {
 	AND ($c::timestamptz IS NULL OR d.finished_at >= $c) AND ($d::timestamptz IS NULL OR d.finished_at < $d)`)
 }
 
-// Args are the four parameters of DeadConditions and FailedConditions.
+// Args returns the four parameters of DeadConditions and FailedConditions.
 func (f DeadFilter) Args() []any {
 	return []any{f.ErrorClass, f.LastStatus, postgres.TimeOrNull(f.Since), postgres.TimeOrNull(f.Until)}
 }

@@ -14,8 +14,8 @@ import (
 	"posthorn/services/relay"
 )
 
-// The relay enters deliveries while they are claimed and recorded, each by a
-// statement for many rows that they share, whatever order they are given in.
+// The relay enters deliveries while they are claimed and recorded, each in a
+// statement for many shared rows, whatever the order of its arguments.
 func TestWritersOfTheLedgerDoNotDeadlock(t *testing.T) {
 	t.Parallel()
 	const subscriptions, positions, rounds = 16, 20, 8

@@ -10,12 +10,12 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// AskDeadQueueCheck has the leading relay empty the dead-letter queue of a
-// subscription that has no dead deliveries left.
+// AskDeadQueueCheck makes the leading relay empty the dead-letter queue of a
+// subscription if it has no dead deliveries left.
 func AskDeadQueueCheck(ctx context.Context, q postgres.Queryer, id subscription.ID) error {
 	if _, err := q.ExecContext(ctx, `
 		INSERT INTO posthorn.dead_queue_checks (subscription_id) VALUES ($1) ON CONFLICT DO NOTHING`, id.UUID()); err != nil {
-		return postgres.Translate(fmt.Errorf("ask for the dead-letter queue to be emptied: %w", err))
+		return postgres.Translate(fmt.Errorf("request a check of the dead-letter queue: %w", err))
 	}
 	return nil
 }
@@ -27,7 +27,7 @@ type DeadQueueCheck struct {
 	Left bool
 }
 
-// DeadQueueChecks are those that are asked for.
+// DeadQueueChecks returns the requested checks.
 func DeadQueueChecks(ctx context.Context, q postgres.Queryer) ([]DeadQueueCheck, error) {
 	return postgres.Collect(ctx, q, "read dead-letter queues to empty", func(scan func(...any) error) (c DeadQueueCheck, err error) {
 		var id uuid.UUID
@@ -40,10 +40,10 @@ func DeadQueueChecks(ctx context.Context, q postgres.Queryer) ([]DeadQueueCheck,
 		FROM posthorn.dead_queue_checks c ORDER BY c.subscription_id`)
 }
 
-// DeadQueueChecked notes that a check is done.
+// DeadQueueChecked records that a check is done.
 func DeadQueueChecked(ctx context.Context, q postgres.Queryer, id subscription.ID) error {
 	if _, err := q.ExecContext(ctx, `DELETE FROM posthorn.dead_queue_checks WHERE subscription_id = $1`, id.UUID()); err != nil {
-		return postgres.Translate(fmt.Errorf("note that a dead-letter queue is emptied: %w", err))
+		return postgres.Translate(fmt.Errorf("record that a dead-letter queue was checked: %w", err))
 	}
 	return nil
 }

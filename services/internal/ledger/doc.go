@@ -1,9 +1,8 @@
-// Package ledger is the ledger: for each subscription the events that it is owed,
-// and for each of these deliveries the attempts that were made.
+// Package ledger stores the ledger: the deliveries owed to each subscription,
+// and the attempts made for each delivery.
 //
-// It promises that a delivery that is finished stays finished unless a new run
-// begins; that of several claims on one attempt one is granted; that recording an
-// attempt again changes nothing; and that writers which share rows wait for each
-// other in the order of the key instead of deadlocking. Errors are those of
-// package postgres.
+// It promises that a finished delivery stays finished unless a new run begins;
+// that one of several claims on an attempt is granted; that recording an attempt
+// again changes nothing; and that writers that share rows wait for each other in
+// key order instead of deadlocking. Errors are those of package postgres.
 package ledger

@@ -27,17 +27,17 @@ const (
 	Cancelled Status = "cancelled"
 )
 
-// Attempt is one HTTP request of a delivery and what follows from it.
+// Attempt is one HTTP request of a delivery and its result.
 type Attempt struct {
 	Position     int64
 	Subscription subscription.ID
 	EventID      string
-	Run          int // of the delivery: 0, and one more with each replay or redrive
+	Run          int // of the delivery: 0, plus one for each replay or redrive
 	Number       int // of the attempt in its run, from 1
 	Cause        Cause
 	StartedAt    time.Time
 	Duration     time.Duration
-	HTTPStatus   int // 0 where no response came
+	HTTPStatus   int // 0 without a response
 	ErrorClass   string
 	Error        string
 	// Headers and the start of the response, as far as they are kept.
@@ -50,10 +50,10 @@ type Attempt struct {
 	RetryIn time.Duration
 }
 
-// RecordAttempts enters a batch of attempts in the ledger and moves their
-// deliveries on, in one statement. The delivery's row may not be there yet:
-// the relay commits its own at its leisure. What is final stays so, except
-// that a delivery that succeeded while it was being cancelled did succeed.
+// RecordAttempts enters a batch of attempts in the ledger and updates their
+// deliveries, in one statement. A delivery's row may not exist yet: the relay
+// commits its rows later. Final states stay final, except that a delivery that
+// succeeded while it was being cancelled is delivered.
 func RecordAttempts(ctx context.Context, q postgres.Queryer, batch []Attempt) error {
 	n := len(batch)
 	var (
@@ -81,8 +81,8 @@ func RecordAttempts(ctx context.Context, q postgres.Queryer, batch []Attempt) er
 			bodies[i] = []byte{}
 		}
 	}
-	// In the order of the key, so that two batches that share rows wait for
-	// each other instead of deadlocking.
+	// In key order, so that two batches that share rows wait for each other
+	// instead of deadlocking.
 	_, err := q.ExecContext(ctx, `
 		WITH made AS MATERIALIZED (
 			SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[],
@@ -119,40 +119,39 @@ func RecordAttempts(ctx context.Context, q postgres.Queryer, batch []Attempt) er
 	return nil
 }
 
-// Claim asks for the sole right to make the next attempt of a delivery.
+// Claim requests the exclusive right to make the next attempt of a delivery.
 type Claim struct {
 	Position     int64
 	Subscription subscription.ID
 	EventID      string
 	Cause        Cause
-	// Run of the delivery, and the attempts made in it before the one that is
-	// asked for.
+	// Run of the delivery, and the attempts made in it before the claimed one.
 	Run, Attempts int
 	// For is how long the claim lasts if nothing is recorded.
 	For time.Duration
-	// Entered: the delivery has to be in the ledger already.
+	// Entered: the delivery must already be in the ledger.
 	Entered bool
 }
 
 // Claimed answers a Claim.
 type Claimed struct {
-	// OK: the attempt is the caller's to make.
+	// OK: the caller may make the attempt.
 	OK bool
-	// Status of the delivery where it is not, and Attempts of its run.
+	// Status of the delivery if it may not, with its Run and Attempts.
 	Status        Status
 	Run, Attempts int
-	// Busy is how long another's claim on this same attempt still lasts.
+	// Busy is how long another claim on the same attempt still lasts.
 	Busy time.Duration
-	// Absent: the delivery is not in the ledger, and the claim wants it to be.
-	// Relayed: the relay has been past its event, and so does not owe it.
+	// Absent: the delivery is not in the ledger, but the claim requires it.
+	// Relayed: the relay is past its event, and so does not owe it.
 	Absent, Relayed bool
 }
 
-// ClaimAttempts grants each claim whose delivery is not finished, has had just
-// the attempts in the run that the claim says, and is not claimed by another. It is how
-// a message that may be a copy is told from one that is due. A delivery whose
-// row the relay has not committed yet is entered here; of an event that is not
-// in the log there is none.
+// ClaimAttempts grants each claim whose delivery is not finished, has had no
+// more attempts in the run than the claim states, and is not claimed by another.
+// It distinguishes a message that is due from one that may be a copy. A delivery
+// whose row the relay has not committed yet is entered here, provided that its
+// event is in the log.
 func ClaimAttempts(ctx context.Context, q postgres.Queryer, claims []Claim) (answers []Claimed, err error) {
 	n := len(claims)
 	var (
@@ -214,7 +213,7 @@ func ClaimAttempts(ctx context.Context, q postgres.Queryer, claims []Claim) (ans
 	return answers, nil
 }
 
-// ReleaseClaim gives up a claim that was granted and not used.
+// ReleaseClaim releases a claim that was granted but not used.
 func ReleaseClaim(ctx context.Context, q postgres.Queryer, position int64, id subscription.ID, run, attempts int) error {
 	_, err := q.ExecContext(ctx, `
 		UPDATE posthorn.deliveries SET claimed_until = NULL
@@ -226,7 +225,7 @@ func ReleaseClaim(ctx context.Context, q postgres.Queryer, position int64, id su
 	return nil
 }
 
-// Backlog is how many deliveries of a subscription are counted.
+// Backlog is a subscription's number of counted deliveries.
 type Backlog struct {
 	Subscription subscription.ID
 	Deliveries   int
@@ -254,8 +253,8 @@ type Due struct {
 	Cause         Cause
 }
 
-// OverdueDeliveries are the overdue deliveries of a subscription, the oldest
-// events first. One whose event is no longer in the log is not among them.
+// OverdueDeliveries returns the overdue deliveries of a subscription, the oldest
+// events first. It leaves out those whose event is no longer in the log.
 func OverdueDeliveries(ctx context.Context, q postgres.Queryer, id subscription.ID, grace time.Duration, limit int) ([]Due, error) {
 	return postgres.Collect(ctx, q, "read overdue deliveries", scanDue, `
 		SELECT o.position, o.kind, o.id, o.account, o.type, o.subject, o.data, o.metadata, o.attributes, o.occurred_at, o.recorded_at,
@@ -281,11 +280,11 @@ func scanDue(scan func(...any) error) (Due, error) {
 	return d, nil
 }
 
-// Postpone moves the next attempt of unfinished deliveries, so that the
-// sweeper leaves them alone until the message that it sent has had its time.
+// Postpone moves the next attempt of unfinished deliveries, so that the sweeper
+// skips them until the message that it sent has had time to arrive.
 func Postpone(ctx context.Context, q postgres.Queryer, id subscription.ID, positions []int64, by time.Duration) error {
-	// A row that is locked is being finished: it needs no postponing, and
-	// waiting for it could deadlock with whoever records a batch.
+	// A locked row is being finished: it needs no postponing, and waiting for it
+	// could deadlock with a batch being recorded.
 	_, err := q.ExecContext(ctx, `
 		WITH due AS (
 			SELECT position FROM posthorn.deliveries

@@ -13,7 +13,7 @@ import (
 )
 
 // SweepGrace is how long a delivery may go without a first attempt before the
-// sweeper looks whether the broker still has it.
+// sweeper checks whether the broker still has it.
 const SweepGrace = 30 * time.Second
 
 // Owed is a delivery to enter in the ledger.
@@ -24,10 +24,10 @@ type Owed struct {
 	Cause        Cause
 }
 
-// EnterWhere is the statement that enters in the ledger what is owed, where it
-// is not there yet; EnterArgs are its first parameters. A delivery owed to a
-// subscription that was deleted within the same stretch of the log is
-// cancelled from the start.
+// EnterWhere returns the statement that enters owed deliveries in the ledger if
+// they are not there yet; EnterArgs are its first parameters. A delivery owed to
+// a subscription that was deleted in the same window of the log is cancelled
+// from the start.
 func EnterWhere(where string) string {
 	return `
 		INSERT INTO posthorn.deliveries (position, subscription_id, event_id, cause, status, next_attempt_at, finished_at)
@@ -37,11 +37,11 @@ func EnterWhere(where string) string {
 		       CASE WHEN r.subscription_id IS NULL THEN clock_timestamp() END
 		FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::text[]) AS o(position, subscription_id, event_id, cause)
 		LEFT JOIN posthorn.routes r USING (subscription_id) ` + where + `
-		ORDER BY o.position, o.subscription_id -- as all who write rows of several deliveries: no deadlocks
+		ORDER BY o.position, o.subscription_id -- as all writers of several deliveries: no deadlocks
 		ON CONFLICT DO NOTHING`
 }
 
-// EnterArgs are the first five parameters of EnterWhere.
+// EnterArgs returns the first five parameters of EnterWhere.
 func EnterArgs(owed []Owed) []any {
 	var (
 		positions = make([]int64, len(owed))

@@ -10,16 +10,16 @@ import (
 	"posthorn/services/internal/subscription"
 )
 
-// Runs says of which deliveries a new run begins, and why.
+// Runs selects the deliveries that begin a new run, and gives its cause.
 type Runs struct {
 	Cause Cause
-	// OnlyDead: those that are dead, and with OrWaiting those that wait for a
-	// retry. Otherwise every delivery that is not in flight, and new ones.
+	// OnlyDead: dead deliveries, and with OrWaiting those that wait for a retry.
+	// Otherwise all deliveries that are not in flight, and new ones.
 	OnlyDead, OrWaiting bool
 }
 
-// BeginRunsTx begins a new run of deliveries to a subscription of the events at
-// the positions, and returns those that are due by it, in position order.
+// BeginRunsTx begins a new run of a subscription's deliveries of the events at
+// the positions, and returns the resulting due deliveries in position order.
 func BeginRunsTx(ctx context.Context, tx *sql.Tx, id subscription.ID, positions []int64, r Runs) ([]Due, error) {
 	if len(positions) == 0 {
 		return nil, nil

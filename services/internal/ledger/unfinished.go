@@ -16,7 +16,7 @@ type Unfinished struct {
 	Subscription  subscription.ID
 	Run, Attempts int
 	Cause         Cause
-	// Wait is how long until its retry is due; 0 where it is due now.
+	// Wait is how long until its retry is due; 0 if it is due now.
 	Wait time.Duration
 }
 
@@ -29,7 +29,7 @@ type Cursor struct {
 
 // ReadUnfinished reads up to limit deliveries that have not ended and were entered before a time:
 // those that wait for a first attempt, the oldest first, and among them those that wait for a
-// retry, as they are due. It returns none at the end.
+// retry, by due time. It returns none at the end.
 func ReadUnfinished(ctx context.Context, q postgres.Queryer, before time.Time, after Cursor, limit int) ([]Unfinished, Cursor, error) {
 	next := after
 	list, err := postgres.Collect(ctx, q, "read unfinished deliveries", func(scan func(...any) error) (u Unfinished, err error) {
@@ -49,7 +49,7 @@ func ReadUnfinished(ctx context.Context, q postgres.Queryer, before time.Time, a
 	return list, next, err
 }
 
-// CountWaiting counts, for each subscription that has more than some, the deliveries that were
+// CountWaiting counts, for each subscription with more than moreThan, the deliveries that were
 // entered before a time and wait for a first attempt, paused subscriptions included.
 func CountWaiting(ctx context.Context, q postgres.Queryer, before time.Time, moreThan int) ([]Backlog, error) {
 	return postgres.Collect(ctx, q, "count waiting deliveries", func(scan func(...any) error) (b Backlog, err error) {
