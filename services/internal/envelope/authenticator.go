@@ -17,12 +17,12 @@ import (
 var ErrUnverified = errors.New("message does not verify")
 
 // ErrUnsigned is an ErrUnverified: there is no signature at all.
-var ErrUnsigned = fmt.Errorf("%w: it has no header %s: it is older than the signing of messages, or not from a relay", ErrUnverified, headerMAC)
+var ErrUnsigned = fmt.Errorf("%w: it has no header %s: it is from before messages were signed, or not from a relay", ErrUnverified, headerMAC)
 
 const (
 	headerMAC = "posthorn-mac"
 	macText   = 43 // a SHA-256 in base64 without padding
-	// maxSignatures of a message are looked at: one for each key.
+	// maxSignatures bounds how many signatures of a message are checked: one for each key.
 	maxSignatures = 16
 )
 
@@ -31,32 +31,32 @@ const Purpose = "envelope v1"
 
 // Content is the rest of a message, to which its envelope is bound.
 type Content struct {
-	// Subscription that the message is for. An envelope with a Type does not
-	// name it: it is for all that want the type.
+	// Subscription that the message is for. An envelope with a Type does not name
+	// it: it is for all subscriptions to the type.
 	Subscription    string
 	ID, ContentType string
 	Body            []byte
 }
 
-// Authenticator signs messages and verifies them, so that whoever can write to
-// the broker cannot have a request signed and sent. All that decides about the
-// request is under the signature: the envelope, whom it is for, the event's id
-// and its body. It is safe for concurrent use.
+// Authenticator signs messages and verifies them, so that write access to the
+// broker is not enough to get a request signed and sent. The signature covers all
+// that determines the request: the envelope, its recipient, the event's id and
+// its body. It is safe for concurrent use.
 //
-// A signature does not keep a message from being copied: the ledger does, and
+// A signature does not protect against copies of a message: the ledger does, and
 // for a first attempt the time at which it was published.
 type Authenticator struct{ keys []*sync.Pool }
 
-// signer is the state of one key's HMAC, used again for every message.
+// signer is the state of one key's HMAC, reused for every message.
 type signer struct {
 	mac   hash.Hash
 	input []byte
 	sum   [sha256.Size]byte
 }
 
-// NewAuthenticator returns one that signs with all of the keys, and verifies
-// what is signed with any of them: so relays and deliveries whose keys overlap
-// understand each other in either direction while keys are rotated.
+// NewAuthenticator returns an Authenticator that signs with all of the keys, and
+// accepts a signature of any of them: relays and delivery services with
+// overlapping keys accept each other's messages while keys are rotated.
 func NewAuthenticator(keys [][]byte) *Authenticator {
 	a := &Authenticator{}
 	for _, key := range keys {
@@ -65,7 +65,7 @@ func NewAuthenticator(keys [][]byte) *Authenticator {
 	return a
 }
 
-// Headers are those of the envelope, and its signatures.
+// Headers returns the headers of the envelope with its signatures.
 func (a *Authenticator) Headers(e Envelope, c Content) map[string]string {
 	headers := e.Headers()
 	digest := sha256.Sum256(c.Body)
@@ -99,10 +99,10 @@ func (a *Authenticator) Open(headers map[string]string, c Content) (Envelope, er
 			return e, nil
 		}
 	}
-	return Envelope{}, fmt.Errorf("%w: header %s is not that of this message with any key of POSTHORN_SECRET_KEY", ErrUnverified, headerMAC)
+	return Envelope{}, fmt.Errorf("%w: header %s does not match with any key of POSTHORN_SECRET_KEY", ErrUnverified, headerMAC)
 }
 
-// oneOf looks through signatures with a space between them.
+// oneOf reports whether text is one of the given space-separated signatures.
 func oneOf(given string, text *[macText]byte) bool {
 	for i := 0; len(given) >= macText && i < maxSignatures; i++ {
 		if hmac.Equal(text[:], []byte(given[:macText])) {
@@ -122,8 +122,8 @@ func sum(key *sync.Pool, e *Envelope, c *Content, digest *[sha256.Size]byte, tex
 	base64.RawStdEncoding.Encode(text[:], s.mac.Sum(s.sum[:0]))
 }
 
-// appendInput writes what is signed. Numbers have their size and texts their
-// length before them, so that no two messages have the same input.
+// appendInput appends the signed input. Numbers have a fixed size and texts a
+// length prefix, so that no two messages have the same input.
 func appendInput(b []byte, e *Envelope, c *Content, digest *[sha256.Size]byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(e.Position))            //nolint:gosec // Parse admits no negative ones
 	b = binary.BigEndian.AppendUint64(b, uint64(e.Run))                 //nolint:gosec // as above

@@ -41,7 +41,7 @@ func TestASignedMessageOpens(t *testing.T) {
 			t.Errorf("Open: %v, envelope (-signed +opened):\n%s", err, diff)
 		}
 	}
-	// What is for all that want the type is for each of them.
+	// A message for all subscriptions to the type is for each of them.
 	other := content()
 	other.Subscription = "sub_2"
 	if _, err := a.Open(a.Headers(live(), content()), other); err != nil {
@@ -58,7 +58,7 @@ func TestEveryChangeIsRefused(t *testing.T) {
 			for _, value := range []string{"", "1", signed[name] + "0", "true", "live", "redrive", "photo.shared"} {
 				changed := maps.Clone(signed)
 				if changed[name] = value; name == "posthorn-mac" {
-					changed[name] = "_" + signed[name][1:] // more signatures do no harm
+					changed[name] = "_" + signed[name][1:] // additional signatures are ignored
 				}
 				if value == "" {
 					delete(changed, name)
@@ -77,7 +77,7 @@ func TestEveryChangeIsRefused(t *testing.T) {
 			if added == "posthorn-suspect" {
 				changed[added] = "true"
 			}
-			// An account means nothing without a type.
+			// An account has no meaning without a type.
 			if _, err := a.Open(changed, content()); err == nil && signed[added] != changed[added] && (added != "posthorn-account" || e.Type != "") {
 				t.Errorf("opened with %s added", added)
 			}
@@ -98,7 +98,7 @@ func TestEveryChangeIsRefused(t *testing.T) {
 	}
 }
 
-func TestTextsDoNotRunIntoOneAnother(t *testing.T) {
+func TestAdjacentTextsAreSignedUnambiguously(t *testing.T) {
 	t.Parallel()
 	a := envelope.NewAuthenticator([][]byte{key(1)})
 	one, other := live(), live()
@@ -111,7 +111,7 @@ func TestTextsDoNotRunIntoOneAnother(t *testing.T) {
 	}
 }
 
-func TestAnUnsignedMessageIsToldFromAForgedOne(t *testing.T) {
+func TestAnUnsignedMessageIsDistinguishedFromAForgedOne(t *testing.T) {
 	t.Parallel()
 	a := envelope.NewAuthenticator([][]byte{key(1)})
 	if _, err := a.Open(full().Headers(), content()); !errors.Is(err, envelope.ErrUnsigned) || !errors.Is(err, envelope.ErrUnverified) {
@@ -127,7 +127,7 @@ func TestAnUnsignedMessageIsToldFromAForgedOne(t *testing.T) {
 	}
 }
 
-// Relays and deliveries are restarted one after the other.
+// Relays and delivery services are restarted one after the other.
 func TestKeysOfMessagesRotate(t *testing.T) {
 	t.Parallel()
 	before := envelope.NewAuthenticator([][]byte{key(1)})
@@ -158,7 +158,7 @@ func TestTheSignatureIsStable(t *testing.T) {
 	}
 }
 
-func TestAnAuthenticatorServesMany(t *testing.T) {
+func TestAnAuthenticatorIsSafeForConcurrentUse(t *testing.T) {
 	t.Parallel()
 	a := envelope.NewAuthenticator([][]byte{key(1), key(2)})
 	var wg sync.WaitGroup

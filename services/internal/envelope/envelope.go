@@ -1,11 +1,10 @@
-// Package envelope is what travels with an event through the broker: the
-// headers by which a message says which delivery it is about and how far that
-// delivery has come.
+// Package envelope defines the headers that travel with an event through the
+// broker: they identify the delivery of a message and its progress.
 //
-// A message is no more than a token for the next attempt of a delivery; the
-// ledger is the truth. An Authenticator signs messages, and opens those that
-// are signed. What was not written by Posthorn is refused with ErrForeign or
-// ErrUnverified and must be parked, not delivered.
+// A message is only a token for the next attempt of a delivery; the ledger is
+// authoritative. An Authenticator signs messages, and opens signed ones. Messages
+// that Posthorn did not write are refused with ErrForeign or ErrUnverified and
+// must be parked, not delivered.
 package envelope
 
 import (
@@ -18,10 +17,10 @@ import (
 )
 
 // ErrForeign is returned by Parse for headers that Posthorn did not write.
-var ErrForeign = errors.New("not a message of posthorn")
+var ErrForeign = errors.New("not a Posthorn message")
 
-// Names of the headers. They are text, as all headers of ours, so that any
-// consumer can read them.
+// Names of the headers. Their values are text, as in all our headers, so that
+// any consumer can read them.
 const (
 	headerPosition    = "posthorn-position"
 	headerRun         = "posthorn-run"
@@ -41,20 +40,20 @@ const (
 type Envelope struct {
 	// Position of the event in the outbox.
 	Position int64
-	// Run of the delivery: 0, and one more with each replay or redrive.
+	// Run of the delivery: 0, plus one for each replay or redrive.
 	Run int
-	// Attempts that were made in the run before this message was sent.
+	// Attempts made in the run before this message was sent.
 	Attempts int
 	// Cause of the delivery.
 	Cause ledger.Cause
-	// Wait is how long the delivery has still to wait when it arrives: the
-	// rest of a delay that no single retry queue is long enough for.
+	// Wait is how long the delivery must still wait when the message arrives:
+	// the rest of a delay that is too long for a single retry queue.
 	Wait time.Duration
-	// PublishedAt is when it was handed to the broker, to the millisecond.
+	// PublishedAt is when the message was handed to the broker, to the
+	// millisecond.
 	PublishedAt time.Time
-	// Type of the event, and Account that it belongs to (empty for the default
-	// one), where the message is for all subscriptions that want it; without
-	// them it is for one.
+	// Type of the event, and its Account (empty for the default one), if the
+	// message is for all matching subscriptions; without a Type it is for one.
 	Type, Account string
 	// Suspect: the same message may have been sent before.
 	Suspect bool
@@ -62,7 +61,7 @@ type Envelope struct {
 	TraceParent, TraceState string
 }
 
-// Headers of a message with this envelope.
+// Headers returns the headers of a message with this envelope.
 func (e Envelope) Headers() map[string]string {
 	h := make(map[string]string, 7)
 	h[headerPosition] = strconv.FormatInt(e.Position, 10)
@@ -95,7 +94,7 @@ func (e Envelope) Headers() map[string]string {
 	return h
 }
 
-// Parse reads what Headers wrote.
+// Parse parses the result of Headers.
 func Parse(headers map[string]string) (Envelope, error) {
 	position, err := strconv.ParseInt(headers[headerPosition], 10, 64)
 	if err != nil || position < 1 {

@@ -12,7 +12,7 @@ import (
 	"posthorn/services/internal/ledger"
 )
 
-func TestEnvelopesComeBackAsTheyWereSent(t *testing.T) {
+func TestParseInvertsHeaders(t *testing.T) {
 	t.Parallel()
 	at := time.UnixMilli(1700000000123)
 	for _, e := range []envelope.Envelope{
@@ -30,7 +30,7 @@ func TestEnvelopesComeBackAsTheyWereSent(t *testing.T) {
 	}
 }
 
-func TestHeadersOfOthersAreRefused(t *testing.T) {
+func TestForeignHeadersAreRefused(t *testing.T) {
 	t.Parallel()
 	good := envelope.Envelope{Position: 1, Attempts: 1, Wait: time.Second, Cause: ledger.CauseLive, PublishedAt: time.Now()}.Headers()
 	change := func(name, value string) map[string]string {
