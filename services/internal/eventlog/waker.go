@@ -10,18 +10,18 @@ import (
 )
 
 const (
-	// wakeEvery is how often the relay is woken at most. Under load it needs no waking: it looks again
-	// when it is done with a window.
+	// wakeEvery is how often the relay is woken at most. Under load it needs no wake-up: it looks for
+	// records again after each window.
 	wakeEvery = 2 * time.Millisecond
-	// wakeWithin bounds one notification, after which the relay looks by itself many times over.
+	// wakeWithin bounds one notification. In that time the relay polls many times by itself.
 	wakeWithin = 2 * time.Second
 )
 
-// Waker wakes the relay after appends. Calls while it is at it count as one.
+// Waker wakes the relay after appends. Calls during a wake-up count as one.
 type Waker struct {
 	db *sql.DB
-	// Near wakes the relay of this process and reports whether that is the active one: no other
-	// needs to be notified then. May be nil; set it before the first Wake.
+	// Near wakes the relay of this process and reports whether it is the active one: then no other
+	// needs a notification. May be nil; set it before the first Wake.
 	Near func() bool
 
 	mu      sync.Mutex
@@ -29,10 +29,10 @@ type Waker struct {
 	again   bool
 }
 
-// NewWaker returns a Waker that uses a connection of the pool at a time.
+// NewWaker returns a Waker that uses at most one connection of the pool at a time.
 func NewWaker(db *sql.DB) *Waker { return &Waker{db: db} }
 
-// Wake has the relay woken, and does not wait for it.
+// Wake wakes the relay without waiting for it.
 func (w *Waker) Wake() {
 	if w.Near != nil && w.Near() {
 		return
@@ -50,7 +50,7 @@ func (w *Waker) Wake() {
 func (w *Waker) run() {
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), wakeWithin)
-		_ = outbox.Wake(ctx, w.db) // the relay looks by itself too
+		_ = outbox.Wake(ctx, w.db) // the relay also polls
 		cancel()
 		time.Sleep(wakeEvery)
 		w.mu.Lock()

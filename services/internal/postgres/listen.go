@@ -11,16 +11,16 @@ import (
 )
 
 const (
-	// A lost connection for notifications is made again after these times: what
-	// it is for is also found by looking.
+	// A lost connection for notifications is reopened after a time between these:
+	// polling finds the same changes meanwhile.
 	minListenBackoff = 500 * time.Millisecond
 	maxListenBackoff = 10 * time.Second
-	// pingEvery finds a connection that is dead without a word.
+	// pingEvery detects a connection that died silently.
 	pingEvery = 30 * time.Second
 )
 
-// Listener gets the notifications of a channel of the database, on a connection
-// of its own that is made again when it is lost.
+// Listener receives the notifications of a database channel on a dedicated
+// connection, which it reopens when it is lost.
 type Listener struct {
 	listener *pq.Listener
 	woken    chan struct{}
@@ -35,20 +35,20 @@ func Listen(databaseURL, application, channel string, logger *slog.Logger) (*Lis
 	l := &Listener{woken: make(chan struct{}, 1)}
 	l.listener = pq.NewListener(address, minListenBackoff, maxListenBackoff, func(_ pq.ListenerEventType, err error) {
 		if err != nil {
-			logger.Debug("no connection for notifications: they are made up for by looking", "error", err)
+			logger.Debug("no connection for notifications: polling instead", "error", err)
 		}
 	})
 	go l.pass()
 	// It waits for the connection.
 	go func() {
 		if err := l.listener.Listen(channel); err != nil && !errors.Is(err, net.ErrClosed) {
-			logger.Warn("notifications are not listened for: they are made up for by looking", "error", err)
+			logger.Warn("cannot listen for notifications: polling instead", "error", err)
 		}
 	}()
 	return l, nil
 }
 
-// pass makes one value of any number of notifications.
+// pass merges any number of notifications into one value.
 func (l *Listener) pass() {
 	ping := time.NewTicker(pingEvery)
 	defer ping.Stop()
@@ -63,7 +63,7 @@ func (l *Listener) pass() {
 			default:
 			}
 		case <-ping.C:
-			go func() { _ = l.listener.Ping() }() // a dead connection is made again
+			go func() { _ = l.listener.Ping() }() // a dead connection is reopened
 		}
 	}
 }
