@@ -16,15 +16,15 @@ const (
 	ingestSeries    = "accepted by the API"
 )
 
-// point adds a figure that is a point of a curve.
+// point adds a figure as a point of a curve.
 func (r *Run) point(series, at string, x float64, unit string, value float64) {
 	r.add(series+", "+at, unit, value, Goal{}, 0, "")
 	last := &r.figures[len(r.figures)-1]
 	last.Series, last.X = series, x
 }
 
-// overSubscriptions measures the same number of deliveries to more and more
-// subscriptions that all want every event.
+// overSubscriptions measures the same number of deliveries to increasing numbers
+// of subscriptions that all match every event.
 func overSubscriptions(ctx context.Context, r *Run) error {
 	for _, n := range []int{1, 10, 100, 1000, 10_000} {
 		if r.quick && n > 1000 {
@@ -57,7 +57,8 @@ func overSubscriptions(ctx context.Context, r *Run) error {
 	return nil
 }
 
-// overLog measures ingest and delivery with more and more events in the log.
+// overLog measures ingest and delivery with increasing numbers of events in the
+// log.
 func overLog(ctx context.Context, r *Run) error {
 	return r.withSystem(ctx, func(ctx context.Context, y *System) error {
 		if err := y.subscribe(ctx, inFlight, "one"); err != nil {
@@ -85,14 +86,14 @@ func overLog(ctx context.Context, r *Run) error {
 	})
 }
 
-// fill appends events that nobody wants, past the API, and waits until the
-// relay is past them.
+// fill appends events that match no subscription, bypassing the API, and waits
+// until the relay is past them.
 func (y *System) fill(ctx context.Context, n int) error {
 	db, err := postgres.Open(y.address, "bench", 1)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = db.Close() }() // nothing is left to do
+	defer func() { _ = db.Close() }() // nothing depends on it
 	const chunk = 100_000
 	for done := 0; done < n; done += chunk {
 		if _, err := db.ExecContext(ctx, `
@@ -102,7 +103,7 @@ func (y *System) fill(ctx context.Context, n int) error {
 			return fmt.Errorf("fill log: %w", err)
 		}
 		if done%1_000_000 == 0 {
-			y.config.Progress("  %d of %d events are in the log", done, n)
+			y.config.Progress("  filled %d of %d events", done, n)
 		}
 	}
 	if _, err := db.ExecContext(ctx, `ANALYZE posthorn.outbox`); err != nil {
@@ -111,8 +112,8 @@ func (y *System) fill(ctx context.Context, n int) error {
 	return y.settle(ctx)
 }
 
-// overRate measures latency at higher and higher rates, until the rate is no
-// longer reached.
+// overRate measures latency at increasing rates, until the system no longer
+// reaches the rate.
 func overRate(ctx context.Context, r *Run) error {
 	return r.withSystem(ctx, func(ctx context.Context, y *System) error {
 		if err := y.subscribe(ctx, inFlight, "one"); err != nil {
@@ -141,8 +142,8 @@ func overRate(ctx context.Context, r *Run) error {
 	})
 }
 
-// subscriptionBody returns the requests for subscriptions of the receiver's
-// subscribers s0, s1, ... to some types.
+// subscriptionBody returns a function that appends the requests that subscribe
+// the receiver's subscribers s0, s1, ... to some types.
 func (y *System) subscriptionBody(types ...string) func(dst []byte, i int, _ time.Time) []byte {
 	return func(dst []byte, i int, _ time.Time) []byte {
 		return y.appendSubscription(dst, "s"+strconv.Itoa(i), types...)

@@ -41,13 +41,13 @@ func curves() []curve {
 	}
 }
 
-// file is the plot's file beside a document.
+// file returns the plot's file name next to a document.
 func (c curve) file(document string) string {
 	return strings.TrimSuffix(document, filepath.Ext(document)) + "-" + c.name + ".svg"
 }
 
-// Plots returns the curves that there are results for, as SVG by the file name
-// that the document of that name shows.
+// Plots returns the curves that have results as SVG, by the file name that the
+// document of the given name refers to.
 func (r *Report) Plots(document string) (map[string][]byte, error) {
 	plots := map[string][]byte{}
 	for _, c := range curves() {

@@ -7,12 +7,12 @@ import (
 )
 
 const (
-	usualTime = 100 * time.Millisecond // that a receiver takes
-	longTime  = 10 * time.Second       // that one of twenty takes
+	usualTime = 100 * time.Millisecond // response time of most receivers
+	longTime  = 10 * time.Second       // response time of one in twenty
 )
 
-// slowOne measures how well a subscription with a receiver of everyday speed
-// uses its requests in flight.
+// slowOne measures how well a subscription with a receiver of typical speed uses
+// its requests in flight.
 func slowOne(ctx context.Context, r *Run) error {
 	const inFlight = 256
 	events := r.scale(20_000)
@@ -34,7 +34,7 @@ func slowOne(ctx context.Context, r *Run) error {
 	})
 }
 
-// slowCrowd measures whether slow receivers among many delay the others.
+// slowCrowd measures whether a few slow receivers delay the others.
 func slowCrowd(ctx context.Context, r *Run) error {
 	n := r.scale(1000)
 	return r.withSystem(ctx, func(ctx context.Context, y *System) error {

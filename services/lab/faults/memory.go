@@ -18,19 +18,20 @@ import (
 const (
 	// backlog is how many deliveries wait when RabbitMQ is wiped.
 	backlog = 100_000
-	// restoredWithin is how long all of them may take to be in their queue again.
+	// restoredWithin is how long it may take until all of them are in their queue
+	// again.
 	restoredWithin = 10 * time.Second
 )
 
-// losses are the ways in which RabbitMQ, which is not told to keep messages,
-// loses many.
+// losses are the faults in which RabbitMQ, with transient messages, loses many of
+// them.
 func losses() []Scenario {
 	return []Scenario{
 		{Name: "RabbitMQ wiped with 100,000 deliveries waiting", Bound: inFlight, Prepare: waitInQueue, Inject: wipedFull},
 		{Name: "RabbitMQ killed with retries waiting", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
 			c.Sink.Behave("victim", Failing)
 			site.Pause(ctx, 3*time.Second)
-			err := errors.Join(c.RabbitMQ.Kill(), c.RabbitMQ.Restart(ctx)) //nolint:contextcheck // a kill has a deadline of its own
+			err := errors.Join(c.RabbitMQ.Kill(), c.RabbitMQ.Restart(ctx)) //nolint:contextcheck // a kill has its own deadline
 			c.Sink.Behave("victim", Well)
 			return err
 		}},
@@ -42,7 +43,7 @@ func losses() []Scenario {
 	}
 }
 
-// waitInQueue has many deliveries wait in the queue of a paused subscription.
+// waitInQueue queues many deliveries of a paused subscription.
 func waitInQueue(ctx context.Context, c *Cluster) error {
 	if err := c.subscribeWith(ctx, "waiting", "3s", 64, "T.W"); err != nil {
 		return err
@@ -56,7 +57,8 @@ func waitInQueue(ctx context.Context, c *Cluster) error {
 	return c.awaitDepth(ctx, c.queue("waiting"), backlog, 2*time.Minute)
 }
 
-// wipedFull wipes RabbitMQ and wants the queue full again soon after its return.
+// wipedFull wipes RabbitMQ and checks that the queue is full again soon after its
+// return.
 func wipedFull(ctx context.Context, c *Cluster) error {
 	if err := c.RabbitMQ.Wipe(ctx); err != nil {
 		return fmt.Errorf("wipe: %w", err)
@@ -67,7 +69,7 @@ func wipedFull(ctx context.Context, c *Cluster) error {
 	return c.call(ctx, http.MethodPost, "/subscription/"+c.ids["waiting"]+"/resume", nil, nil)
 }
 
-// bulk appends events in the database and writes them down as accepted.
+// bulk appends events in the database and records them as accepted.
 func (c *Cluster) bulk(ctx context.Context, eventType string, n int) (err error) {
 	j, err := newJournal(c.asked())
 	if err != nil {
@@ -97,11 +99,11 @@ func (c *Cluster) bulk(ctx context.Context, eventType string, n int) (err error)
 			return err
 		}
 	}
-	return rows.Err() //nolint:wrapcheck // said above
+	return rows.Err() //nolint:wrapcheck // as above
 }
 
-// threeNodes are a Postgres and a cluster of three nodes, over which queues are
-// spread.
+// threeNodes starts Postgres and a RabbitMQ cluster of three nodes, over which
+// queues are distributed.
 func threeNodes(ctx context.Context, dir string) (*site.Servers, func() error, error) {
 	spread := map[string]string{"queue_master_locator": "min-masters", "queue_leader_locator": "balanced"}
 	servers, err := site.Start(ctx, privateserver.Options{Dir: filepath.Join(dir, "postgres")},
@@ -114,18 +116,18 @@ func threeNodes(ctx context.Context, dir string) (*site.Servers, func() error, e
 			Dir: filepath.Join(dir, fmt.Sprint("rabbitmq", i)), Settings: spread, Join: servers.RabbitMQ,
 		})
 		if err != nil {
-			return nil, nil, errors.Join(err, servers.Kill()) //nolint:contextcheck // has to happen whatever ended
+			return nil, nil, errors.Join(err, servers.Kill()) //nolint:contextcheck // must happen whichever context has ended
 		}
 		servers.Members = append(servers.Members, node)
 	}
 	return servers, servers.Kill, nil
 }
 
-// oneNodeKilled kills one of the nodes that Posthorn is not connected to and
-// that have queues.
+// oneNodeKilled kills one of the nodes that have queues and that Posthorn is not
+// connected to.
 func oneNodeKilled(ctx context.Context, c *Cluster) error {
 	node := c.Members[c.chance.IntN(len(c.Members))]
-	err := node.Kill() //nolint:contextcheck // a kill has a deadline of its own
+	err := node.Kill() //nolint:contextcheck // a kill has its own deadline
 	site.Pause(ctx, 10*time.Second)
 	return errors.Join(err, node.Restart(ctx))
 }
