@@ -45,7 +45,7 @@ const Channel = "posthorn_appended"
 
 // Wake notifies a relay that is waiting that something was appended. Call it after the commit, with
 // the pool and not with the transaction: commits that notify wait for one another. Without it the
-// relay finds the event when it looks next, which takes up to 50 ms. Nothing is lost where it
+// relay finds the event when it looks next, which takes up to 100 ms. Nothing is lost where it
 // fails.
 func Wake(ctx context.Context, db Tx) error {
 	// It need not survive a crash, and so does not wait for the disk.
