@@ -143,12 +143,18 @@ func (t *term) resend(ctx context.Context, id subscription.ID, due []ledger.Due)
 // reconcile cycles through the routes and declares the queues and bindings of
 // each again, which repairs missing ones and changes nothing else.
 func (t *term) reconcile(ctx context.Context) error {
-	const tick = 250 * time.Millisecond
+	const (
+		tick = 250 * time.Millisecond
+		// share of the time that repair may take: with thousands of subscriptions
+		// a round takes longer, and the broker has something else to do.
+		share = 0.05
+	)
 	var (
 		round  []subscription.ID
 		began  time.Time
 		next   int
 		credit float64
+		rested time.Time // until when nothing is declared
 	)
 	return every(ctx, tick, func() error {
 		if next >= len(round) && time.Since(began) >= t.cfg.ReconcileWithin {
@@ -158,10 +164,16 @@ func (t *term) reconcile(ctx context.Context) error {
 			}
 		}
 		credit = min(credit+float64(len(round))*tick.Seconds()/t.cfg.ReconcileWithin.Seconds(), float64(len(round)))
+		if time.Now().Before(rested) {
+			return nil
+		}
 		some := min(int(credit), len(round)-next, restoreAtOnce)
 		credit -= float64(some)
 		next += some
-		return t.restore(ctx, round[next-some:next]...)
+		started := time.Now()
+		err := t.restore(ctx, round[next-some:next]...)
+		rested = time.Now().Add(time.Duration(float64(time.Since(started)) * (1/share - 1)))
+		return err
 	})
 }
 
