@@ -32,7 +32,7 @@ import (
 type Config struct {
 	// Poll is how often the relay looks for a new record while records come from
 	// producers that do not wake it. Otherwise it looks every 20 ms, and every
-	// 50 ms after ten seconds without a record. Default 2 ms.
+	// 100 ms after ten seconds without a record. Default 2 ms.
 	Poll time.Duration
 	// Pace is the shortest time between the starts of two windows: records that
 	// arrive in between share the commits of one. Default 3 ms.
