@@ -17,18 +17,18 @@ import (
 type curve struct {
 	scenario, name, title, x, y string
 	series                      []string
-	logarithmic                 bool // both axes
+	logX, logY                  bool
 }
 
 func curves() []curve {
 	return []curve{
 		{
 			scenario: "curve-subscriptions", name: "subscriptions", title: "Deliveries a second",
-			x: "subscriptions that want every event", y: "deliveries/s", series: []string{deliveredSeries}, logarithmic: true,
+			x: "subscriptions that want every event", y: "deliveries/s", series: []string{deliveredSeries}, logX: true,
 		},
 		{
 			scenario: "curve-subscriptions", name: "cpu", title: "CPU time of Posthorn, Postgres and RabbitMQ for a delivery",
-			x: "subscriptions that want every event", y: "ms", series: []string{cpuSeries}, logarithmic: true,
+			x: "subscriptions that want every event", y: "ms", series: []string{cpuSeries}, logX: true,
 		},
 		{
 			scenario: "curve-log", name: "log", title: "Rates of a burst over the length of the log",
@@ -36,7 +36,7 @@ func curves() []curve {
 		},
 		{
 			scenario: "curve-rate", name: "latency", title: "Latency from the request to the receiver",
-			x: "events/s offered", y: "ms", series: []string{"p50", "p99"}, logarithmic: true,
+			x: "events/s offered", y: "ms", series: []string{"p50", "p99"}, logX: true, logY: true,
 		},
 	}
 }
@@ -68,7 +68,7 @@ func (c curve) draw(rows []row) ([]byte, error) {
 	p := plot.New()
 	p.Title.Text, p.X.Label.Text, p.Y.Label.Text = c.title, c.x, c.y
 	p.Add(plotter.NewGrid())
-	p.Legend.Top = true
+	p.Legend.Top, p.Legend.Left, p.Legend.Padding = true, true, vg.Points(4)
 	var lines []any
 	for _, name := range c.series {
 		var points plotter.XYs
@@ -77,16 +77,21 @@ func (c curve) draw(rows []row) ([]byte, error) {
 				points = append(points, plotter.XY{X: row.X, Y: row.Value})
 			}
 		}
-		lines = append(lines, name, points)
+		if len(c.series) > 1 {
+			lines = append(lines, name) // in the legend
+		}
+		lines = append(lines, points)
 	}
 	if err := plotutil.AddLinePoints(p, lines...); err != nil {
 		return nil, err
 	}
-	if c.logarithmic {
+	if c.logX {
 		p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+	}
+	p.Y.Min = 0
+	if c.logY {
+		p.Y.Min = 1
 		p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
-	} else {
-		p.Y.Min = 0
 	}
 	w, err := p.WriterTo(16*vg.Centimeter, 9*vg.Centimeter, "svg")
 	if err != nil {

@@ -69,7 +69,7 @@ func Scenarios() []Scenario {
 			Long: true, run: backlog,
 		},
 		{
-			Name: "curve-subscriptions", About: "50,000 deliveries in a burst to 1, 10, 100, 1,000 and 10,000 subscriptions",
+			Name: "curve-subscriptions", About: "50,000 deliveries in a burst to 1, 10, 100, 1,000 and 10,000 subscriptions with 8 in flight each",
 			Long: true, run: overSubscriptions,
 		},
 		{
