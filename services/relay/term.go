@@ -213,6 +213,10 @@ func (t *term) unbindAhead(ctx context.Context, ahead []eventlog.Record) error {
 func (t *term) forward(ctx context.Context) error {
 	var w watch
 	for {
+		// Before the horizon is read, so that the window has all that arrived meanwhile.
+		if early := t.cfg.Pace - time.Since(w.began); early > 0 && !w.behind {
+			pause(ctx, early)
+		}
 		horizon, err := t.await(ctx, &w)
 		if err != nil {
 			return err
@@ -222,7 +226,6 @@ func (t *term) forward(ctx context.Context) error {
 			t.metrics.lag.Set(0)
 			continue
 		}
-		pause(ctx, t.cfg.Pace-time.Since(w.began))
 		w.began = time.Now()
 		t.metrics.lag.Set(float64(horizon - t.position))
 		err = t.window(ctx, horizon)
