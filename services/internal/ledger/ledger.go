@@ -234,15 +234,17 @@ type Backlog struct {
 // Overdue counts, for each subscription, the unfinished deliveries whose next
 // attempt should have been made more than grace ago.
 func Overdue(ctx context.Context, q postgres.Queryer, grace time.Duration) ([]Backlog, error) {
-	return postgres.Collect(ctx, q, "count overdue deliveries", func(scan func(...any) error) (b Backlog, err error) {
-		var id uuid.UUID
-		err = scan(&id, &b.Deliveries)
-		b.Subscription = subscription.FromUUID(id)
-		return b, err
-	}, `
+	return postgres.Collect(ctx, q, "count overdue deliveries", scanBacklog, `
 		SELECT subscription_id, count(*) FROM posthorn.deliveries
 		WHERE next_attempt_at < clock_timestamp() - $1::interval
 		GROUP BY subscription_id ORDER BY subscription_id`, postgres.Interval(grace))
+}
+
+func scanBacklog(scan func(...any) error) (b Backlog, err error) {
+	var id uuid.UUID
+	err = scan(&id, &b.Deliveries)
+	b.Subscription = subscription.FromUUID(id)
+	return b, err
 }
 
 // Due is an overdue delivery with the event that it delivers.

@@ -52,12 +52,7 @@ func ReadUnfinished(ctx context.Context, q postgres.Queryer, before time.Time, a
 // CountWaiting counts, for each subscription with more than moreThan, the deliveries that were
 // entered before a time and wait for a first attempt, paused subscriptions included.
 func CountWaiting(ctx context.Context, q postgres.Queryer, before time.Time, moreThan int) ([]Backlog, error) {
-	return postgres.Collect(ctx, q, "count waiting deliveries", func(scan func(...any) error) (b Backlog, err error) {
-		var id uuid.UUID
-		err = scan(&id, &b.Deliveries)
-		b.Subscription = subscription.FromUUID(id)
-		return b, err
-	}, `
+	return postgres.Collect(ctx, q, "count waiting deliveries", scanBacklog, `
 		SELECT subscription_id, count(*) FROM posthorn.deliveries
 		WHERE next_attempt_at IS NOT NULL AND status = 'pending' AND created_at < $1
 		GROUP BY subscription_id HAVING count(*) > $2 ORDER BY subscription_id`, before, moreThan)

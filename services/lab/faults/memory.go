@@ -28,19 +28,27 @@ const (
 func losses() []Scenario {
 	return []Scenario{
 		{Name: "RabbitMQ wiped with 100,000 deliveries waiting", Bound: inFlight, Prepare: waitInQueue, Inject: wipedFull},
-		{Name: "RabbitMQ killed with retries waiting", Bound: inFlight, Inject: func(ctx context.Context, c *Cluster) error {
-			c.Sink.Behave("victim", Failing)
-			site.Pause(ctx, 3*time.Second)
-			err := errors.Join(c.RabbitMQ.Kill(), c.RabbitMQ.Restart(ctx)) //nolint:contextcheck // a kill has its own deadline
-			c.Sink.Behave("victim", Well)
-			return err
-		}},
+		{Name: "RabbitMQ killed with retries waiting", Bound: inFlight, Inject: killedWhileRetrying},
+		{
+			// The first time is the first start, which finds no memory either.
+			Name: "RabbitMQ killed with retries waiting, and the relay at relay.after_forgotten", Bound: inFlight,
+			Failpoints: map[string]string{"relay": "relay.after_forgotten=kill@2"}, Inject: killedWhileRetrying,
+		},
 		{Name: "one of three RabbitMQ nodes killed for 10 s, classic queues", Bound: inFlight, Servers: threeNodes, Inject: oneNodeKilled},
 		{
 			Name: "one of three RabbitMQ nodes killed for 10 s, quorum queues", Bound: inFlight, Servers: threeNodes, Inject: oneNodeKilled,
 			Env: []string{"POSTHORN_QUEUE_TYPE=quorum"},
 		},
 	}
+}
+
+// killedWhileRetrying kills RabbitMQ while messages wait in the retry queues.
+func killedWhileRetrying(ctx context.Context, c *Cluster) error {
+	c.Sink.Behave("victim", Failing)
+	site.Pause(ctx, 3*time.Second)
+	err := errors.Join(c.RabbitMQ.Kill(), c.RabbitMQ.Restart(ctx)) //nolint:contextcheck // a kill has its own deadline
+	c.Sink.Behave("victim", Well)
+	return err
 }
 
 // waitInQueue queues many deliveries of a paused subscription.
